@@ -1,0 +1,1 @@
+"""Simulated accelerators: one file and one description each."""

@@ -1,0 +1,32 @@
+"""Look things up by file name: operators, architectures, kernels, executors, devices.
+
+There is no central list. A file ``foo_bar.py`` in a package *is* the thing named ``foo_bar``; adding
+one adds it, and a name that no file has gets an error with the nearest names.
+"""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from types import ModuleType
+
+from edgellm.errors import UnknownNameError
+
+
+def names(package: ModuleType) -> list[str]:
+    """Return the public module names of ``package``, sorted; ``_private`` files are parts, not things."""
+    found = (info.name for info in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def load(package: ModuleType, name: str) -> ModuleType:
+    """Import and return the module ``name`` of ``package``.
+
+    Raises:
+        UnknownNameError: no file of that name exists; the message lists the nearest names.
+    """
+    known = names(package)
+    if name not in known:
+        near = get_close_matches(name, known, n=3) or known
+        kind = package.__name__.rpartition(".")[2]
+        raise UnknownNameError(f"no {name!r} in {kind}; nearest: {', '.join(near)}")
+    return importlib.import_module(f"{package.__name__}.{name}")

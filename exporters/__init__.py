@@ -1,0 +1,1 @@
+"""Turn checkpoints into bundles."""

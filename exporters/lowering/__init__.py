@@ -1,0 +1,1 @@
+"""What a block becomes: integer operators, or float32 ones to compare with."""

@@ -1,0 +1,1 @@
+"""Turn bundles into tokens."""

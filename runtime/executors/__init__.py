@@ -1,0 +1,1 @@
+"""Ways to run a plan; the file is named as the executor."""

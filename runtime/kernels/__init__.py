@@ -1,0 +1,1 @@
+"""How each operator runs; one file an operator, named as in ops."""
