@@ -1,19 +1,19 @@
 """The errors edgellm raises at its borders: what is wrong, which value, what is allowed, what to do.
 
-    EdgeLLMError
-    +-- ConfigError            an option or argument is out of range
-    +-- CheckpointError        the source model is damaged or not what its config says
-    +-- UnsupportedModelError  the source model is sound, but nothing here can export it
-    +-- ExportError            the export cannot go on (output exists, value out of range, ...)
-    +-- BundleError            a bundle is damaged, hostile or newer than this reader
-    |   +-- ChecksumError      a file of the bundle is not the one that was exported
-    +-- PlanError              the graph of a bundle cannot be planned
-    +-- UnsupportedOpError     an operator is unknown or has no executor here
-    +-- UnknownNameError       a name is not in a registry
-    +-- ContextLengthError     the text does not fit in the context
-    +-- VerificationError      two executors, or an executor and a golden case, disagree
-    +-- NotEnoughMemoryError   the machine has less memory than the bundle needs
-    +-- MissingDependencyError an optional package is not installed
+EdgeLLMError
++-- ConfigError            an option or argument is out of range
++-- CheckpointError        the source model is damaged or not what its config says
++-- UnsupportedModelError  the source model is sound, but nothing here can export it
++-- ExportError            the export cannot go on (output exists, value out of range, ...)
++-- BundleError            a bundle is damaged, hostile or newer than this reader
+|   +-- ChecksumError      a file of the bundle is not the one that was exported
++-- PlanError              the graph of a bundle cannot be planned
++-- UnsupportedOpError     an operator is unknown or has no executor here
++-- UnknownNameError       a name is not in a registry
++-- ContextLengthError     the text does not fit in the context
++-- VerificationError      two executors, or an executor and a golden case, disagree
++-- NotEnoughMemoryError   the machine has less memory than the bundle needs
++-- MissingDependencyError an optional package is not installed
 """
 
 

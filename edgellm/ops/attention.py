@@ -76,7 +76,9 @@ def reference(
     dots = exact_matmul(codes.transpose(1, 2, 0, 3), key.transpose(1, 2, 0)[:, None])
     scores = dots * key_absmax.T.astype(np.int64)[:, None, None, :]
     allowed = _allowed(tokens, length, window)
-    weights = _exp2_weights(scores, absmax.transpose(1, 2, 0, 3), allowed, (scaling_mantissa, scaling_exponent))
+    weights = _exp2_weights(
+        scores, absmax.transpose(1, 2, 0, 3), allowed, (scaling_mantissa, scaling_exponent)
+    )
     y = _weighted_mean(weights, value, value_absmax, allowed)
     return y.transpose(2, 0, 1, 3).reshape(query.shape)
 
@@ -117,7 +119,9 @@ def _weighted_mean(
     peak = np.where(allowed, scales, 0).max(axis=-1, keepdims=True)
     drop = np.maximum(bit_length(peak) - 15, 0)
     folded = round_shift(weights * np.where(allowed, round_shift(scales, drop), 0), 15)
-    total = exact_matmul(folded, value.transpose(1, 0, 2)[:, None])  # |total| <= 127 * 2^15 * L < 2^38
+    total = exact_matmul(
+        folded, value.transpose(1, 0, 2)[:, None]
+    )  # |total| <= 127 * 2^15 * L < 2^38
     divisor = weights.sum(axis=-1, keepdims=True) * 127
     # |total| <= divisor, so adding divisor * 2^20 keeps the dividend positive; it is below 2^60.
     quotient = ((total << 20) + (divisor << 20) + (divisor >> 1)) // divisor - (1 << 20)

@@ -26,4 +26,6 @@ def reference(
     shift: int,
 ) -> npt.NDArray[np.int64]:
     """Return ``(table[id] * multiplier[id] + half) >> shift``; 1 <= shift <= 62."""
-    return round_shift(table[ids].astype(np.int64) * multiplier[ids].astype(np.int64)[:, None], shift)
+    return round_shift(
+        table[ids].astype(np.int64) * multiplier[ids].astype(np.int64)[:, None], shift
+    )

@@ -1,0 +1,50 @@
+# make demo      sets up .venv, exports the embedded checkpoint, tells a story
+# make test      sets up .venv, lints, type-checks, runs all tests
+# make test-arm  the golden tests on an emulated aarch64 (Debian or Ubuntu, installs qemu-user-static)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CHECKPOINT := samples/stories-bitnet
+BUNDLE := build/stories-bitnet
+TYPING := build/typing
+
+.PHONY: demo test lint typecheck test-arm bench clean
+
+demo: $(VENV)/.run-ready
+	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
+	$(BIN)/edgellm inspect $(BUNDLE)
+	$(BIN)/edgellm run $(BUNDLE) -p "Once upon a time" -n 160 --temp 0 --stats
+
+test: lint typecheck
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow setuptools' package-dir, so it reads the packages through a tree of links.
+typecheck: $(VENV)/.test-ready
+	rm -rf $(TYPING) && mkdir -p $(TYPING)/edgellm
+	ln -s $(abspath edgellm)/* $(TYPING)/edgellm/
+	ln -s $(abspath exporters) $(abspath runtime) $(abspath devices) $(TYPING)/edgellm/
+	cd $(TYPING) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p edgellm
+
+test-arm: $(VENV)/.test-ready
+	tests/arm/setup_rootfs.sh $(BIN)/python && tests/arm/run.sh $(ARGS)
+
+bench: $(VENV)/.test-ready
+	$(BIN)/python -m pytest tests/benchmarks -s
+
+$(VENV)/.run-ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgellm needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.test-ready: $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

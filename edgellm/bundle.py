@@ -1,0 +1,285 @@
+"""The bundle on disk: manifest, graph, weights, checksums. Reading, checking and writing, nothing else.
+
+    manifest.json          format version, task, sizes, provenance, sha256 of each file
+    model.onnx             graph and function bodies; weights are external
+    weights.bin            the weights, 64-byte aligned, mapped and never copied
+    tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja
+    golden/                inputs, expected integer outputs, checksums per layer
+    README.md              model card
+
+A bundle comes from strangers: every path, size and count is checked before use.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from edgellm.errors import BundleError, ChecksumError, ExportError
+
+FORMAT = "edgellm-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+WEIGHTS = "weights.bin"
+MAX_MANIFEST_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest says about one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The facts of a bundle. Fields of the model are named as in config.json."""
+
+    task: str
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    context_length: int
+    logits_frame: int
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    num_parameters: int = 0
+    bits_per_weight: float = 0.0
+    quantization: str = ""
+    layout: str = ""
+    source: str = ""
+    revision: str = ""
+    licence: str = ""
+    created_by: str = ""
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of key/value cache that one token takes: int8 codes and an int32 absmax a head."""
+        return self.num_hidden_layers * self.num_key_value_heads * 2 * (self.head_dim + 4)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its manifest has been read and every listed file is there in its size."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def graph_path(self) -> Path:
+        """The ONNX file."""
+        return self.path / GRAPH
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights."""
+        return self.path / WEIGHTS
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of a listed file, or None if the bundle has no such file."""
+        return self.path / name if name in self.manifest.files else None
+
+    def verify_checksums(self, progress: Callable[[int], object] = lambda _: None) -> None:
+        """Hash every listed file.
+
+        Args:
+            progress: called with the bytes of each chunk that was hashed.
+
+        Raises:
+            ChecksumError: a file differs from the manifest; the message names it.
+        """
+        for name, entry in self.manifest.files.items():
+            digest = _sha256(self.path / name, progress)
+            if digest != entry.sha256:
+                raise ChecksumError(
+                    f"{self.path / name}: sha256 is {digest}, the manifest says {entry.sha256}; "
+                    "the file was changed or damaged after the export: copy or export it again"
+                )
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read and check a bundle's manifest, and that each file is present in its size.
+
+    Raises:
+        BundleError: no bundle, a newer format, a hostile path, a missing or truncated file.
+    """
+    root = Path(path)
+    manifest = _parse_manifest(root / MANIFEST)
+    for name, entry in manifest.files.items():
+        _check_name(name, root / MANIFEST)
+        target = root / name
+        if not target.is_file() or not target.resolve().is_relative_to(root.resolve()):
+            raise BundleError(f"{target}: listed in the manifest but not in the bundle")
+        size = target.stat().st_size
+        if size != entry.size:
+            raise BundleError(
+                f"{target}: {size} bytes, the manifest says {entry.size}; the file is truncated or "
+                "was changed: copy or export the bundle again"
+            )
+    for name in (GRAPH, WEIGHTS):
+        if name not in manifest.files:
+            raise BundleError(f"{root / MANIFEST}: lists no {name}")
+    return Bundle(root, manifest)
+
+
+def _parse_manifest(path: Path) -> Manifest:
+    if not path.is_file():
+        raise BundleError(
+            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: "
+            "edgellm export CHECKPOINT -o BUNDLE"
+        )
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise BundleError(f"{path}: format is not {FORMAT!r}")
+    version = raw.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {version!r}; this edgellm reads 1 to {FORMAT_VERSION}: "
+            "install a newer edgellm"
+        )
+    return _build_manifest(raw, path)
+
+
+def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
+    """Make a Manifest of known keys, each of its declared type; unknown keys are left out."""
+    values: dict[str, Any] = {}
+    for item in fields(Manifest):
+        if item.name not in raw:
+            continue
+        values[item.name] = _convert(item.name, str(item.type), raw[item.name], path)
+    try:
+        manifest = Manifest(**values)
+    except TypeError as error:
+        raise BundleError(f"{path}: {error}") from error
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                 "num_key_value_heads", "head_dim", "context_length"):  # fmt: skip
+        size = getattr(manifest, name)
+        if not 1 <= size <= 1 << 24:
+            raise BundleError(f"{path}: {name} is {size}; allowed are 1 to {1 << 24}")
+    return manifest
+
+
+def _convert(name: str, kind: str, value: Any, path: Path) -> Any:  # noqa: ANN401
+    if name == "files":
+        return _convert_files(value, path)
+    if name == "eos_token_ids":
+        if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+            return tuple(value)
+    elif value is None and kind.endswith("None"):
+        return None
+    elif kind.startswith("int") and type(value) is int:
+        return value
+    elif kind == "float" and type(value) in (int, float):
+        return float(value)
+    elif kind == "str" and isinstance(value, str):
+        return value
+    raise BundleError(f"{path}: {name} is {value!r}, which is no {kind}")
+
+
+def _convert_files(value: object, path: Path) -> dict[str, FileEntry]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: files is no object")
+    entries = {}
+    for name, entry in value.items():
+        size = entry.get("size") if isinstance(entry, dict) else None
+        digest = entry.get("sha256") if isinstance(entry, dict) else None
+        if type(size) is not int or size < 0 or not isinstance(digest, str) or len(digest) != 64:
+            raise BundleError(f"{path}: files[{name!r}] needs a size and a sha256")
+        entries[name] = FileEntry(size, digest)
+    return entries
+
+
+def _check_name(name: str, path: Path) -> None:
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
+        raise BundleError(f"{path}: the file name {name!r} leads out of the bundle")
+
+
+def _sha256(path: Path, progress: Callable[[int], object]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            progress(len(chunk))
+    return digest.hexdigest()
+
+
+class BundleWriter:
+    """Write a bundle into a temporary directory beside its destination, then rename it.
+
+    A context manager: on an exception nothing stays behind; ``finish`` puts the bundle in place.
+    """
+
+    def __init__(self, destination: str | os.PathLike[str], *, force: bool = False) -> None:
+        self.destination = Path(destination)
+        if self.destination.exists() and not force:
+            raise ExportError(f"{self.destination} exists; choose another output or pass --force")
+        if self.destination.exists() and not (self.destination / MANIFEST).is_file():
+            raise ExportError(f"{self.destination} exists and is no bundle; it is not replaced")
+        self.destination.parent.mkdir(parents=True, exist_ok=True)
+        self.path = Path(
+            tempfile.mkdtemp(prefix=f".{self.destination.name}-", dir=self.destination.parent)
+        )
+
+    def __enter__(self) -> "BundleWriter":
+        """Return self."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove what was not finished."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def open(self, name: str) -> BinaryIO:
+        """Create the file ``name`` for writing; its folder is made if needed."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("wb")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Hash all files written so far and write the manifest that lists them."""
+        entries = {}
+        for file in sorted(self.path.rglob("*")):
+            name = file.relative_to(self.path).as_posix()
+            if file.is_file() and name != MANIFEST:
+                entries[name] = asdict(
+                    FileEntry(file.stat().st_size, _sha256(file, lambda _: None))
+                )
+        content = {**asdict(manifest), "files": entries}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (self.path / MANIFEST).write_text(text, encoding="utf-8")
+
+    def finish(self) -> Bundle:
+        """Move the bundle to its destination, replacing an old one, and open it."""
+        self.path.chmod(0o755)
+        if self.destination.exists():
+            old = Path(
+                tempfile.mkdtemp(
+                    prefix=f".{self.destination.name}-old-", dir=self.destination.parent
+                )
+            )
+            os.replace(self.destination, old)
+            os.replace(self.path, self.destination)
+            shutil.rmtree(old)
+        else:
+            os.replace(self.path, self.destination)
+        return open_bundle(self.destination)

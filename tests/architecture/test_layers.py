@@ -1,0 +1,94 @@
+"""The import directions of ARCHITECTURE.md: a layer imports the layers below it only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Lowest first. A module belongs to the longest prefix that fits.
+RANKS = {
+    "edgellm.errors": 0,
+    "edgellm.registry": 1,
+    "edgellm.dtypes": 1,
+    "edgellm.ops": 2,
+    "edgellm.bundle": 3,
+    "edgellm.exporters": 4,
+    "edgellm.runtime": 4,
+    "edgellm.devices": 4,
+    "edgellm": 5,
+    "edgellm.api": 5,
+    "edgellm.commands": 6,
+    "edgellm.cli": 7,
+    "edgellm.__main__": 8,
+}
+SIBLINGS = {"edgellm.exporters", "edgellm.runtime", "edgellm.devices"}
+# Third-party packages that only some folders may import, wherever the import stands.
+FENCED = {
+    "numba": ("runtime/",),
+    "llvmlite": ("runtime/",),
+    "safetensors": ("exporters/", "runtime/session_file.py", "runtime/golden.py"),
+    "torch": (),
+    "transformers": (),
+}
+
+
+def sources() -> list[Path]:
+    folders = ("edgellm", "exporters", "runtime", "devices")
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts if parts[0] == "edgellm" else ("edgellm", *parts))
+
+
+def layer(module: str) -> str:
+    fits = [name for name in RANKS if module == name or module.startswith(name + ".")]
+    return max(fits, key=len)
+
+
+def imports(file: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            # `from edgellm import ops` imports edgellm.ops, not what edgellm composes.
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += whole if node.module == "edgellm" else [node.module or ""]
+    return found
+
+
+@pytest.mark.parametrize("file", sources(), ids=module_name)
+def test_a_module_imports_only_layers_below_it(file: Path) -> None:
+    mine = layer(module_name(file))
+    for name in imports(file):
+        if name.split(".")[0] != "edgellm":
+            continue
+        theirs = layer(name)
+        if theirs == mine or (theirs in RANKS and theirs == "edgellm" and mine == "edgellm.api"):
+            continue
+        assert not {mine, theirs} <= SIBLINGS, f"{file}: {mine} imports its sibling {theirs}"
+        assert RANKS[theirs] < RANKS[mine] or mine == "edgellm", f"{file}: imports {name}"
+
+
+@pytest.mark.parametrize("file", sources(), ids=module_name)
+def test_heavy_packages_stay_in_their_folders(file: Path) -> None:
+    place = file.relative_to(ROOT).as_posix()
+    for name in imports(file):
+        allowed = FENCED.get(name.split(".")[0])
+        assert allowed is None or place.startswith(allowed), f"{place} imports {name}"
+
+
+def test_onnxruntime_is_imported_by_its_executor_and_the_float_evaluation_only() -> None:
+    users = {
+        file.relative_to(ROOT).as_posix()
+        for file in sources()
+        if any(name.split(".")[0] == "onnxruntime" for name in imports(file))
+    }
+
+    assert users <= {"runtime/executors/onnxruntime.py", "runtime/float_scorer.py"}

@@ -1,0 +1,47 @@
+"""The public face: few names, all importable, nothing heavy loaded, a quick --help."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import edgellm
+
+HEAVY = ("numba", "llvmlite", "onnx", "onnxruntime", "numpy", "tokenizers", "safetensors", "jinja2")
+
+
+def test_public_names_are_few_and_importable() -> None:
+    assert len(edgellm.__all__) <= 10
+    for name in edgellm.__all__:
+        assert getattr(edgellm, name) is not None
+
+
+def test_importing_edgellm_loads_nothing_heavy() -> None:
+    code = "import sys, json, edgellm; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, json\nfrom edgellm import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+
+    assert [name for name in HEAVY if name in json.loads(run.stderr)] == []
+
+
+def test_help_takes_less_than_150_ms_over_bare_python() -> None:
+    def seconds(*arguments: str) -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - begin
+
+    # Pairs, and their median: the machine may be busy with other work.
+    over = [seconds("-m", "edgellm", "--help") - seconds("-c", "pass") for _ in range(7)]
+
+    assert statistics.median(over) < 0.150
