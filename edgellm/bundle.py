@@ -1,4 +1,4 @@
-"""The bundle on disk: manifest, graph, weights, checksums. Reading, checking and writing, nothing else.
+"""The bundle on disk: manifest, graph, weights, checksums; read, checked and written here alone.
 
     manifest.json          format version, task, sizes, provenance, sha256 of each file
     model.onnx             graph and function bodies; weights are external

@@ -1,4 +1,4 @@
-"""The errors edgellm raises at its borders: what is wrong, which value, what is allowed, what to do.
+"""The errors of edgellm: each says what is wrong, which value, what is allowed, what to do.
 
 EdgeLLMError
 +-- ConfigError            an option or argument is out of range

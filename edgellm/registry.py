@@ -1,7 +1,7 @@
 """Look things up by file name: operators, architectures, kernels, executors, devices.
 
-There is no central list. A file ``foo_bar.py`` in a package *is* the thing named ``foo_bar``; adding
-one adds it, and a name that no file has gets an error with the nearest names.
+There is no central list. A file ``foo_bar.py`` in a package *is* the thing named ``foo_bar``;
+adding one adds it, and a name that no file has gets an error with the nearest names.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from edgellm.errors import UnknownNameError
 
 
 def names(package: ModuleType) -> list[str]:
-    """Return the public module names of ``package``, sorted; ``_private`` files are parts, not things."""
+    """Return the public modules of ``package``, sorted; ``_private`` files are parts of them."""
     found = (info.name for info in pkgutil.iter_modules(package.__path__))
     return sorted(name for name in found if not name.startswith("_"))
 

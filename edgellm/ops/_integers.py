@@ -1,7 +1,7 @@
-"""The integer arithmetic that all operators share, in NumPy: one rounding rule, dyadic scales, isqrt.
+"""The integer arithmetic that all operators share: one rounding rule, dyadic scales, isqrt.
 
-A *dyadic scale* is a pair of integers (mantissa, exponent) that means mantissa * 2^-exponent, with a
-31-bit mantissa (2^30 <= mantissa < 2^31). Zero is (0, anything). Rounding is half up everywhere:
+A *dyadic scale* is a pair of integers (mantissa, exponent) that means mantissa * 2^-exponent, with
+a 31-bit mantissa (2^30 <= mantissa < 2^31). Zero is (0, anything). Rounding is half up everywhere:
 ``(x + 2^(s-1)) >> s``. Everything is int64; the comment at each product says why it fits.
 """
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+Dyadic = tuple[int, int]
+"""A constant dyadic scale."""
 
 INT32_MAX = 2**31 - 1
 MANTISSA_BITS = 31
@@ -52,13 +54,13 @@ def normalize(value: Int64, exponent: Int64 | int) -> tuple[Int64, Int64]:
     return mantissa >> carried, exponent - excess - carried
 
 
-def product(a: tuple[Int64, Int64], b: tuple[Int64, Int64]) -> tuple[Int64, Int64]:
+def product(a: tuple[Int64, Int64], b: tuple[Int64, Int64] | Dyadic) -> tuple[Int64, Int64]:
     """Multiply two dyadic scales (mantissas below 2^31: their product fits in 62 bits)."""
     return normalize(round_shift(a[0] * b[0], 31), a[1] + b[1] - 31)
 
 
 def isqrt(v: Int64) -> Int64:
-    """Return the exact floor square root of each 0 <= v < 2^62 (arithmetic: Newton from above).
+    """Return the exact floor square root of each 1 <= v < 2^62 (arithmetic: Newton from above).
 
     The seed 2^ceil(bits/2) is not below the root, so the iterates fall until they reach it; 7 steps
     are enough for 63 bits, and taking the minimum makes further steps harmless.
@@ -129,7 +131,7 @@ def exp2_table(entries: int, bits: int) -> npt.NDArray[np.int64]:
 def exact_matmul(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> Int64:
     """Return ``a @ b`` of integers as int64, exactly.
 
-    Through float64, which BLAS is fast at: every partial sum is an integer below 2^53, which float64
-    holds exactly in any order of summation.
+    Through float64, which BLAS is fast at: every partial sum is an integer below 2^53, which
+    float64 holds exactly in any order of summation.
     """
     return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)

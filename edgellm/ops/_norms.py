@@ -1,10 +1,8 @@
-"""What the two RMSNorm operators share: the scale ``peak * gain / sqrt(squares + eps)`` in integers."""
+"""What the two RMSNorm operators share: ``peak * gain / sqrt(squares + eps)`` in integers."""
 
 import numpy as np
 
-from edgellm.ops._integers import Int64, bit_length, isqrt, normalize, product
-
-Dyadic = tuple[int, int]
+from edgellm.ops._integers import Dyadic, Int64, bit_length, isqrt, normalize, product
 
 
 def row_sum_of_squares(rows: Int64) -> Int64:
@@ -26,7 +24,7 @@ def norm_scale(
 
     Args:
         peak: (T, 1) below 2^38.
-        squares: (T, 1) below 2^60.
+        squares: (T, 1) at most 2^60.
         scale: mantissa and exponent of the rows before their shift, (T, 1) or (1, 1) each.
         shift: (T, 1) how far the rows were shifted right.
         epsilon: ``eps * N`` as a dyadic scale, mantissa 0 for none.
@@ -35,7 +33,7 @@ def norm_scale(
     radicand, half_exponent = add_epsilon(squares, scale, shift, epsilon)
     even = (62 - bit_length(radicand)) & ~np.int64(1)
     root = isqrt(radicand << even)  # 2^30 <= root < 2^31
-    mantissa, exponent = product(normalize(peak, 0), (np.int64(gain[0]), np.int64(gain[1])))
+    mantissa, exponent = product(normalize(peak, 0), gain)
     quotient = (mantissa << 31) // root  # mantissa < 2^31: the dividend fits in 62 bits
     return normalize(quotient, exponent + 31 + half_exponent - (even >> 1))
 
@@ -53,9 +51,9 @@ def add_epsilon(
     quotient = (np.int64(epsilon[0]) << 31) // square  # below 2^33
     right = 62 + epsilon[1] - 2 * exponent + 2 * shift
     excess = np.maximum(bit_length(quotient) - right - 60, 0)
-    excess = excess + (excess & 1)
+    excess = np.where(quotient > 0, excess + (excess & 1), 0)
     right = right + excess
     term = (quotient >> np.clip(right, 0, 62)) << np.maximum(-right, 0)
-    term = np.where(quotient == 0, 0, term)
+    term = np.where(quotient > 0, term, 0)
     radicand = (squares >> np.minimum(excess, 62)) + term
     return np.maximum(radicand, 1), excess >> 1

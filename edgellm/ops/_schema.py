@@ -21,7 +21,8 @@ Shape = tuple[Dim, ...]
 class Port:
     """One input or output: its name, element type, and dimensions by letter.
 
-    The same letter is the same size everywhere in one schema; an output may use a sum ("S+T").
+    The same letter is the same size everywhere in one schema, a number is that size, and an output
+    may use a sum ("S+T").
     """
 
     name: str
@@ -56,9 +57,10 @@ class OpSchema:
             if len(shape) != len(port.dims):
                 raise PlanError(f"{self.name}.{port.name} has rank {len(port.dims)}, got {shape}")
             for letter, size in zip(port.dims, shape, strict=True):
-                if bound.setdefault(letter, size) != size:
+                if bound.setdefault(letter, int(letter) if letter.isdigit() else size) != size:
                     raise PlanError(
-                        f"{self.name}.{port.name}: {letter} is {bound[letter]} elsewhere, {size} here"
+                        f"{self.name}.{port.name}: {letter} is {size} here, "
+                        f"{bound[letter]} elsewhere"
                     )
         return bound
 

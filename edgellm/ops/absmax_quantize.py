@@ -1,8 +1,14 @@
 """AbsmaxQuantize: per-token int8 codes of a row, with its scale as a dyadic pair."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.ops import _body_integers as graph
+from edgellm.ops import _examples as draw
+from edgellm.ops._body import Body
 from edgellm.ops._integers import (
     RECIPROCAL_127,
     absmax_codes,
@@ -13,7 +19,10 @@ from edgellm.ops._integers import (
     round_shift,
     split_scale,
 )
-from edgellm.ops._schema import OpSchema, Port
+from edgellm.ops._schema import Example, OpSchema, Port
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto
 
 SCHEMA = OpSchema(
     name="AbsmaxQuantize",
@@ -22,7 +31,7 @@ SCHEMA = OpSchema(
 )
 
 ROW_BITS = 37
-"""Rows are shifted to 37 bits: after rounding the peak may have 38, the most ``absmax_codes`` takes."""
+"""Rows are shifted to 37 bits: rounding may make 38 of them, the most ``absmax_codes`` takes."""
 
 
 def reference(
@@ -42,6 +51,35 @@ def reference(
     rows = round_shift(x, shift)
     peak = np.abs(rows).max(axis=1, keepdims=True)
     codes = absmax_codes(rows, peak).astype(np.int8)
-    constant = (np.int64(RECIPROCAL_127[0]), np.int64(RECIPROCAL_127[1]))
-    out = product(product(normalize(peak, -shift), split_scale(scale)), constant)
+    out = product(product(normalize(peak, -shift), split_scale(scale)), RECIPROCAL_127)
     return codes, join_scale(*out)
+
+
+def body() -> "FunctionProto":
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    x, scale = b.inputs
+    shift = (graph.bit_length(x.abs().row_max()) - ROW_BITS).at_least(0)
+    rows = graph.round_shift(x, shift)
+    peak = rows.abs().row_max()
+    codes = graph.absmax_codes(rows, peak).to("int8")
+    constant = (b.constant(RECIPROCAL_127[0]), b.constant(RECIPROCAL_127[1]))
+    unit = graph.product(graph.normalize(peak, -shift), graph.split_scale(scale))
+    return b.function(codes, graph.join_scale(*graph.product(unit, constant)))
+
+
+def examples() -> Iterator[Example]:
+    """Yield inputs on which every executor must agree."""
+    rng = np.random.default_rng(8)
+    for tokens, columns, rows in ((3, 64, 1), (1, 1, 1), (2, 7, 2), (1, 65, 1), (4, 172, 4)):
+        inputs = (draw.wide(rng, 45, tokens, columns), draw.scales(rng, rows, 60))
+        yield Example(f"random_{tokens}x{columns}_{rows}_scales", inputs)
+    some_zero = draw.wide(rng, 20, 3, 9)
+    some_zero[1] = 0
+    yield Example("zero_row", (some_zero, draw.scales(rng, 1, 60)))
+    # Peaks around the width at which rows are shifted, and the one that rounds up to 38 bits.
+    peaks = [1, 2**31 - 1, 2**31, 2**37 - 1, 2**37, 2**38 - 1, 2**62 - 1]
+    edges = np.array([[peak, -peak, peak // 2, 1, 0, -1, -(peak // 3)] for peak in peaks])
+    yield Example("row_widths", (edges, draw.scales(rng, 7, 60)))
+    longest = draw.alternating(65_536, 2**62 - 1, np.int64)[None]
+    yield Example("longest_row", (longest, draw.scales(rng, 1, 60)))

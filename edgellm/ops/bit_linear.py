@@ -1,11 +1,19 @@
 """BitLinear: int8 activations times ternary weights, exact int32 accumulators (BitNet b1.58)."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import unpack_ternary
+from edgellm.dtypes import TERNARY_BLOCK, pack_ternary, unpack_ternary
+from edgellm.ops import _examples as draw
+from edgellm.ops._body import Body
 from edgellm.ops._integers import exact_matmul
-from edgellm.ops._schema import OpSchema, Port
+from edgellm.ops._schema import Example, OpSchema, Port
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto
 
 SCHEMA = OpSchema(
     name="BitLinear",
@@ -22,3 +30,36 @@ def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDA
         packed: (N, B), B = packed_columns(K).
     """
     return exact_matmul(x, unpack_ternary(packed, x.shape[1]).T).astype(np.int32)
+
+
+def body() -> "FunctionProto":
+    """Return the operator in standard ONNX operators.
+
+    The activations go in as uint8 with the zero point 128, the codes 0, 1, 2 with the zero point 1:
+    uint8 by uint8 is exact on every CPU.
+    """
+    b = Body(SCHEMA)
+    x, packed = b.inputs
+    blocks = packed.reshape(0, -1, 1, TERNARY_BLOCK // 4)
+    shifts = b.constant([0, 2, 4, 6], "uint8").reshape(1, 1, 4, 1)
+    fields = blocks.shift_right(shifts) & 3  # (N, B / 16, 4, 16)
+    weight = fields.reshape(packed.size(0), -1).columns(x.size(1)).transpose(1, 0)
+    zero_points = [b.constant(128, "uint8"), b.constant(1, "uint8")]
+    acc = b.node("MatMulInteger", [x.to("uint8") ^ 128, weight, *zero_points], "int32")
+    return b.function(acc)
+
+
+def examples() -> Iterator[Example]:
+    """Yield inputs on which every executor must agree."""
+    rng = np.random.default_rng(3)
+    sizes = ((3, 64, 32), (1, 1, 1), (2, 7, 63), (1, 63, 5), (2, 65, 7), (5, 172, 65), (17, 256, 9))
+    for tokens, k, n in sizes:
+        x, packed = draw.codes(rng, tokens, k), draw.ternary(rng, n, k)
+        yield Example(f"random_{tokens}x{k}x{n}", (x, packed))
+    yield Example("zero_row", (np.zeros((1, 100), np.int8), draw.ternary(rng, 6, 100)))
+    yield Example(
+        "zero_weights", (draw.codes(rng, 2, 70), pack_ternary(np.zeros((3, 70), np.int8)))
+    )
+    ones = np.ones((1, 20_000), np.int8)
+    signs = pack_ternary(np.concatenate([ones, -ones]))
+    yield Example("longest_row", (np.concatenate([127 * ones, -127 * ones]), signs))

@@ -1,10 +1,19 @@
 """ResidualAdd: requantise accumulators to the residual stream and add them, int64."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.ops._integers import requantize, saturate
-from edgellm.ops._schema import OpSchema, Port
+from edgellm.ops import _body_integers as graph
+from edgellm.ops import _examples as draw
+from edgellm.ops._body import Body
+from edgellm.ops._integers import INT32_MAX, requantize, saturate
+from edgellm.ops._schema import Example, OpSchema, Port
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto
 
 SCHEMA = OpSchema(
     name="ResidualAdd",
@@ -19,7 +28,7 @@ SCHEMA = OpSchema(
 )
 
 TERM_LIMIT = 2**47
-"""Each term is saturated here: 16,384 of them still fit below 2^61, and none comes near it in use."""
+"""Each term is saturated here: the sum of 16,384 fits below 2^61, and none comes near it in use."""
 
 
 def reference(
@@ -30,6 +39,36 @@ def reference(
     *,
     shift: int,
 ) -> npt.NDArray[np.int64]:
-    """Return ``x + acc * scale * multiplier * 2^-shift``; the term is rounded once and saturated."""
+    """Return ``x + acc * scale * multiplier * 2^-shift``, the term rounded once and saturated."""
     term = requantize(acc.astype(np.int64), scale, multiplier.astype(np.int64), shift)
     return x + saturate(term, TERM_LIMIT)
+
+
+def body() -> "FunctionProto":
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    x, acc, scale, multiplier = b.inputs
+    shift = b.attribute("shift")
+    term = graph.requantize(acc.to("int64"), scale, multiplier.to("int64"), shift)
+    return b.function(x + graph.saturate(term, TERM_LIMIT))
+
+
+def examples() -> Iterator[Example]:
+    """Yield inputs on which every executor must agree."""
+    rng = np.random.default_rng(6)
+    for tokens, columns in ((3, 64), (1, 1), (2, 7), (1, 65), (2, 172)):
+        inputs = (
+            draw.wide(rng, 30, tokens, columns),
+            draw.narrow(rng, 20, tokens, columns),
+            draw.scales(rng, tokens, 40),
+            draw.multipliers(rng, columns),
+        )
+        yield Example(f"random_{tokens}x{columns}", inputs, {"shift": 21})
+    zero = np.zeros((1, 9), np.int32)
+    inputs = (draw.wide(rng, 30, 1, 9), zero, draw.scales(rng, 1, 40), draw.multipliers(rng, 9))
+    yield Example("zero_row", inputs, {"shift": 21})
+    acc = np.array([[-INT32_MAX - 1, -INT32_MAX, -1, 0, 1, INT32_MAX]] * 2, np.int32)
+    scale = np.array([[INT32_MAX, 2], [INT32_MAX, 95]], np.int32)
+    inputs = (draw.wide(rng, 60, 2, 6), acc, scale, np.full(6, INT32_MAX, np.int32))
+    for shift in (1, 40):
+        yield Example(f"saturation_and_clamped_shift_{shift}", inputs, {"shift": shift})

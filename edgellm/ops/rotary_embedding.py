@@ -1,10 +1,19 @@
 """RotaryEmbedding: rotate the halves of each head by the position (Hugging Face half-rotation)."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.ops import _body_integers as graph
+from edgellm.ops import _examples as draw
+from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift, saturate
-from edgellm.ops._schema import OpSchema, Port
+from edgellm.ops._schema import Example, OpSchema, Port
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto
 
 SCHEMA = OpSchema(
     name="RotaryEmbedding",
@@ -42,3 +51,50 @@ def reference(
     s = sin[position_ids].astype(np.int64)[:, None]
     turned = np.stack([first * c - second * s, second * c + first * s], axis=2)
     return saturate(round_shift(turned, TABLE_BITS), INT32_MAX).astype(np.int32).reshape(x.shape)
+
+
+def body() -> "FunctionProto":
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    x, position_ids, cos, sin = b.inputs
+    heads = x.to("int64").reshape(x.size(0), -1, 2, cos.size(1))
+    first, second = heads.take(0, axis=2), heads.take(1, axis=2)
+    c = cos.take(position_ids).to("int64").unsqueeze(1)
+    s = sin.take(position_ids).to("int64").unsqueeze(1)
+    halves = [first * c - second * s, second * c + first * s]
+    turned = b.concat([half.unsqueeze(2) for half in halves], axis=2)
+    y = graph.saturate(graph.round_shift(turned, TABLE_BITS), INT32_MAX)
+    return b.function(y.to("int32").reshape(x.size(0), x.size(1)))
+
+
+def examples() -> Iterator[Example]:
+    """Yield inputs on which every executor must agree."""
+    rng = np.random.default_rng(13)
+    for tokens, heads, half in ((3, 2, 4), (1, 1, 1), (2, 3, 40), (1, 5, 32), (5, 1, 3)):
+        cos, sin = _tables(64, half)
+        position_ids = rng.integers(0, 64, tokens)
+        x = draw.narrow(rng, 22, tokens, heads * half * 2)
+        yield Example(f"random_{tokens}x{heads}x{2 * half}", (x, position_ids, cos, sin))
+    cos, sin = _tables(300, 4)
+    first_and_last = np.array([0, 299])
+    yield Example(
+        "first_and_last_position", (draw.narrow(rng, 22, 2, 16), first_and_last, cos, sin)
+    )
+    yield Example("zero_row", (np.zeros((2, 8), np.int32), first_and_last, cos, sin))
+    # An eighth of a turn makes the largest sum, sqrt(2) times its terms; below it, exact ties.
+    eighth = np.array([[11_585, 11_585, 2**13, -(2**14)]], np.int16)
+    corners = [[a, a, a, a, b, b, b, b] for a in _ENDS for b in _ENDS]
+    rows = np.zeros(len(corners), np.int64)
+    yield Example("saturation", (np.array(corners, np.int32), rows, eighth, eighth))
+
+
+_ENDS = (-INT32_MAX - 1, -INT32_MAX, -1, 0, 1, INT32_MAX)
+
+
+def _tables(positions: int, half: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+    """Return cos and sin (positions, half) Q14 of the angles position * 10000^(-i / half)."""
+    angles = np.arange(positions)[:, None] * 10_000.0 ** (-np.arange(half) / half)
+    one = 2**TABLE_BITS
+    return np.rint(np.cos(angles) * one).astype(np.int16), np.rint(np.sin(angles) * one).astype(
+        np.int16
+    )

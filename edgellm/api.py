@@ -1,0 +1,269 @@
+"""What edgellm does, in Python: the only module that composes exporters and runtime.
+
+Each function imports what it needs when it is called, so that importing this module is cheap.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.errors import ConfigError, VerificationError
+
+if TYPE_CHECKING:
+    from edgellm.bundle import Bundle
+    from edgellm.runtime.bench import BenchRequest, BenchResult
+    from edgellm.runtime.doctor import Finding
+    from edgellm.runtime.evaluate import Evaluation
+    from edgellm.runtime.inspection import Inspection
+    from edgellm.runtime.model import Model
+    from edgellm.runtime.verify import Report
+
+PathLike = str | os.PathLike[str]
+
+
+def export(
+    source: PathLike,
+    output: PathLike,
+    *,
+    context: int | None = None,
+    revision: str | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> "Bundle":
+    """Turn a checkpoint into a bundle, with golden cases computed by the reference.
+
+    Args:
+        source: a directory in the layout of Hugging Face, or a name such as "org/model", which is
+            downloaded (that needs the extra ``hub``).
+        output: the bundle's directory; nothing is left there if the export fails.
+        context: most tokens of a text; default: the model's own, up to 4096.
+        revision: which version to download: branch, tag or commit.
+        force: replace an existing bundle.
+        progress: called with the parameters done and the total.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not what its config says.
+        UnsupportedModelError: no exporter here knows it.
+        ExportError: the output exists, or a value is out of the range of the operators.
+        ConfigError: an option is out of range, or there is no such source.
+    """
+    from edgellm.exporters import build
+    from edgellm.exporters.download import find_checkpoint, is_hub_name
+    from edgellm.runtime import golden
+
+    name = os.fspath(source)
+    options = build.ExportOptions(
+        context=context,
+        force=force,
+        source=name if is_hub_name(name) else "",
+        revision=revision or "",
+    )
+    directory = find_checkpoint(name, revision)
+    return build.export(directory, Path(output), options, golden.record, progress)
+
+
+def export_random(
+    config: PathLike,
+    output: PathLike,
+    *,
+    context: int | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> "Bundle":
+    """Make a bundle of random weights in the shape of a config.json, to measure without downloads.
+
+    Arguments and errors are those of ``export``.
+    """
+    from edgellm.exporters import build
+    from edgellm.runtime import golden
+
+    options = build.ExportOptions(context=context, force=force)
+    return build.export_random(Path(config), Path(output), options, golden.record, progress)
+
+
+def load(path: PathLike, *, threads: int | None = None, context: int | None = None) -> "Model":
+    """Open a bundle to generate text with; use it in a ``with`` block, or close it.
+
+    Args:
+        path: the bundle's directory.
+        threads: worker threads; default: one for each core that this process may use.
+        context: most tokens of one text; default and limit: what the bundle was exported for.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ConfigError: threads or context are out of range.
+        NotEnoughMemoryError: the key/value cache does not fit in the free memory.
+    """
+    from edgellm.runtime.model import Model
+
+    return Model(path, threads=threads, context=context)
+
+
+def verify(
+    path: PathLike,
+    *,
+    executors: Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> "Report":
+    """Prove that a bundle computes here what it computed where it was exported.
+
+    Args:
+        path: the bundle.
+        executors: of "reference", "onnxruntime", "numba"; default: all.
+        threads: for those that use several; default: one for each core.
+        progress: called with 1 after each step.
+
+    Raises:
+        VerificationError: something differs; the message names the first differing operator.
+        BundleError: the bundle is damaged.
+    """
+    report = check(path, executors=executors, threads=threads, progress=progress)
+    if not report.passed:
+        raise VerificationError(report.first_failure)
+    return report
+
+
+def check(
+    path: PathLike,
+    *,
+    executors: Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> "Report":
+    """Do what ``verify`` does, but report differences instead of raising them."""
+    from edgellm.runtime.model import checked_threads
+    from edgellm.runtime.verify import check_bundle
+
+    return check_bundle(
+        path, executors=executors, threads=checked_threads(threads), progress=progress
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How to score a text.
+
+    Args:
+        float_checkpoint: the model is a checkpoint, to be computed in float32 by onnxruntime.
+        context: cut texts after so many tokens; default: the model's.
+        limit_bytes: take no further story after so many bytes.
+        threads: default: one for each core.
+    """
+
+    float_checkpoint: bool = False
+    context: int | None = None
+    limit_bytes: int | None = None
+    threads: int | None = None
+
+
+def evaluate(
+    model: PathLike,
+    text: PathLike,
+    *,
+    options: EvaluateOptions = EvaluateOptions(),
+    progress: Callable[[int], object] = lambda _: None,
+) -> "Evaluation":
+    """Score a text: nats per token and bits per byte.
+
+    Args:
+        model: a bundle, or a checkpoint if ``options.float_checkpoint``.
+        text: a UTF-8 file, plain or .gz; ``<|endoftext|>`` separates its stories.
+        options: what to score, and how much.
+        progress: called with the number of tokens of each text that was scored.
+
+    Raises:
+        ConfigError: the text cannot be read, or an option is out of range.
+        BundleError, CheckpointError: the model is damaged.
+    """
+    if options.float_checkpoint:
+        return _evaluate_float(Path(model), Path(text), options, progress)
+    from edgellm.runtime import evaluate as scoring
+
+    with load(model, threads=options.threads, context=options.context) as loaded:
+        tokenizer = loaded.tokenizer
+        context = loaded.engine.context_length
+        texts = scoring.read_texts(Path(text), tokenizer, context, options.limit_bytes)
+        scorer = scoring.SessionScorer(loaded.session)
+        return scoring.evaluate(scorer, tokenizer, texts, progress)
+
+
+def _evaluate_float(
+    source: Path, text: Path, options: EvaluateOptions, progress: Callable[[int], object]
+) -> "Evaluation":
+    from edgellm.exporters import build
+    from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.source import from_checkpoint
+    from edgellm.runtime import evaluate as scoring
+    from edgellm.runtime.float_scorer import FloatScorer
+    from edgellm.runtime.model import checked_threads
+    from edgellm.runtime.tokenizer import Tokenizer
+
+    config = from_checkpoint(Checkpoint(source)).model.config
+    longest = min(config.max_position_embeddings, build.DEFAULT_CONTEXT)
+    context = longest if options.context is None else options.context
+    if context > longest:
+        raise ConfigError(f"context is {context}; this checkpoint allows up to {longest}")
+    tokenizer = Tokenizer(source / "tokenizer.json", config.vocab_size)
+    texts = scoring.read_texts(text, tokenizer, context, options.limit_bytes)
+    with tempfile.TemporaryDirectory(prefix="edgellm-float-") as folder:
+        model = build.float_model(source, folder)
+        scorer = FloatScorer(model, threads=checked_threads(options.threads))
+        return scoring.evaluate(scorer, tokenizer, texts, progress)
+
+
+def bench(
+    path: PathLike,
+    request: "BenchRequest | None" = None,
+    *,
+    progress: Callable[[str], object] = lambda _: None,
+) -> "BenchResult":
+    """Measure a bundle on this machine: rates, start-up, memory, bandwidth.
+
+    Args:
+        path: the bundle.
+        request: lengths, threads and repetitions.
+        progress: called with a line before each measurement.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ConfigError: a length does not fit in the context, or threads are out of range.
+    """
+    from edgellm.runtime.bench import BenchRequest
+    from edgellm.runtime.bench import bench as measure
+
+    return measure(path, request or BenchRequest(), progress)
+
+
+def inspect(path: PathLike) -> "Inspection":
+    """Describe a bundle: manifest, sizes, operators, tensors.
+
+    Raises:
+        BundleError: the bundle is damaged.
+    """
+    from edgellm.runtime.inspection import inspect_bundle
+
+    return inspect_bundle(path)
+
+
+def warmup(path: PathLike, *, threads: int | None = None, context: int | None = None) -> Path:
+    """Compile the kernels of a bundle for this processor, keep them, and run each once.
+
+    Returns:
+        The folder where compiled kernels are kept.
+    """
+    from edgellm.runtime.kernels._objects import cache_directory
+
+    with load(path, threads=threads, context=context) as model:
+        model.logits([0])
+    return cache_directory()
+
+
+def examine() -> "list[Finding]":
+    """Examine this machine for what edgellm needs."""
+    from edgellm.runtime.doctor import examine as look
+
+    return look()

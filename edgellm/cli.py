@@ -1,0 +1,108 @@
+"""The command line: find the command, run it, turn errors into one line and an exit status.
+
+0 done, 1 failed, 2 wrong usage, 3 model not supported, 4 verification failed, 5 not enough memory,
+130 interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from edgellm import __version__, commands, registry
+from edgellm.errors import EdgeLLMError
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+DESCRIPTION = "Turn a checkpoint into an integer program and run it, with the same bits everywhere."
+EPILOG = """\
+a first tour:
+  edgellm export path/to/checkpoint -o bundle     make a bundle of a Hugging Face directory
+  edgellm run bundle -p "Once upon a time"        continue a text
+  edgellm verify bundle                           prove that it computes the same here
+
+exit status: 0 done, 1 failed, 2 wrong usage, 3 model not supported, 4 verification failed,
+5 not enough memory, 130 interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser(words).parse_args(words)
+    level = logging.WARNING if options.verbose == 0 else logging.INFO
+    logging.basicConfig(
+        level=logging.ERROR if options.quiet else level, format="edgellm: %(message)s"
+    )
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; keep Python from complaining when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.verbose:
+            logger.exception("traceback")
+        sys.stderr.write(f"edgellm: {describe(error)}\n")
+        return error.exit_code if isinstance(error, EdgeLLMError) else 1
+    return status
+
+
+def describe(error: Exception) -> str:
+    """Return what went wrong in one line."""
+    if isinstance(error, EdgeLLMError | OSError):
+        return f"error: {error}"
+    kind = type(error).__name__
+    return f"internal error: {kind}: {error} (-v shows where; please report it)"
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; only the command that ``words`` name is imported, all of them for help."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    _add_common(common)
+    parser = argparse.ArgumentParser(
+        prog="edgellm",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgellm {__version__}")
+    _add_common(parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    known = registry.names(commands)
+    named = [name for name in known if name in words]
+    for name in named or known:
+        _add_command(subparsers, registry.load(commands, name), name, common)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before or after the command."""
+    parser.add_argument("-v", "--verbose", action="count", help="tell more; tracebacks of errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings")
+    parser.add_argument("--no-color", action="store_true", help="plain text (or set NO_COLOR)")
+    if parser.argument_default is not argparse.SUPPRESS:
+        parser.set_defaults(verbose=0)
+
+
+def _add_command(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    module: ModuleType,
+    name: str,
+    common: argparse.ArgumentParser,
+) -> None:
+    parser = subparsers.add_parser(
+        name,
+        help=module.HELP,
+        description=module.__doc__,
+        epilog=f"example:\n  {module.EXAMPLE}",
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
