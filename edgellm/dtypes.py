@@ -10,8 +10,8 @@ from edgellm.errors import CheckpointError
 
 TERNARY_2BIT = "ternary-2bit/v1"
 """Two bits a weight. Rows are padded with zeros to a multiple of 64 columns. A block of 64 columns
-is 16 bytes; bits 2p..2p+1 of byte b hold the code (weight + 1) of column 16*p + b. So 16 neighbouring
-bytes shifted by 2p are 16 neighbouring weights, on a vector unit of any width."""
+is 16 bytes; bits 2p..2p+1 of byte b hold the code (weight + 1) of column 16*p + b. So 16
+neighbouring bytes shifted by 2p are 16 neighbouring weights, on a vector unit of any width."""
 
 TERNARY_BLOCK = 64
 """Columns in one block of TERNARY_2BIT."""

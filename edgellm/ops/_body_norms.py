@@ -28,8 +28,9 @@ def add_epsilon(squares: Value, scale: Dyadic, shift: Value, epsilon: Dyadic) ->
     quotient = epsilon[0] * 2**31 // square
     right = 62 + epsilon[1] - exponent * 2 + shift * 2
     excess = (bit_length(quotient) - right - 60).at_least(0)
-    excess = excess.body.where(quotient > 0, excess + (excess & 1), 0)
-    right = right + excess
+    excess = excess + (excess & 1)
+    right = excess.body.where(quotient > 0, right + excess, 0)
+    excess = excess.body.where(quotient > 0, excess, 0)
     term = quotient // power_of_two(right.clip(0, 62)) * power_of_two((-right).at_least(0))
     radicand = squares // power_of_two(excess.at_most(62)) + term
     return radicand.at_least(1), excess // 2

@@ -51,9 +51,9 @@ def add_epsilon(
     quotient = (np.int64(epsilon[0]) << 31) // square  # below 2^33
     right = 62 + epsilon[1] - 2 * exponent + 2 * shift
     excess = np.maximum(bit_length(quotient) - right - 60, 0)
-    excess = np.where(quotient > 0, excess + (excess & 1), 0)
-    right = right + excess
+    excess = excess + (excess & 1)
+    right = np.where(quotient > 0, right + excess, 0)  # no eps: nothing to make room for
+    excess = np.where(quotient > 0, excess, 0)
     term = (quotient >> np.clip(right, 0, 62)) << np.maximum(-right, 0)
-    term = np.where(quotient > 0, term, 0)
     radicand = (squares >> np.minimum(excess, 62)) + term
     return np.maximum(radicand, 1), excess >> 1
