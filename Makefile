@@ -14,7 +14,7 @@ TYPING := build/typing
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
 	$(BIN)/edgellm inspect $(BUNDLE)
-	$(BIN)/edgellm run $(BUNDLE) -p "Once upon a time" -n 160 --temp 0 --stats
+	$(BIN)/edgellm run $(BUNDLE) -p "Once upon a time" -n 160 --temp 0
 
 test: lint typecheck
 	$(BIN)/python -m pytest

@@ -166,7 +166,7 @@ def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
     for item in fields(Manifest):
         if item.name not in raw:
             continue
-        values[item.name] = _convert(item.name, str(item.type), raw[item.name], path)
+        values[item.name] = _convert(item.name, item.type, raw[item.name], path)
     try:
         manifest = Manifest(**values)
     except TypeError as error:
@@ -179,21 +179,17 @@ def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
     return manifest
 
 
-def _convert(name: str, kind: str, value: Any, path: Path) -> Any:  # noqa: ANN401
+def _convert(name: str, kind: object, value: object, path: Path) -> object:
     if name == "files":
         return _convert_files(value, path)
     if name == "eos_token_ids":
         if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
             return tuple(value)
-    elif value is None and kind.endswith("None"):
-        return None
-    elif kind.startswith("int") and type(value) is int:
+    elif kind is float and type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    elif type(value) is kind or (kind == int | None and (value is None or type(value) is int)):
         return value
-    elif kind == "float" and type(value) in (int, float):
-        return float(value)
-    elif kind == "str" and isinstance(value, str):
-        return value
-    raise BundleError(f"{path}: {name} is {value!r}, which is no {kind}")
+    raise BundleError(f"{path}: {name} is {value!r}; {kind} is needed")
 
 
 def _convert_files(value: object, path: Path) -> dict[str, FileEntry]:

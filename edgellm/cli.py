@@ -5,7 +5,6 @@
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from types import ModuleType
 
 from edgellm import __version__, commands, registry
 from edgellm.errors import EdgeLLMError
-
-logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 DESCRIPTION = "Turn a checkpoint into an integer program and run it, with the same bits everywhere."
@@ -32,10 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(words).parse_args(words)
-    level = logging.WARNING if options.verbose == 0 else logging.INFO
-    logging.basicConfig(
-        level=logging.ERROR if options.quiet else level, format="edgellm: %(message)s"
-    )
+    _configure_logging(options)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -45,12 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has seen enough; keep Python from complaining when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the border: each becomes a line and a status)
         if options.verbose:
-            logger.exception("traceback")
+            import traceback
+
+            traceback.print_exc()
         sys.stderr.write(f"edgellm: {describe(error)}\n")
         return error.exit_code if isinstance(error, EdgeLLMError) else 1
     return status
+
+
+def _configure_logging(options: argparse.Namespace) -> None:
+    import logging  # 6 ms, which --help need not take
+
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(
+        level=logging.ERROR if options.quiet else level, format="edgellm: %(message)s"
+    )
 
 
 def describe(error: Exception) -> str:

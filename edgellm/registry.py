@@ -5,8 +5,7 @@ adding one adds it, and a name that no file has gets an error with the nearest n
 """
 
 import importlib
-import pkgutil
-from difflib import get_close_matches
+from pathlib import Path
 from types import ModuleType
 
 from edgellm.errors import UnknownNameError
@@ -14,8 +13,8 @@ from edgellm.errors import UnknownNameError
 
 def names(package: ModuleType) -> list[str]:
     """Return the public modules of ``package``, sorted; ``_private`` files are parts of them."""
-    found = (info.name for info in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    files = (file for folder in package.__path__ for file in Path(folder).glob("*.py"))
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
 def load(package: ModuleType, name: str) -> ModuleType:
@@ -26,6 +25,8 @@ def load(package: ModuleType, name: str) -> ModuleType:
     """
     known = names(package)
     if name not in known:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, known, n=3) or known
         kind = package.__name__.rpartition(".")[2]
         raise UnknownNameError(f"no {name!r} in {kind}; nearest: {', '.join(near)}")

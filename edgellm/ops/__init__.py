@@ -5,6 +5,7 @@ operators) and ``examples``. Every executor is checked against ``reference`` on 
 """
 
 import sys
+from functools import cache
 from types import ModuleType
 
 from edgellm import registry
@@ -20,6 +21,7 @@ def modules() -> list[ModuleType]:
     return [registry.load(package, name) for name in registry.names(package)]
 
 
+@cache
 def find(op_type: str) -> ModuleType:
     """Return the module of an operator type such as ``BitLinear``.
 

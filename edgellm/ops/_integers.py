@@ -15,6 +15,7 @@ Dyadic = tuple[int, int]
 """A constant dyadic scale."""
 
 INT32_MAX = 2**31 - 1
+MATMUL_COLUMNS = 4096
 MANTISSA_BITS = 31
 UNIT_SCALE = (2**30, 30)
 """The dyadic scale that means 1."""
@@ -134,4 +135,8 @@ def exact_matmul(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> Int6
     Through float64, which BLAS is fast at: every partial sum is an integer below 2^53, which
     float64 holds exactly in any order of summation.
     """
-    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+    left = a.astype(np.float64)
+    # In blocks of columns: float64 weights of a whole logits head would take gigabytes.
+    blocks = np.array_split(b, -(-b.shape[-1] // MATMUL_COLUMNS) or 1, axis=-1)
+    parts = [(left @ block.astype(np.float64)).astype(np.int64) for block in blocks]
+    return np.concatenate(parts, axis=-1)

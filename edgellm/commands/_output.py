@@ -1,0 +1,86 @@
+"""What commands write: payload to stdout, progress to stderr."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import DataclassInstance
+
+
+def write(text: str = "") -> None:
+    """Write a line of payload."""
+    sys.stdout.write(f"{text}\n")
+
+
+def write_json(result: "DataclassInstance | dict[str, object]") -> None:
+    """Write one JSON object and nothing else."""
+    content = result if isinstance(result, dict) else fields_of(result)
+    write(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def fields_of(result: "DataclassInstance") -> dict[str, object]:
+    """Return a dataclass as a dict, nested ones too."""
+    import dataclasses  # 4 ms, which --help need not take
+
+    return dataclasses.asdict(result)
+
+
+def write_table(rows: Iterable[Sequence[object]]) -> None:
+    """Write rows in columns: the first to the left, the others to the right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        write("  ".join(cells).rstrip())
+
+
+def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """Write names and values in two columns, both to the left."""
+    items = list(pairs)
+    width = max(len(name) for name, _ in items)
+    for name, value in items:
+        write(f"{name.ljust(width)}  {value}")
+
+
+def note(options: argparse.Namespace, text: str) -> None:
+    """Tell people something, on stderr; nothing with --quiet."""
+    if not options.quiet:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def colored(options: argparse.Namespace, text: str, code: int) -> str:
+    """Return the text in a colour (an ANSI code) if the user sees a terminal that wants one."""
+    wanted = sys.stdout.isatty() and not options.no_color and not os.environ.get("NO_COLOR")
+    return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
+
+
+@contextmanager
+def progress_bar(
+    options: argparse.Namespace, label: str, unit: str, total: int | None = None
+) -> "Iterator[Callable[[int], object]]":
+    """Show a bar on stderr, if that is a terminal; yields what to call with each amount done."""
+    from tqdm import tqdm
+
+    hidden = options.quiet or not sys.stderr.isatty()
+    with tqdm(
+        total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, disable=hidden
+    ) as bar:
+        yield bar.update
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people read it: 1234567 is ``1.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,68 @@
+"""Turn a checkpoint into a bundle: integers only, with golden cases to verify it by anywhere."""
+
+import argparse
+from pathlib import Path
+
+from edgellm.commands._generation import positive
+from edgellm.commands._output import human_bytes, note, progress_bar, write_json
+
+HELP = "turn a checkpoint into a bundle"
+EXAMPLE = "edgellm export path/to/checkpoint -o bundle"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("source", nargs="?", metavar="SRC",
+        help="directory in the layout of Hugging Face, or a name such as org/model")  # fmt: skip
+    source.add_argument("--random", type=Path, metavar="CONFIG_JSON",
+        help="no checkpoint: random weights of this config's shape, for benchmarks")  # fmt: skip
+    add = parser.add_argument
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the bundle's directory")
+    add("--context", type=positive, metavar="N",
+        help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
+    add("--revision", metavar="R", help="version to download: branch, tag or commit")
+    add("--force", action="store_true", help="replace OUT if it is a bundle")
+    add("--json", action="store_true", help="one object: the bundle's manifest")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export."""
+    from edgellm import api
+
+    with progress_bar(options, "exporting", "weight") as advance:
+        done = 0
+
+        def progress(now: int, _total: int) -> None:
+            nonlocal done
+            advance(now - done)
+            done = now
+
+        if options.random:
+            bundle = api.export_random(
+                options.random,
+                options.output,
+                context=options.context,
+                force=options.force,
+                progress=progress,
+            )
+        else:
+            bundle = api.export(
+                options.source,
+                options.output,
+                context=options.context,
+                revision=options.revision,
+                force=options.force,
+                progress=progress,
+            )
+    manifest = bundle.manifest
+    if options.json:
+        write_json(manifest)
+    size = sum(entry.size for entry in manifest.files.values())
+    note(
+        options,
+        f"{options.output}: {manifest.model_type}, {manifest.num_parameters} parameters, "
+        f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight, "
+        f'{human_bytes(size)}; try: edgellm run {options.output} -p "..."',
+    )
+    return 0

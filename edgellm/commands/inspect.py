@@ -1,0 +1,61 @@
+"""Show what a bundle is: model, sizes, quantization, memory; on request operators and tensors."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from edgellm.commands._output import human_bytes, write, write_json, write_pairs, write_table
+
+if TYPE_CHECKING:
+    from edgellm.runtime.inspection import Inspection
+
+HELP = "show what a bundle is"
+EXAMPLE = "edgellm inspect bundle --ops"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory made by edgellm export")
+    parser.add_argument("--ops", action="store_true", help="count the operators of the graph")
+    parser.add_argument("--tensors", action="store_true", help="list the weights")
+    parser.add_argument("--json", action="store_true", help="one object with everything")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show."""
+    from edgellm import api
+
+    result = api.inspect(options.bundle)
+    if options.json:
+        write_json(result)
+        return 0
+    write_pairs(_summary(result))
+    if options.ops:
+        write()
+        write_table([("operator", "count"), *((op.op_type, op.count) for op in result.ops)])
+    if options.tensors:
+        write()
+        rows = [
+            (tensor.name, tensor.dtype, "x".join(map(str, tensor.shape)), human_bytes(tensor.bytes))
+            for tensor in result.tensors
+        ]
+        write_table([("tensor", "type", "shape", "size"), *rows])
+    return 0
+
+
+def _summary(result: "Inspection") -> list[tuple[str, object]]:
+    facts = result.manifest
+    heads = f"{facts.num_attention_heads} heads of {facts.head_dim}"
+    size = f"hidden {facts.hidden_size}, {facts.num_hidden_layers} layers, {heads}"
+    return [
+        ("bundle", result.path),
+        ("model", f"{facts.model_type}, {facts.num_parameters} parameters"),
+        ("size", f"{size} ({facts.num_key_value_heads} key/value), vocabulary {facts.vocab_size}"),
+        ("quantization", f"{facts.quantization}, {facts.bits_per_weight:.2f} bits a weight"),
+        ("context", f"{facts.context_length} tokens"),
+        ("on disk", human_bytes(result.total_bytes)),
+        ("read a token", human_bytes(result.weight_bytes_per_token)),
+        ("cache", f"{human_bytes(result.cache_bytes)} at the full context"),
+        ("source", " ".join(filter(None, (facts.source, facts.revision))) or "not said"),
+        ("licence", facts.licence or "not said"),
+        ("made by", facts.created_by or "not said"),
+    ]

@@ -1,0 +1,198 @@
+"""The export as one recipe: a checkpoint goes in, a bundle of integers comes out."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from edgellm import dtypes
+from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
+from edgellm.config import JsonFields
+from edgellm.errors import ConfigError
+from edgellm.exporters import model_card, source, tokenizer_files
+from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.float32 import Float32Lowering
+from edgellm.exporters.lowering.integer import LOGITS_FRAME, ROTARY_TABLES, IntegerLowering
+from edgellm.exporters.progress import Progress, ReportingWeights
+from edgellm.exporters.source import Source
+from edgellm.exporters.tokenizer_files import special_tokens
+
+DEFAULT_CONTEXT = 4096
+MAX_CONTEXT = 65_535
+"""The most positions that Attention sums over."""
+TASK = "text-generation"
+LAYOUTS = (dtypes.TERNARY_2BIT,)
+
+Golden = Callable[[Path], None]
+"""Called with the directory of the new bundle, which can be opened already; it may write files
+under ``golden/``."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user may choose. ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``."""
+
+    context: int | None = None
+    force: bool = False
+    layout: str = dtypes.TERNARY_2BIT
+    source: str = ""
+    revision: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model."""
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout {self.layout!r} is unknown; known are {', '.join(LAYOUTS)}")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; allowed are integers from 0")
+
+
+DEFAULT_OPTIONS = ExportOptions()
+
+
+def export(
+    path: str | Path,
+    output: str | Path,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    golden: Golden | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a Hugging Face checkpoint to a bundle.
+
+    Args:
+        path: a directory with config.json, safetensors and tokenizer.json.
+        output: the bundle to make; nothing is left there if the export fails.
+        options: see ExportOptions.
+        golden: writes golden cases, see ``Golden``.
+        progress: called with the parameters done and the total.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not what its config says.
+        UnsupportedModelError: it needs something that no exporter or operator here has.
+        ExportError: the output exists, or a value is out of the range of the operators.
+        ConfigError: an option is out of range.
+    """
+    checkpoint = Checkpoint(path)
+    model = source.from_checkpoint(checkpoint)
+    with BundleWriter(output, force=options.force) as writer:
+        tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
+        begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
+        manifest = replace(
+            _write_graph(model, writer, options, progress),
+            bos_token_id=begin,
+            eos_token_ids=ends,
+            source=options.source or checkpoint.path.resolve().name,
+            licence=model_card.read_licence(checkpoint.path),
+        )
+        return _finish(writer, manifest, golden)
+
+
+def export_random(
+    config_path: str | Path,
+    output: str | Path,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    golden: Golden | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a model of random weights in the shape of a config.json, for benchmarks.
+
+    The tokenizer knows the 256 bytes. Arguments and errors are those of ``export``.
+    """
+    config = JsonFields.read(Path(config_path))
+    model = source.from_config(config, options.seed)
+    vocab_size = model.model.config.vocab_size
+    if vocab_size < tokenizer_files.BYTE_VALUES:
+        raise config.fail(
+            "vocab_size", f"random weights need {tokenizer_files.BYTE_VALUES} or more"
+        )
+    with BundleWriter(output, force=options.force) as writer:
+        shutil.copyfile(config_path, writer.path / "config.json")
+        tokenizer_files.write_byte_tokenizer(writer.path)
+        manifest = _write_graph(model, writer, options, progress)
+        manifest = replace(manifest, source=f"random weights, seed {options.seed}")
+        return _finish(writer, manifest, golden)
+
+
+def float_model(path: str | Path, directory: str | Path) -> Path:
+    """Write the float32 model of a checkpoint as ONNX, to compare with.
+
+    Args:
+        path: a checkpoint, as for ``export``.
+        directory: where model.onnx and weights.bin are written.
+
+    Returns:
+        The path of model.onnx: input_ids (tokens,) int64 -> logits (tokens, vocab_size) float32.
+    """
+    model = source.from_checkpoint(Checkpoint(path))
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / WEIGHTS).open("wb") as stream:
+        builder = GraphBuilder(model.model_type, stream)
+        config = model.model.config
+        context = _context(model, ExportOptions())
+        model.model.build(Float32Lowering(builder, model.weights, config, context))
+    (target / GRAPH).write_bytes(builder.serialize())
+    return target / GRAPH
+
+
+def _write_graph(
+    model: Source, writer: BundleWriter, options: ExportOptions, progress: Progress | None
+) -> Manifest:
+    context = _context(model, options)
+    weights = model.weights
+    if progress is not None:
+        weights = ReportingWeights(weights, progress, model.num_parameters)
+    with writer.open(WEIGHTS) as stream:
+        builder = GraphBuilder(model.model_type, stream)
+        model.model.build(IntegerLowering(builder, weights, model.model.config, context))
+    (writer.path / GRAPH).write_bytes(builder.serialize())
+    return _manifest(model, builder, options)
+
+
+def _context(model: Source, options: ExportOptions) -> int:
+    longest = min(model.model.config.max_position_embeddings, MAX_CONTEXT)
+    context = min(longest, DEFAULT_CONTEXT) if options.context is None else options.context
+    if not 1 <= context <= longest:
+        raise ConfigError(f"context is {context}; this model allows 1 to {longest}")
+    return context
+
+
+def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> Manifest:
+    """Return the facts that follow from the model; where it comes from is added later."""
+    sizes = model.model.config
+    is_ternary = model.quantization is not None
+    stored = sum(n for name, n in builder.weight_bytes.items() if name not in ROTARY_TABLES)
+    return Manifest(
+        task=TASK,
+        model_type=model.model_type,
+        vocab_size=sizes.vocab_size,
+        hidden_size=sizes.hidden_size,
+        num_hidden_layers=sizes.num_hidden_layers,
+        num_attention_heads=sizes.num_attention_heads,
+        num_key_value_heads=sizes.num_key_value_heads,
+        head_dim=sizes.head_dim,
+        context_length=_context(model, options),
+        logits_frame=LOGITS_FRAME,
+        num_parameters=model.num_parameters,
+        bits_per_weight=round(8 * stored / model.num_parameters, 3),
+        quantization="ternary W1.58A8" if is_ternary else "int8 W8A8",
+        layout=options.layout if is_ternary else "",
+        revision=options.revision,
+        created_by=f"edgellm {version('edgellm')}",
+    )
+
+
+def _finish(writer: BundleWriter, manifest: Manifest, golden: Golden | None) -> Bundle:
+    """Write the model card and the manifest, let golden cases be made, and put all in place."""
+    card = model_card.render(manifest)
+    (writer.path / model_card.FILE).write_text(card, encoding="utf-8")
+    writer.write_manifest(manifest)
+    if golden is not None:
+        golden(writer.path)
+        writer.write_manifest(manifest)  # now with the golden files
+    return writer.finish()

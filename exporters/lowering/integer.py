@@ -1,0 +1,369 @@
+"""The integer lowering: each step becomes operators of ``ai.edgellm``; no value is a float.
+
+Each value carries what its integers mean: a fixed point, int8 codes with a scale a token, or
+accumulators of a linear that are still to be scaled.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm import dtypes
+from edgellm.errors import ExportError, UnsupportedModelError
+from edgellm.exporters.components import rotary
+from edgellm.exporters.components.decoder_config import DecoderConfig
+from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
+from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.interface import Heads
+from edgellm.exporters.quantizers import int8
+from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+
+RESIDUAL_FRAME = 24
+HEAD_FRAME = 18
+"""Fixed point of queries, keys, values, gate and up."""
+ATTENTION_FRAME = HEAD_FRAME + 5
+LOGITS_FRAME = 16
+ROTARY_BITS = 14
+INT8_LIMIT = 127
+MAX_RELU2_COLUMNS = 16_377
+"""The most columns whose ternary accumulators SquaredReluGate takes without clamping."""
+USUAL_PEAK = 4096.0
+"""No attention output or gated value of a sound model comes near; scales leave room for it."""
+ROTARY_TABLES = ("model.rotary_emb.cos", "model.rotary_emb.sin")
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Integers in a fixed point: real = integer * 2^-frame."""
+
+    name: str
+    frame: int
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """int64 values with one scale a token, (tokens, 2)."""
+
+    name: str
+    scale: str
+
+
+@dataclass(frozen=True)
+class Codes:
+    """int8 codes with one scale a token; ``scale_limit`` bounds the scale of sound models."""
+
+    name: str
+    scale: str
+    scale_limit: float
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """int32 sums of a linear: real = sum * scale of x * weight_scale[n] + bias[n]."""
+
+    path: str
+    name: str
+    x: Codes
+    weight_scale: Floats
+    is_ternary: bool
+    bias: str | None
+
+
+Value = Fixed | Scaled | Codes | Accumulator
+
+
+class IntegerLowering:
+    """Emits the graph of ARCHITECTURE.md for up to ``context`` positions."""
+
+    def __init__(
+        self, graph: GraphBuilder, weights: WeightSource, config: DecoderConfig, context: int
+    ) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.config = config
+        self.context = context
+        self._table_scales: dict[str, Floats] = {}
+        self._presents: list[str] = []
+        for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
+                           ("logit_rows", "logits")):  # fmt: skip
+            graph.input(name, "int64", (size,))
+        for layer in range(config.num_hidden_layers):
+            for name, dtype, shape in self._cache_ports(f"past_key_values.{layer}", "past"):
+                graph.input(name, dtype, shape)
+
+    def embedding(self, path: str, shape: tuple[int, int]) -> Value:
+        """Embedding, straight into the residual stream."""
+        table = self._int8_table(path, shape)
+        factors = multipliers(self._table_scales[table] * 2.0**RESIDUAL_FRAME, table)
+        check_shift(factors.shift, table)
+        multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
+        inputs = ["input_ids", table, multiplier]
+        (name,) = self.graph.call(
+            "Embedding", _node(path, "Embedding"), inputs, {"shift": factors.shift}
+        )
+        return Fixed(name, RESIDUAL_FRAME)
+
+    def norm(self, path: str, x: Value, size: int) -> Value:
+        """RmsNormQuantize: the codes that linears take."""
+        name, scale = self._wide(x)
+        weight = self.weights.vector(f"{path}.weight", size)
+        values, bits = norm_weight(weight, f"{path}.weight")
+        stored = self.graph.initializer(f"{path}.weight", values)
+        attributes = _norm_attributes(
+            self.config.rms_norm_eps * size, math.sqrt(size) * 2.0**-bits / INT8_LIMIT
+        )
+        codes, out = self.graph.call(
+            "RmsNormQuantize", _node(path, "RmsNormQuantize"), [name, scale, stored], attributes
+        )
+        # |x| <= sqrt(N) * rms for each element of a row
+        limit = math.sqrt(size) * float(np.abs(weight).max()) / INT8_LIMIT
+        return Codes(codes, out, limit)
+
+    def linear(self, path: str, x: Value, shape: tuple[int, int], *, bias: bool = False) -> Value:
+        """BitLinear or Int8Linear; a value that is no codes yet goes through AbsmaxQuantize."""
+        codes = x if isinstance(x, Codes) else self._quantize(path, x)
+        matrix = self.weights.linear(path, shape)
+        weight = f"{path}.weight"
+        is_ternary = isinstance(matrix, TernaryMatrix)
+        if isinstance(matrix, TernaryMatrix):
+            scales = self._store_ternary(weight, matrix)
+        else:
+            scales = self._store_int8(weight, matrix)
+        op_type = "BitLinear" if is_ternary else "Int8Linear"
+        (name,) = self.graph.call(op_type, _node(path, op_type), [codes.name, weight])
+        stored = self._bias(f"{path}.bias", shape[0]) if bias else None
+        return Accumulator(path, name, codes, scales, is_ternary, stored)
+
+    def head_norm(self, path: str, x: Value, head_dim: int) -> Value:
+        """HeadRmsNorm, fixed point to fixed point."""
+        weight = self.weights.vector(f"{path}.weight", head_dim)
+        values, bits = norm_weight(weight, f"{path}.weight")
+        stored = self.graph.initializer(f"{path}.weight", values)
+        gain = math.sqrt(head_dim) * 2.0 ** (HEAD_FRAME - bits)
+        attributes = _norm_attributes(self.config.rms_norm_eps * head_dim, gain)
+        inputs = [self._heads(x), stored]
+        (name,) = self.graph.call(
+            "HeadRmsNorm", _node(path, "HeadRmsNorm"), inputs, {"frame": HEAD_FRAME, **attributes}
+        )
+        return Fixed(name, HEAD_FRAME)
+
+    def rotary(self, path: str, x: Value) -> Value:
+        """RotaryEmbedding; all layers share its tables."""
+        if ROTARY_TABLES[0] not in self.graph.shapes:
+            angles = rotary.tables(self.config.rope, self.config.head_dim, self.context)
+            for table, values in zip(ROTARY_TABLES, angles, strict=True):
+                fixed = np.rint(values * 2**ROTARY_BITS).astype(np.int16)
+                self.graph.initializer(table, fixed)
+        inputs = [self._heads(x), "position_ids", *ROTARY_TABLES]
+        (name,) = self.graph.call("RotaryEmbedding", _node(path, "RotaryEmbedding"), inputs)
+        return Fixed(name, HEAD_FRAME)
+
+    def attention(self, path: str, query: Value, key: Value, value: Value, heads: Heads) -> Value:
+        """CacheAppend for keys and values, then Attention over all positions."""
+        caches = self._append(path, "key", key, heads) + self._append(path, "value", value, heads)
+        # a step of code * absmax is 2^-18 / 127 for the query and for the key
+        scaling = math.log2(math.e) / math.sqrt(heads.head_dim) / INT8_LIMIT**2
+        mantissa, exponent = dyadic(scaling * 2.0 ** (-2 * HEAD_FRAME))
+        window = heads.window if heads.window < self.context else 0
+        attributes = {
+            "scaling_mantissa": mantissa,
+            "scaling_exponent": exponent,
+            "window": window,
+        }
+        inputs = [self._heads(query), *caches]
+        (name,) = self.graph.call("Attention", _node(path, "Attention"), inputs, attributes)
+        return Fixed(name, ATTENTION_FRAME)
+
+    def gate(self, path: str, gate: Value, up: Value, act: str) -> Value:
+        """SiluGate in fixed point, or SquaredReluGate on the accumulators themselves."""
+        if act == "relu2":
+            return self._squared_relu(path, gate, up)
+        inputs = [self._heads(gate), self._heads(up)]
+        (name,) = self.graph.call(
+            "SiluGate", _node(path, "SiluGate"), inputs, {"frame": HEAD_FRAME}
+        )
+        return Fixed(name, 2 * HEAD_FRAME)
+
+    def residual_add(self, path: str, x: Value, y: Value) -> Value:
+        """ResidualAdd of accumulators to the stream."""
+        if not isinstance(x, Fixed) or not isinstance(y, Accumulator) or y.bias is not None:
+            raise ExportError(f"{path}: a residual add takes the stream and a linear without bias")
+        multiplier, shift = self._multiplier(y, RESIDUAL_FRAME)
+        (name,) = self.graph.call(
+            "ResidualAdd",
+            _node(path, "ResidualAdd"),
+            [x.name, y.name, y.x.scale, multiplier],
+            {"shift": shift},
+        )
+        return Fixed(name, RESIDUAL_FRAME)
+
+    def head(self, path: str, x: Value, shape: tuple[int, int], tied_to: str | None) -> None:
+        """LogitsHead, and the outputs of the graph."""
+        if not isinstance(x, Codes):
+            raise ExportError(f"{path}: the head takes the output of a norm")
+        table = self._int8_table(tied_to or path, shape)
+        factors = multipliers(self._table_scales[table] * 2.0**LOGITS_FRAME, table)
+        check_shift_for(x, factors.shift, table)
+        multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
+        self.graph.call(
+            "LogitsHead",
+            _node(path, "LogitsHead"),
+            [x.name, x.scale, table, multiplier, "logit_rows"],
+            {"shift": factors.shift},
+            ["logits"],
+        )
+        self.graph.output("logits", "int32", ("logits", shape[0]))
+        for layer in range(self.config.num_hidden_layers):
+            for name, dtype, dims in self._cache_ports(f"present.{layer}", "past+tokens"):
+                self.graph.output(name, dtype, dims)
+
+    def _cache_ports(
+        self, prefix: str, length: str
+    ) -> Iterator[tuple[str, str, tuple[int | str, ...]]]:
+        """Yield name, dtype and shape of the four cache tensors of a layer."""
+        groups, dim = self.config.num_key_value_heads, self.config.head_dim
+        for kind in ("key", "value"):
+            yield f"{prefix}.{kind}", "int8", (length, groups, dim)
+            yield f"{prefix}.{kind}_absmax", "int32", (length, groups)
+
+    def _append(self, path: str, kind: str, x: Value, heads: Heads) -> list[str]:
+        past = f"past_key_values.{heads.layer}.{kind}"
+        present = f"present.{heads.layer}.{kind}"
+        return self.graph.call(
+            "CacheAppend",
+            _node(f"{path}.{kind}", "CacheAppend"),
+            [self._heads(x), past, f"{past}_absmax"],
+            outputs=[present, f"{present}_absmax"],
+        )
+
+    def _squared_relu(self, path: str, gate: Value, up: Value) -> Value:
+        if not isinstance(gate, Accumulator) or not isinstance(up, Accumulator):
+            raise ExportError(f"{path}: a gate takes the outputs of two linears")
+        if not (gate.is_ternary and up.is_ternary) or gate.bias or up.bias:
+            raise UnsupportedModelError(
+                f"{path}: hidden_act 'relu2' needs ternary linears without bias; this checkpoint's "
+                "quantization_config does not make gate_proj and up_proj ternary"
+            )
+        columns = self.config.hidden_size
+        if columns > MAX_RELU2_COLUMNS:
+            raise ExportError(
+                f"{path}: hidden_size {columns} is too wide for hidden_act 'relu2'; allowed are "
+                f"{MAX_RELU2_COLUMNS} columns"
+            )
+        factor = float(gate.weight_scale[0]) ** 2 * float(up.weight_scale[0])
+        mantissa, exponent = dyadic(factor)
+        name, scale = self.graph.call(
+            "SquaredReluGate",
+            _node(path, "SquaredReluGate"),
+            [gate.name, up.name, gate.x.scale],
+            {"multiplier_mantissa": mantissa, "multiplier_exponent": exponent},
+        )
+        return Scaled(name, scale)
+
+    def _wide(self, x: Value) -> tuple[str, str]:
+        """Return an int64 value and its scale, (tokens, 2) or (1, 2)."""
+        if isinstance(x, Scaled):
+            return x.name, x.scale
+        if not isinstance(x, Fixed):
+            raise ExportError(f"{x.name}: only values of a known scale can be quantised")
+        unit = np.array([[2**30, 30 + x.frame]], dtype=np.int32)
+        return x.name, self.graph.initializer(f"frame_{x.frame}.scale", unit)
+
+    def _quantize(self, path: str, x: Value) -> Codes:
+        codes, scale = self.graph.call(
+            "AbsmaxQuantize", _node(path, "AbsmaxQuantize"), list(self._wide(x))
+        )
+        return Codes(codes, scale, USUAL_PEAK / INT8_LIMIT)
+
+    def _heads(self, x: Value) -> str:
+        """Return an int32 value in the fixed point of heads."""
+        if isinstance(x, Fixed) and x.frame == HEAD_FRAME:
+            return x.name
+        if not isinstance(x, Accumulator):
+            raise ExportError(f"{x.name}: only the output of a linear becomes heads")
+        multiplier, shift = self._multiplier(x, HEAD_FRAME)
+        inputs = [x.name, x.x.scale, multiplier]
+        (name,) = self.graph.call(
+            "Requantize", _node(x.path, "Requantize"), inputs, {"shift": shift}
+        )
+        if x.bias is not None:
+            (name,) = self.graph.call("AddBias", _node(x.path, "AddBias"), [name, x.bias])
+        return name
+
+    def _multiplier(self, x: Accumulator, frame: int) -> tuple[str, int]:
+        factors = multipliers(x.weight_scale * 2.0**frame, f"{x.path}.weight")
+        check_shift_for(x.x, factors.shift, f"{x.path}.weight")
+        return self.graph.initializer(f"{x.path}.multiplier", factors.values), factors.shift
+
+    def _bias(self, name: str, size: int) -> str:
+        bias = np.ldexp(self.weights.vector(name, size).astype(np.float64), HEAD_FRAME)
+        peak = float(np.abs(bias).max())
+        if peak >= 2**31:
+            raise ExportError(
+                f"{name}: {peak / 2**HEAD_FRAME:g} is out of range; allowed are biases below "
+                f"{2 ** (31 - HEAD_FRAME)}"
+            )
+        return self.graph.initializer(name, np.rint(bias).astype(np.int32))
+
+    def _int8_table(self, path: str, shape: tuple[int, int]) -> str:
+        """Store an embedding or a head once, however often it is used."""
+        name = f"{path}.weight"
+        if name not in self._table_scales:
+            self._table_scales[name] = self._store_int8(name, self.weights.matrix(name, shape))
+        return name
+
+    def _store_int8(self, name: str, matrix: FloatMatrix) -> Floats:
+        """Store int8 codes and return the scale of each row."""
+        scales: list[Floats] = []
+
+        def codes() -> Iterator[npt.NDArray[np.int8]]:
+            for block in matrix.blocks():
+                quantized, scale = int8.quantize_rows(block)
+                scales.append(scale)
+                yield quantized
+
+        self.graph.streamed(name, "int8", matrix.shape, codes())
+        return np.concatenate(scales)
+
+    def _store_ternary(self, name: str, matrix: TernaryMatrix) -> Floats:
+        """Store packed codes and return the scale of each row, which is the same for all."""
+        rows, columns = matrix.shape
+        packed = (dtypes.pack_ternary(block) for block in matrix.blocks())
+        self.graph.streamed(name, "uint8", (rows, dtypes.packed_columns(columns)), packed)
+        return np.full(rows, matrix.scale)
+
+
+def check_shift_for(x: Codes, shift: int, where: str) -> None:
+    """Refuse a multiplier whose product with a usual token scale would need a left shift.
+
+    A shift beyond 62 is no error: all sums then round to 0, as they should.
+    """
+    _, exponent = dyadic(x.scale_limit)
+    check_shift(min(exponent + shift - 31, 62), where)
+
+
+def _norm_attributes(epsilon: float, gain: float) -> dict[str, int]:
+    epsilon_mantissa, epsilon_exponent = dyadic(epsilon)
+    gain_mantissa, gain_exponent = dyadic(gain)
+    return {
+        "epsilon_mantissa": epsilon_mantissa,
+        "epsilon_exponent": epsilon_exponent,
+        "gain_mantissa": gain_mantissa,
+        "gain_exponent": gain_exponent,
+    }
+
+
+def _node(path: str, op_type: str) -> str:
+    """Return a node name: ``model.layers.0.mlp`` is ``/model/layers.0/mlp/<op_type>``."""
+    parts = path.split(".")
+    merged = [
+        f"{part}.{parts[i + 1]}" if i + 1 < len(parts) and parts[i + 1].isdigit() else part
+        for i, part in enumerate(parts)
+        if not part.isdigit()
+    ]
+    return "/" + "/".join([*merged, op_type])

@@ -1,0 +1,41 @@
+"""Report how much of a model has been lowered."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+
+Progress = Callable[[int, int], object]
+"""Called with the parameters asked for so far and the total."""
+
+
+class ReportingWeights:
+    """Passes requests on to ``weights`` and reports each."""
+
+    def __init__(self, weights: WeightSource, progress: Progress, total: int) -> None:
+        self.weights = weights
+        self.progress = progress
+        self.total = total
+        self.done = 0
+
+    def vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
+        """Return what ``weights`` returns."""
+        self._report((size,))
+        return self.weights.vector(name, size)
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
+        """Return what ``weights`` returns."""
+        self._report(shape)
+        return self.weights.matrix(name, shape)
+
+    def linear(self, path: str, shape: tuple[int, int]) -> FloatMatrix | TernaryMatrix:
+        """Return what ``weights`` returns."""
+        self._report(shape)
+        return self.weights.linear(path, shape)
+
+    def _report(self, shape: tuple[int, ...]) -> None:
+        self.done += math.prod(shape)
+        self.progress(self.done, self.total)

@@ -1,0 +1,72 @@
+"""What an export starts from: the architecture that config.json names, and its weights."""
+
+from dataclasses import dataclass
+
+from edgellm import registry
+from edgellm.config import JsonFields
+from edgellm.errors import UnknownNameError, UnsupportedModelError
+from edgellm.exporters import architectures
+from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.components.decoder import Decoder
+from edgellm.exporters.lowering.inventory import Inventory
+from edgellm.exporters.quantization import BitNetQuantization, read_quantization
+from edgellm.exporters.random_weights import RandomWeights
+from edgellm.exporters.weights import CheckpointWeights, WeightSource
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be lowered."""
+
+    model_type: str
+    model: Decoder
+    weights: WeightSource
+    quantization: BitNetQuantization | None
+    num_parameters: int
+
+
+def load_architecture(config: JsonFields) -> Decoder:
+    """Return the model that config.json describes.
+
+    Raises:
+        UnsupportedModelError: ``model_type`` is none of the files in ``architectures``.
+        CheckpointError: a field is missing or out of range.
+    """
+    model_type = config.text("model_type")
+    try:
+        module = registry.load(architectures, model_type)
+    except UnknownNameError as error:
+        known = ", ".join(registry.names(architectures))
+        raise UnsupportedModelError(
+            f"{config.where}: model_type {model_type!r} is not supported; {error} (all: {known})"
+        ) from error
+    model: Decoder = module.Model(module.Config.read(config))
+    return model
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> Source:
+    """Check all tensors of a checkpoint against its config, reading none of their data."""
+    model, quantization, inventory = _describe(checkpoint.config)
+    weights = CheckpointWeights(checkpoint, quantization)
+    weights.check(inventory.parameters)
+    return Source(
+        checkpoint.config.text("model_type"),
+        model,
+        weights,
+        quantization,
+        inventory.num_parameters,
+    )
+
+
+def from_config(config: JsonFields, seed: int) -> Source:
+    """Return a model of random weights."""
+    model, quantization, inventory = _describe(config)
+    weights = RandomWeights(quantization, seed)
+    return Source(config.text("model_type"), model, weights, quantization, inventory.num_parameters)
+
+
+def _describe(config: JsonFields) -> tuple[Decoder, BitNetQuantization | None, Inventory]:
+    model = load_architecture(config)
+    inventory = Inventory()
+    model.build(inventory)
+    return model, read_quantization(config), inventory

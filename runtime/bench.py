@@ -1,0 +1,228 @@
+"""Measure a bundle on this machine: prefill and decode rates, start-up, memory, bandwidth."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgellm.bundle import WEIGHTS
+from edgellm.errors import ConfigError
+from edgellm.runtime import cpu
+from edgellm.runtime.model import Model
+from edgellm.runtime.process_memory import peak_memory_bytes
+
+BANDWIDTH_BYTES = 256 << 20
+"""Size of the array that is read: larger than the caches of common machines."""
+BANDWIDTH_REPETITIONS = 5
+BANDWIDTH_METHOD = (
+    f"best of {BANDWIDTH_REPETITIONS} NumPy sums over {BANDWIDTH_BYTES >> 20} MiB of int64, "
+    "split over the threads"
+)
+KERNEL_VARIANTS = ("portable",)
+"""The kernels there are: plain loops for any processor, compiled for this one."""
+TOKEN_ID = 0
+"""What is fed; speed does not depend on the id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRequest:
+    """What to measure: every length with every number of threads, several times."""
+
+    prompt_lengths: tuple[int, ...] = (128,)
+    generation_lengths: tuple[int, ...] = (64,)
+    threads: tuple[int, ...] = ()
+    repetitions: int = 5
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check that all counts are positive."""
+        lengths = (*self.prompt_lengths, *self.generation_lengths, self.repetitions)
+        if not self.prompt_lengths or not self.generation_lengths or min(lengths) < 1:
+            raise ConfigError(f"bench needs lengths and repetitions of at least 1, got {lengths}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Tokens per second, over the repetitions."""
+
+    tokens: int
+    median: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRow:
+    """The figures for one number of threads."""
+
+    threads: int
+    load_time_s: float
+    time_to_first_token_s: float
+    prefill: tuple[Rate, ...]
+    decode: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bandwidth:
+    """What so many threads read from memory, and the share of it that decoding uses.
+
+    ``decode_share`` is bytes_per_token * median decode rate (of the first length) / bytes_per_s.
+    """
+
+    threads: int
+    bytes_per_s: float
+    decode_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """A benchmark and what is needed to repeat it."""
+
+    bundle: str
+    weights_sha256: str
+    model_type: str
+    num_parameters: int
+    bits_per_weight: float
+    repetitions: int
+    bytes_per_token: int
+    peak_memory_bytes: int
+    read_bandwidth_method: str
+    cpu_model: str
+    cpu_name: str
+    cpu_features: tuple[str, ...]
+    kernel_variants: tuple[str, ...]
+    rows: tuple[BenchRow, ...]
+    read_bandwidth: tuple[Bandwidth, ...]
+
+
+def bench(
+    path: str | os.PathLike[str],
+    request: BenchRequest,
+    progress: Callable[[str], object] = lambda _: None,
+) -> BenchResult:
+    """Measure a bundle.
+
+    Args:
+        path: the bundle.
+        request: what to measure.
+        progress: called with a line before each measurement.
+
+    Raises:
+        ConfigError: a prompt and a generation together do not fit in the context.
+    """
+    host = cpu.host()
+    rows = []
+    for threads in request.threads or (host.physical_cores,):
+        progress(f"{threads} threads: loading")
+        begin = time.perf_counter()
+        with Model(path, threads=threads, context=request.context) as model:
+            load_time = time.perf_counter() - begin
+            _check_lengths(request, model.engine.context_length)
+            rows.append(_measure(model, request, load_time, progress))
+            manifest, bytes_per_token = model.info, model.engine.bytes_per_token
+    peak = peak_memory_bytes()  # before the bandwidth's array
+    progress("read bandwidth of the memory")
+    bandwidths = tuple(_bandwidth(row, bytes_per_token) for row in rows)
+    return BenchResult(
+        bundle=str(path),
+        weights_sha256=manifest.files[WEIGHTS].sha256,
+        model_type=manifest.model_type,
+        num_parameters=manifest.num_parameters,
+        bits_per_weight=manifest.bits_per_weight,
+        repetitions=request.repetitions,
+        bytes_per_token=bytes_per_token,
+        peak_memory_bytes=peak,
+        read_bandwidth_method=BANDWIDTH_METHOD,
+        cpu_model=host.model,
+        cpu_name=host.name,
+        cpu_features=tuple(name[1:] for name in host.features if name.startswith("+")),
+        kernel_variants=KERNEL_VARIANTS,
+        rows=tuple(rows),
+        read_bandwidth=bandwidths,
+    )
+
+
+def _check_lengths(request: BenchRequest, context: int) -> None:
+    longest = max(*request.prompt_lengths, *(n + 1 for n in request.generation_lengths))
+    if longest > context:
+        raise ConfigError(
+            f"the longest measurement needs {longest} tokens, the context holds {context}; "
+            "choose smaller -p and -n"
+        )
+
+
+def _measure(
+    model: Model, request: BenchRequest, load_time: float, progress: Callable[[str], object]
+) -> BenchRow:
+    threads = model.engine.threads
+    times = {}
+    for length in request.prompt_lengths:
+        progress(f"{threads} threads: prefill of {length} tokens")
+        times[length] = _repeat(_prefill_seconds, model, length, request.repetitions)
+    decode = []
+    for length in request.generation_lengths:
+        progress(f"{threads} threads: decode of {length} tokens")
+        seconds = _repeat(_decode_seconds, model, length, request.repetitions)
+        decode.append(_rate(length, seconds))
+    return BenchRow(
+        threads=threads,
+        load_time_s=load_time,
+        # The first token is chosen from the prompt's logits: an argmax later.
+        time_to_first_token_s=statistics.median(times[request.prompt_lengths[0]]),
+        prefill=tuple(_rate(length, seconds) for length, seconds in times.items()),
+        decode=tuple(decode),
+    )
+
+
+def _repeat(
+    measure: Callable[[Model, int], float], model: Model, length: int, repetitions: int
+) -> list[float]:
+    measure(model, length)  # the first run reads the weights from disk
+    return [measure(model, length) for _ in range(repetitions)]
+
+
+def _prefill_seconds(model: Model, length: int) -> float:
+    session = model.session()
+    begin = time.perf_counter()
+    session.extend([TOKEN_ID] * length).argmax()
+    return time.perf_counter() - begin
+
+
+def _decode_seconds(model: Model, length: int) -> float:
+    session = model.session()
+    token = int(session.extend([TOKEN_ID]).argmax())
+    begin = time.perf_counter()
+    for _ in range(length):
+        token = int(session.extend([token]).argmax())
+    return time.perf_counter() - begin
+
+
+def _rate(tokens: int, seconds: Sequence[float]) -> Rate:
+    return Rate(
+        tokens=tokens,
+        median=tokens / statistics.median(seconds),
+        min=tokens / max(seconds),
+        max=tokens / min(seconds),
+    )
+
+
+def _bandwidth(row: BenchRow, bytes_per_token: int) -> Bandwidth:
+    speed = read_bandwidth(row.threads)
+    share = bytes_per_token * row.decode[0].median / speed
+    return Bandwidth(threads=row.threads, bytes_per_s=speed, decode_share=share)
+
+
+def read_bandwidth(threads: int) -> float:
+    """Return the bytes per second that so many threads read from memory together."""
+    parts = np.array_split(np.ones(BANDWIDTH_BYTES // 8, dtype=np.int64), threads)
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(BANDWIDTH_REPETITIONS):
+            begin = time.perf_counter()
+            list(pool.map(np.sum, parts))
+            best = min(best, time.perf_counter() - begin)
+    return BANDWIDTH_BYTES / best

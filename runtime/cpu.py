@@ -1,0 +1,93 @@
+"""What this processor can do: its name, its instruction set, and the cores this process may use."""
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor as the code generator sees it.
+
+    ``name`` and ``features`` are LLVM's (``znver5``, ``+avx2,...``) and part of the key of every
+    compiled kernel; ``model`` is for people.
+    """
+
+    machine: str
+    name: str
+    features: tuple[str, ...]
+    model: str
+    logical_cores: int
+    physical_cores: int
+
+    @property
+    def feature_string(self) -> str:
+        """The features as LLVM's target machine takes them: ``+avx2,-sse4a,...``."""
+        return ",".join(self.features)
+
+    def has(self, feature: str) -> bool:
+        """Tell whether code for this processor may use ``feature`` (LLVM's name, without sign)."""
+        return f"+{feature}" in self.features
+
+
+@cache
+def host() -> Cpu:
+    """Return the processor this process runs on.
+
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override what is detected: LLVM sees nothing under qemu.
+    """
+    from llvmlite import binding
+
+    name = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        # A name that was given does not have the features of the processor that runs this.
+        given = "NUMBA_CPU_NAME" in os.environ
+        features = "" if given else binding.get_host_cpu_features().flatten()
+    cores = usable_cores()
+    return Cpu(
+        machine=platform.machine(),
+        name=name,
+        features=tuple(sorted(filter(None, features.split(",")))),
+        model=_model_name(),
+        logical_cores=len(cores),
+        physical_cores=_count_physical(cores),
+    )
+
+
+def usable_cores() -> set[int]:
+    """Return the ids of the cores that the scheduler may give this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _count_physical(cores: set[int]) -> int:
+    """Count cores, not hyper-threads; where the system does not tell, each logical core counts."""
+    siblings = set()
+    for core in cores:
+        listing = TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list"
+        try:
+            siblings.add(listing.read_text().strip())
+        except OSError:
+            siblings.add(str(core))
+    return len(siblings)
+
+
+def _model_name() -> str:
+    try:
+        lines = CPUINFO.read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    for key in ("model name", "Model", "Hardware"):
+        if facts.get(key):
+            return facts[key]
+    return platform.machine()

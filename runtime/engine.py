@@ -1,0 +1,241 @@
+"""Run a plan: one compiled call a chunk of tokens, on all threads, without Python in between."""
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import ConfigError, ContextLengthError
+from edgellm.runtime.kernels import _objects
+from edgellm.runtime.kv_cache import KvCache
+from edgellm.runtime.memory import ALIGNMENT
+from edgellm.runtime.plan import (
+    IDS,
+    LOGIT_COUNT,
+    LOGITS,
+    PAST_LENGTH,
+    POSITIONS,
+    ROWS,
+    TOKENS,
+    Plan,
+    present_name,
+)
+from edgellm.runtime.program import lower
+from edgellm.runtime.threads import Workers
+
+DEFAULT_CHUNK = 64
+"""Tokens a call: at 128 the arena is twice as large and prefill no faster."""
+MAX_THREADS = 256
+SHARED_WORK_BYTES = 1 << 20
+"""Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.3 ms
+then, and waking the others and meeting them a hundred times costs as much."""
+EXECUTOR_ARGUMENTS = 6
+
+Ids = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.int32]
+
+
+class Engine:
+    """A lowered plan with its arena and threads; the state of a text is in its KvCache.
+
+    Calls from several threads are made one after the other.
+    """
+
+    def __init__(
+        self, plan: Plan, *, context_length: int, threads: int, chunk: int | None = None
+    ) -> None:
+        """Compile or load the kernels, and lower the plan.
+
+        Args:
+            plan: a checked graph.
+            context_length: positions a cache has room for.
+            threads: how many run each step, the caller's own included.
+            chunk: tokens a call; longer inputs take several.
+
+        Raises:
+            ConfigError: a count is out of range.
+        """
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads is {threads}; allowed are 1 to {MAX_THREADS}")
+        if chunk is not None and chunk < 1:
+            raise ConfigError(f"chunk is {chunk}; it must be at least 1")
+        self.plan = plan
+        self.context_length = context_length
+        self.threads = threads
+        self.vocab_size = plan.vocab_size
+        self.chunk = min(chunk or DEFAULT_CHUNK, context_length)
+        self.bytes_per_token = plan.weight_bytes_per_token()
+        self._program = lower(plan, self.chunk)
+        self.arena_bytes = self._program.arena.size
+        self._arena = _aligned(self.arena_bytes)
+        self._ids = np.zeros(self.chunk, np.int64)
+        self._positions = np.zeros(self.chunk, np.int64)
+        self._barrier = _aligned(2 * ALIGNMENT).view(np.int64)
+        self._fill_table()
+        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * EXECUTOR_ARGUMENTS)
+        self._execute = prototype(_objects.executor_address())
+        self._workers = Workers(threads)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def _fill_table(self) -> None:
+        """Write the addresses that stay: of the arena, the weights and the engine's own inputs."""
+        self._table = self._program.table.reshape(-1)
+        places, offsets = self._program.offsets
+        self._table[places] = offsets + self._arena.ctypes.data
+        for name, constant in self.plan.constants.items():
+            self._write_address(name, constant)
+        self._write_address(IDS, self._ids)
+        self._write_address(POSITIONS, self._positions)
+        slots = [self._program.addresses[name] for name in self.plan.cache_inputs]
+        self._cache_places = np.concatenate([*slots, np.empty(0, np.intp)])
+        self._cache_slots = np.repeat(np.arange(len(slots)), [len(slot) for slot in slots])
+        self._cache: weakref.ref[KvCache] | None = None
+
+    def _write_address(self, name: str, array: npt.NDArray[np.generic]) -> None:
+        places = self._program.addresses.get(name)
+        if places is not None:
+            self._table[places] = array.ctypes.data
+
+    def new_cache(self, capacity: int | None = None) -> KvCache:
+        """Return an empty cache for the whole context, or for ``capacity`` positions."""
+        values = [self.plan.values[name] for name in self.plan.cache_inputs]
+        return KvCache(values, self.context_length if capacity is None else capacity)
+
+    def forward(self, ids: Ids, cache: KvCache, rows: Sequence[int] | None = None) -> Logits:
+        """Append tokens to a cache and return logits.
+
+        Args:
+            ids: (n,) token ids, n >= 1.
+            cache: made by ``new_cache``; it grows by n, or by whole chunks when interrupted.
+            rows: which of the n tokens to score; the last one if None.
+
+        Returns:
+            (len(rows), vocab_size) int32, in the order of rows; the caller owns it.
+
+        Raises:
+            ConfigError: no token, an id outside the vocabulary, a row outside the tokens.
+            ContextLengthError: the cache has no room for n tokens.
+        """
+        ids = np.ascontiguousarray(ids, dtype=np.int64)
+        chosen = self._check(ids, cache, rows)
+        logits = np.empty((len(chosen), self.vocab_size), np.int32)
+        for begin in range(0, len(ids), self.chunk):
+            part = ids[begin : begin + self.chunk]
+            inside = np.flatnonzero((chosen >= begin) & (chosen < begin + len(part)))
+            whole = len(inside) == len(chosen)
+            scored = logits if whole else np.empty((len(inside), self.vocab_size), np.int32)
+            with self._lock:
+                self._prepare(part, cache, chosen[inside] - begin, scored)
+                self._run(0, len(self._program.table), len(part))
+                cache.advance(len(part))
+            if not whole:
+                logits[inside] = scored
+        return logits
+
+    def trace(
+        self, ids: Ids, cache: KvCache, rows: Sequence[int] | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Do what ``forward`` does, step by step, and return every value that a step makes.
+
+        Raises:
+            ConfigError: as ``forward``, and for more tokens than a chunk.
+            ContextLengthError: as ``forward``.
+        """
+        ids = np.ascontiguousarray(ids, dtype=np.int64)
+        chosen = self._check(ids, cache, rows)
+        if len(ids) > self.chunk:
+            raise ConfigError(f"{len(ids)} tokens to trace; the chunk is {self.chunk}")
+        logits = np.empty((len(chosen), self.vocab_size), np.int32)
+        values: dict[str, npt.NDArray[np.generic]] = {}
+        with self._lock:
+            self._prepare(ids, cache, chosen, logits)
+            for index, step in enumerate(self.plan.steps):
+                self._run(index, 1, len(ids))
+                for name in step.outputs:
+                    if name in self._program.arena.offsets:
+                        values[name] = self._copy_value(name, len(ids))
+            cache.advance(len(ids))
+        for past, array in cache.export_arrays().items():
+            values[present_name(past)] = array
+        values[LOGITS] = logits
+        return values
+
+    def _copy_value(self, name: str, tokens: int) -> npt.NDArray[np.generic]:
+        value = self.plan.values[name]
+        shape = [dim if isinstance(dim, int) else tokens for dim in value.shape]
+        begin = self._program.arena.offsets[name]
+        end = begin + int(np.prod(shape)) * np.dtype(value.dtype).itemsize
+        return self._arena[begin:end].view(value.dtype).reshape(shape).copy()
+
+    def _check(self, ids: Ids, cache: KvCache, rows: Sequence[int] | None) -> Ids:
+        """Return the rows to score, after checking everything a kernel uses as an index."""
+        if self._closed:
+            raise ConfigError("the engine is closed")
+        if ids.ndim != 1 or len(ids) == 0:
+            raise ConfigError(f"token ids have shape {ids.shape}; at least one token is needed")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise ConfigError(f"token id {wrong}; allowed are 0 to {self.vocab_size - 1}")
+        if cache.length + len(ids) > cache.capacity:
+            raise ContextLengthError(
+                f"{cache.length} + {len(ids)} tokens do not fit in the context of {cache.capacity}"
+            )
+        chosen = np.array([len(ids) - 1] if rows is None else rows, dtype=np.int64).reshape(-1)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(ids)):
+            raise ConfigError(f"rows {chosen.min()} to {chosen.max()} of {len(ids)} tokens")
+        return chosen
+
+    def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
+        """Write the sizes of this call, and the addresses of its arrays, into the table."""
+        count = len(ids)
+        self._ids[:count] = ids
+        self._positions[:count] = np.arange(cache.length, cache.length + count)
+        self._rows = np.ascontiguousarray(rows)  # kept alive until the next call
+        sizes = {
+            TOKENS: count,
+            PAST_LENGTH: cache.length,
+            f"{PAST_LENGTH}+{TOKENS}": cache.length + count,
+            LOGIT_COUNT: len(rows),
+        }
+        for name, places in self._program.sizes.items():
+            self._table[places] = sizes[name]
+        self._write_address(ROWS, self._rows)
+        self._write_address(LOGITS, logits)
+        if self._cache is None or self._cache() is not cache:
+            self._table[self._cache_places] = cache.addresses[self._cache_slots]
+            self._cache = weakref.ref(cache)
+
+    def _run(self, first: int, count: int, tokens: int) -> None:
+        """Run ``count`` steps from ``first``, on all threads if the work is worth it."""
+        row_bytes = self._program.table.strides[0]
+        start = self._table.ctypes.data + first * row_bytes
+        barrier = self._barrier
+        barrier[:] = 0
+        if self.threads == 1 or self.bytes_per_token * tokens < SHARED_WORK_BYTES:
+            self._execute(start, count, row_bytes, 0, 1, barrier.ctypes.data)
+            return
+
+        def task(number: int) -> None:
+            self._execute(start, count, row_bytes, number, self.threads, barrier.ctypes.data)
+
+        def give_up() -> None:
+            barrier[1] = 1
+
+        self._workers.run(task, give_up)
+
+    def close(self) -> None:
+        """End the threads; the engine cannot run after that. A second call does nothing."""
+        self._closed = True
+        self._workers.close()
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Return ``size`` zero bytes at an aligned address; untouched pages cost nothing."""
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + size]

@@ -1,0 +1,27 @@
+"""Predict tokens with a checkpoint in float32, by onnxruntime: the yardstick for the integers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from edgellm.runtime.evaluate import cross_entropy
+
+
+class FloatScorer:
+    """A float32 ONNX model: input_ids (tokens,) int64 to logits (tokens, vocab) float32."""
+
+    def __init__(self, model: Path, *, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
+
+    def nats(self, ids: Sequence[int]) -> float:
+        """Return the sum of -log(probability) of ids[1:], each given those before it."""
+        feeds = {"input_ids": np.array(ids[:-1], dtype=np.int64)}
+        (logits,) = self._session.run(["logits"], feeds)
+        return cross_entropy(logits.astype(np.float64), ids[1:])

@@ -1,0 +1,166 @@
+"""What kernels and the executor need and Python has no word for, as LLVM: imported only to compile.
+
+Operands from a row of the program, scratch memory on the stack, a call through an address, atomics.
+"""
+
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# Numba's internals have no types.
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, lower_builtin, type_callable
+from numba.np.arrayobj import populate_array
+
+from edgellm.ops import OpSchema
+
+INT64 = ir.IntType(64)
+
+
+def operands(schema: OpSchema) -> Any:  # noqa: ANN401
+    """Return an intrinsic: address of a row -> the arrays and attributes that it describes."""
+    ports = [*schema.inputs, *schema.outputs]
+    arrays = [types.Array(getattr(types, port.dtype), len(port.dims), "C") for port in ports]
+    attributes = [types.int64] * len(schema.attributes)
+    result = types.Tuple([*arrays, *attributes])
+    places = {letter: 1 + len(ports) + i for i, letter in enumerate(schema.letters)}
+    first_attribute = 1 + len(ports) + len(places)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        row = builder.inttoptr(arguments[0], INT64.as_pointer())
+
+        def field(place: int) -> Any:  # noqa: ANN401
+            return builder.load(builder.gep(row, [INT64(place)]))
+
+        def size(dim: str) -> Any:  # noqa: ANN401
+            if dim.isdigit():
+                return INT64(int(dim))
+            total = INT64(0)
+            for letter in dim.split("+"):
+                total = builder.add(total, field(places[letter]))
+            return total
+
+        values = [
+            _array(context, builder, kind, field(1 + i), [size(dim) for dim in port.dims])
+            for i, (port, kind) in enumerate(zip(ports, arrays, strict=True))
+        ]
+        values += [field(first_attribute + i) for i in range(len(attributes))]
+        return context.make_tuple(builder, result, values)
+
+    @intrinsic
+    def row_operands(_typing: Any, call: Any) -> Any:  # noqa: ANN401
+        return result(call), generate
+
+    return row_operands
+
+
+def _array(context: Any, builder: Any, kind: Any, address: Any, shape: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Return an array value over memory at an address (an i64), C order."""
+    element = context.get_data_type(kind.dtype)
+    item_size = INT64(context.get_abi_sizeof(element))
+    strides = [item_size]
+    for size in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], size))
+    array = context.make_array(kind)(context, builder)
+    data = builder.inttoptr(address, element.as_pointer())
+    populate_array(array, data=data, shape=shape, strides=strides, itemsize=item_size, meminfo=None)
+    return array._getvalue()
+
+
+def place_on_stack(function: Callable[..., Any], dtype: str) -> None:
+    """Make ``function(size)`` of compiled code return ``size`` elements of the caller's stack."""
+    kind = types.Array(getattr(types, dtype), 1, "C")
+
+    @type_callable(function)
+    def type_stack(_context: Any) -> Any:  # noqa: ANN401
+        return lambda size: kind if isinstance(size, types.IntegerLiteral) else None
+
+    @lower_builtin(function, types.IntegerLiteral)
+    def lower_stack(context: Any, builder: Any, signature: Any, _arguments: Any) -> Any:  # noqa: ANN401
+        count = signature.args[0].literal_value
+        block = ir.ArrayType(context.get_data_type(kind.dtype), count)
+        with builder.goto_entry_block():  # once a call, not once a loop
+            memory = builder.alloca(block)
+        memory.align = 64
+        address = builder.ptrtoint(memory, INT64)
+        return _array(context, builder, kind, address, [INT64(count)])
+
+
+def _pointer(builder: Any, address: Any) -> Any:  # noqa: ANN401
+    return builder.inttoptr(address, INT64.as_pointer())
+
+
+@intrinsic
+def load(_typing: Any, address: Any) -> Any:  # noqa: ANN401
+    """``load(address)``: the int64 there."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.load(_pointer(builder, arguments[0]))
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def load_acquire(_typing: Any, address: Any) -> Any:  # noqa: ANN401
+    """``load_acquire(address)``: the int64 there; what was written before it is visible then."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.load_atomic(_pointer(builder, arguments[0]), "acquire", 8)
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def fetch_add(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
+    """``fetch_add(address, value)``: add atomically (acquire and release), return the old value."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), arguments[1], "acq_rel")
+
+    return types.int64(address, value), generate
+
+
+@intrinsic
+def call_row(_typing: Any, function: Any, row: Any, thread: Any, threads: Any) -> Any:  # noqa: ANN401
+    """``call_row(function, row, thread, threads)``: call a kernel by its address."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        kind = ir.FunctionType(ir.VoidType(), [INT64] * 3)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return _context.get_dummy_value()
+
+    return types.void(function, row, thread, threads), generate
+
+
+@intrinsic
+def pause(_typing: Any) -> Any:  # noqa: ANN401
+    """``pause()``: tell the core that this is a spin loop."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:  # noqa: ANN401
+        machine = binding.get_process_triple().partition("-")[0]
+        if machine == "x86_64":
+            _call_void(builder, "llvm.x86.sse2.pause", [])
+        elif machine in ("aarch64", "arm64"):
+            _call_void(builder, "llvm.aarch64.hint", [ir.IntType(32)(1)])  # 1 is YIELD
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def sched_yield(_typing: Any) -> Any:  # noqa: ANN401
+    """``sched_yield()``: the C library's; another thread may have the core."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:  # noqa: ANN401
+        kind = ir.FunctionType(ir.IntType(32), [])
+        function = cgutils.get_or_insert_function(builder.module, kind, "sched_yield")
+        return builder.sext(builder.call(function, []), INT64)
+
+    return types.int64(), generate
+
+
+def _call_void(builder: Any, name: str, arguments: Sequence[Any]) -> None:  # noqa: ANN401
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)

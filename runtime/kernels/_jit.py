@@ -1,0 +1,173 @@
+"""All Numba policy: how a kernel is declared, and how it is compiled to object code.
+
+A kernel is a Python function of plain loops over arrays,
+``kernel(thread, threads, inputs..., outputs..., attributes...)``. It is compiled to the C function
+``void edgellm_<name>(int64 call, int64 thread, int64 threads)``, where ``call`` is the address of a
+row of int64 in the program:
+
+    [function address, input addresses..., output addresses..., sizes..., attributes...]
+
+with the sizes in the order of ``SCHEMA.letters``. Compiled code allocates nothing, raises nothing
+and needs nothing of Python; fast-math, bounds checks and Numba's own threads and cache stay off.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from edgellm import ops
+from edgellm.ops import OpSchema
+from edgellm.runtime.cpu import Cpu
+
+POLICY: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",  # a division by zero gives 0 instead of an exception
+    "boundscheck": False,
+    "fastmath": False,
+    "_nrt": False,  # no allocation, no reference counts
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: its operator, and the function that runs as plain Python or is compiled."""
+
+    op_type: str
+    py: Callable[..., None]
+
+    @cached_property
+    def schema(self) -> OpSchema:
+        """The signature of its operator."""
+        schema: OpSchema = ops.find(self.op_type).SCHEMA
+        return schema
+
+    @property
+    def symbol(self) -> str:
+        """The name of the compiled function."""
+        return f"edgellm_{self.py.__name__}"
+
+
+def kernel(op_type: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Declare the decorated function as the kernel of ``op_type``."""
+
+    def declare(function: Callable[..., None]) -> Kernel:
+        return Kernel(op_type, function)
+
+    return declare
+
+
+def compile_kernel(target: Kernel, cpu: Cpu) -> bytes:
+    """Compile a kernel to the bytes of an object file that defines its symbol."""
+    from numba import njit
+
+    from edgellm.runtime.kernels import _intrinsics
+
+    _share_parts(target.py)
+    function = njit(**POLICY)(target.py)
+    operands = _intrinsics.operands(target.schema)
+
+    def run_row(call: int, thread: int, threads: int) -> None:
+        function(thread, threads, *operands(call))
+
+    return _emit(run_row, target.symbol, cpu)
+
+
+def compile_executor(symbol: str, cpu: Cpu) -> bytes:
+    """Compile the walk through a program (see ``_executor``) to the bytes of an object file."""
+    from edgellm.runtime.kernels import _executor
+
+    return _emit(_executor.run, symbol, cpu)
+
+
+_shared: set[Callable[..., Any]] = set()
+
+
+def _share_parts(function: Callable[..., Any]) -> None:
+    """Make the plain functions that ``function`` calls, directly or not, callable when compiled."""
+    from numba.extending import register_jitable
+
+    from edgellm.runtime.kernels import _intrinsics
+
+    for part in function.__globals__.values():
+        if not inspect.isfunction(part) or not part.__module__.startswith(__package__):
+            continue
+        if part in _shared or part is kernel:
+            continue
+        _shared.add(part)
+        if part.__name__.startswith("stack_"):
+            _intrinsics.place_on_stack(part, part.__name__.removeprefix("stack_"))
+        else:
+            register_jitable(error_model="numpy", _nrt=False)(part)
+            _share_parts(part)
+
+
+def _emit(function: Callable[..., None], symbol: str, cpu: Cpu) -> bytes:
+    """Compile ``function`` of int64 arguments and export it as the C function ``symbol``."""
+    from llvmlite import binding
+    from numba import int64, njit
+
+    arguments = len(inspect.signature(function).parameters)
+    dispatcher = njit(**POLICY)(function)
+    dispatcher.compile((int64,) * arguments)
+    (compiled,) = dispatcher.overloads.values()
+    module = binding.parse_assembly(compiled.library.get_llvm_str())
+    inner = compiled.fndesc.llvm_func_name
+    module.link_in(binding.parse_assembly(_c_function(symbol, inner, arguments)))
+    _hide_all_but(module, symbol)
+    machine = target_machine(cpu)
+    module.verify()
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def _c_function(symbol: str, inner: str, arguments: int) -> str:
+    """Return LLVM assembly of a C function around one of Numba's calling convention.
+
+    That convention adds two pointers, for a result and an exception, of which kernels have none.
+    """
+    types = ", ".join(["i64"] * arguments)
+    values = ", ".join(f"i64 %{i}" for i in range(arguments))
+    return f"""
+        declare i32 @"{inner}"(ptr, ptr, {types})
+        define void @{symbol}({types}) {{
+          %result = alloca ptr
+          %exception = alloca ptr
+          call i32 @"{inner}"(ptr %result, ptr %exception, {values})
+          ret void
+        }}"""
+
+
+def _hide_all_but(module: Any, symbol: str) -> None:  # noqa: ANN401
+    """Drop what the C function does not need, so that objects share no names."""
+    from llvmlite import binding
+
+    for item in [*module.functions, *module.global_variables]:
+        if not item.is_declaration and item.name != symbol:
+            item.linkage = "internal"
+    manager = binding.create_new_module_pass_manager()
+    manager.add_global_dead_code_eliminate_pass()
+    manager.run(module, _pass_builder())
+
+
+def _pass_builder() -> Any:  # noqa: ANN401
+    from llvmlite import binding
+
+    from edgellm.runtime import cpu
+
+    machine = target_machine(cpu.host())
+    return binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
+
+
+def target_machine(cpu: Cpu) -> Any:  # noqa: ANN401
+    """Return LLVM's code generator for ``cpu``; the models are those Numba's own JIT uses."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=cpu.name, features=cpu.feature_string, opt=3, codemodel="jitdefault", jit=True
+    )

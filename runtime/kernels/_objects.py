@@ -1,0 +1,139 @@
+"""Compiled kernels: from a cache of object files, compiled where they are not there.
+
+The key of an object is the source it was made from, the compilers' versions and the processor, so
+that an edit, an upgrade or a move to another board never meets old code. A hit imports no Numba.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgellm import ops
+from edgellm.runtime import cpu
+from edgellm.runtime.kernels import _jit
+from edgellm.runtime.kernels._jit import Kernel
+
+logger = logging.getLogger(__name__)
+
+EXECUTOR = "edgellm_run"
+DIGEST_BYTES = 32
+
+
+def cache_directory() -> Path:
+    """Return where compiled kernels are kept: $EDGELLM_CACHE, or edgellm in the user's cache."""
+    if chosen := os.environ.get("EDGELLM_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgellm"
+
+
+def kernel_addresses(kernels: Iterable[Kernel]) -> dict[str, int]:
+    """Return the addresses of compiled kernels by operator type."""
+    return {kernel.op_type: _kernel_address(kernel) for kernel in kernels}
+
+
+@cache
+def executor_address() -> int:
+    """Return the address of the compiled executor."""
+    return _address(EXECUTOR, [], lambda: _jit.compile_executor(EXECUTOR, cpu.host()))
+
+
+@cache
+def _kernel_address(kernel: Kernel) -> int:
+    name = f"{kernel.py.__name__}.py"
+    sources = [_folder(_jit) / name, _folder(ops) / name]
+    return _address(kernel.symbol, sources, lambda: _jit.compile_kernel(kernel, cpu.host()))
+
+
+def _folder(module: Any) -> Path:  # noqa: ANN401
+    return Path(module.__file__).parent
+
+
+def _address(symbol: str, sources: list[Path], compile_object: Callable[[], bytes]) -> int:
+    path = cache_directory() / f"{symbol}-{_key(sources)}.o"
+    code = _read(path)
+    if code is None:
+        logger.info("compiling %s", symbol)
+        code = compile_object()
+        _write(path, code)
+    return _link(symbol, code)
+
+
+def _key(sources: list[Path]) -> str:
+    """Return the digest of everything that decides what the object code is."""
+    digest = _common_digest().copy()
+    _add_sources(digest, sources)
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _common_digest() -> "hashlib._Hash":
+    """Return the digest of what all kernels share: versions, processor, and the common parts."""
+    host = cpu.host()
+    facts = [version("numba"), version("llvmlite"), host.machine, host.name, host.feature_string]
+    digest = hashlib.sha256("|".join(facts).encode())
+    _add_sources(digest, [*_folder(_jit).glob("_*.py"), *_folder(ops).glob("_*.py")])
+    return digest
+
+
+def _add_sources(digest: "hashlib._Hash", paths: Iterable[Path]) -> None:
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the object code in a cache file, or None if there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(code).digest() == digest:
+        return code
+    logger.warning("%s is damaged; it is compiled again", path)
+    return None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Write a cache file at once, so that no reader meets a part; without one, it still works."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(hashlib.sha256(code).digest() + code)
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        logger.warning("compiled kernels are not kept: %s (set EDGELLM_CACHE to change)", error)
+
+
+def _link(symbol: str, code: bytes) -> int:
+    """Load object code into this process and return the address of ``symbol``."""
+    from llvmlite import binding
+
+    engine = _engine()
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address: int = engine.get_function_address(symbol)
+    return address
+
+
+@cache
+def _engine() -> Any:  # noqa: ANN401
+    """Return the engine that owns all loaded code: it lives as long as the process."""
+    from llvmlite import binding
+
+    return binding.create_mcjit_compiler(
+        binding.parse_assembly(""), _jit.target_machine(cpu.host())
+    )

@@ -1,0 +1,39 @@
+"""LogitsHead: int32 logits of the chosen rows, in one fixed point for the whole vocabulary."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels._dot import dot
+from edgellm.runtime.kernels._jit import kernel
+from edgellm.runtime.kernels._scalar import (
+    INT32_MAX,
+    clamp,
+    round_shift,
+    share,
+    token_multiplier,
+    token_shift,
+)
+
+
+@kernel("LogitsHead")
+def logits_head(
+    thread: int,
+    threads: int,
+    x: npt.NDArray[np.int8],  # (T, K)
+    scale: npt.NDArray[np.int32],  # (T, 2)
+    weight: npt.NDArray[np.int8],  # (V, K)
+    multiplier: npt.NDArray[np.int32],  # (V,)
+    rows: npt.NDArray[np.int64],  # (R,)
+    logits: npt.NDArray[np.int32],  # (R, V)
+    shift: int,
+) -> None:
+    """Split by vocabulary."""
+    begin, end = share(weight.shape[0], thread, threads)
+    for v in range(begin, end):
+        row = weight[v]
+        for r in range(rows.shape[0]):
+            t = rows[r]
+            combined = token_multiplier(np.int64(scale[t, 0]), multiplier[v])
+            wide = np.int64(dot(x[t], row)) * combined
+            total = token_shift(np.int64(scale[t, 1]), shift)
+            logits[r, v] = clamp(round_shift(wide, total), -INT32_MAX, INT32_MAX)

@@ -1,0 +1,306 @@
+"""Read the graph of a bundle into a Plan: the only file that knows ONNX. No byte is trusted."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm import ops
+from edgellm.bundle import WEIGHTS, Bundle, Manifest
+from edgellm.errors import BundleError, PlanError
+from edgellm.ops import OpSchema, Shape
+from edgellm.runtime.plan import (
+    IDS,
+    LOGIT_COUNT,
+    LOGITS,
+    PAST,
+    PAST_LENGTH,
+    POSITIONS,
+    ROWS,
+    TOKENS,
+    Plan,
+    Step,
+    Value,
+    present_name,
+)
+from edgellm.runtime.plan_checks import MAX_CONTEXT, check_attributes, check_step
+
+Array = npt.NDArray[np.generic]
+
+DTYPES = ("int8", "uint8", "int16", "int32", "int64")
+MAX_GRAPH_BYTES = 1 << 30
+ALIGNMENT = 64
+
+
+def load_plan(bundle: Bundle) -> Plan:
+    """Read, check and return the plan of a bundle; its weights are mapped, not read.
+
+    Raises:
+        BundleError: the file is no ONNX model, or a weight is not where the file says.
+        PlanError: the graph is not one that can run here; the message names the node.
+        UnsupportedOpError: an operator is unknown.
+    """
+    graph = _read_graph(bundle)
+    inputs = contract_inputs(bundle.manifest)
+    outputs = contract_outputs(bundle.manifest)
+    _check_interface("input", _declared(graph.input), inputs)
+    _check_interface("output", _declared(graph.output), outputs)
+    constants = _read_constants(graph.initializer, bundle)
+    reader = _GraphReader(bundle.manifest.context_length, [*inputs, *_constant_values(constants)])
+    steps = tuple(reader.read(node) for node in graph.node)
+    for value in [*outputs, *_declared(graph.value_info)]:
+        if reader.values.get(value.name) != value:
+            raise PlanError(f"{value} is declared; it is {reader.values.get(value.name)}")
+    _check_cache_uses(steps, inputs)
+    _check_vocabulary(steps, reader.values, bundle.manifest)
+    return Plan(
+        steps=steps,
+        values=reader.values,
+        constants=constants,
+        inputs=tuple(value.name for value in inputs),
+        outputs=tuple(value.name for value in outputs),
+    )
+
+
+def contract_inputs(manifest: Manifest) -> list[Value]:
+    """Return the inputs that the graph of a language model has."""
+    heads, dim = manifest.num_key_value_heads, manifest.head_dim
+    inputs = [
+        Value(IDS, "int64", (TOKENS,)),
+        Value(POSITIONS, "int64", (TOKENS,)),
+        Value(ROWS, "int64", (LOGIT_COUNT,)),
+    ]
+    for layer in range(manifest.num_hidden_layers):
+        for part in ("key", "value"):
+            name = f"{PAST}{layer}.{part}"
+            inputs.append(Value(name, "int8", (PAST_LENGTH, heads, dim)))
+            inputs.append(Value(f"{name}_absmax", "int32", (PAST_LENGTH, heads)))
+    return inputs
+
+
+def contract_outputs(manifest: Manifest) -> list[Value]:
+    """Return the outputs that the graph of a language model has."""
+    grown = f"{PAST_LENGTH}+{TOKENS}"
+    outputs = [Value(LOGITS, "int32", (LOGIT_COUNT, manifest.vocab_size))]
+    for value in contract_inputs(manifest):
+        if value.name.startswith(PAST):
+            outputs.append(Value(present_name(value.name), value.dtype, (grown, *value.shape[1:])))
+    return outputs
+
+
+def _read_graph(bundle: Bundle) -> Any:  # noqa: ANN401
+    """Return the GraphProto of a bundle."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = bundle.graph_path
+    if bundle.manifest.context_length > MAX_CONTEXT:
+        raise PlanError(
+            f"{path}: the context is {bundle.manifest.context_length}; at most {MAX_CONTEXT} run"
+        )
+    if path.stat().st_size > MAX_GRAPH_BYTES:
+        raise BundleError(f"{path}: larger than {MAX_GRAPH_BYTES} bytes; weights are external")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise BundleError(f"{path}: no ONNX model: {error}") from error
+    versions = {item.domain: item.version for item in model.opset_import}
+    if versions.get(ops.DOMAIN) != ops.DOMAIN_VERSION:
+        raise PlanError(
+            f"{path}: version {versions.get(ops.DOMAIN)} of the operators {ops.DOMAIN}; this "
+            f"edgellm has version {ops.DOMAIN_VERSION}: install another edgellm or export again"
+        )
+    return model.graph
+
+
+def _text(value: str | bytes) -> str:
+    """Return a name of the graph; protobuf leaves one that is no UTF-8 as bytes."""
+    if isinstance(value, bytes):
+        raise BundleError(f"the graph holds the name {value!r}, which is no text")
+    return value
+
+
+def _declared(infos: Iterable[Any]) -> list[Value]:
+    """Return values as the graph declares them."""
+    values = []
+    for info in infos:
+        tensor = info.type.tensor_type
+        shape = [_text(dim.dim_param) or dim.dim_value for dim in tensor.shape.dim]
+        name = _text(info.name)
+        values.append(Value(name, _dtype(tensor.elem_type, name), tuple(shape)))
+    return values
+
+
+def _dtype(element_type: int, name: str) -> str:
+    import onnx
+
+    try:
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(element_type))
+    except KeyError:
+        dtype = f"element type {element_type}"
+    if dtype not in DTYPES:
+        raise PlanError(f"{name} is {dtype}; allowed are {', '.join(DTYPES)}")
+    return dtype
+
+
+def _check_interface(kind: str, declared: list[Value], contract: list[Value]) -> None:
+    names = [value.name for value in declared]
+    if sorted(names) != sorted(value.name for value in contract):
+        difference = sorted({*names} ^ {value.name for value in contract})
+        raise PlanError(f"the graph's {kind}s differ from the manifest's model in {difference}")
+    for value in contract:
+        if value not in declared:
+            found = declared[names.index(value.name)]
+            raise PlanError(f"the graph's {kind} is {found}; it must be {value}")
+
+
+def _constant_values(constants: Mapping[str, Array]) -> list[Value]:
+    return [Value(name, str(array.dtype), array.shape) for name, array in constants.items()]
+
+
+def _read_constants(initializers: Iterable[Any], bundle: Bundle) -> dict[str, Array]:
+    """Return the weights by name; those in the weights file are views of one mapping."""
+    path = bundle.weights_path
+    size = path.stat().st_size
+    weights = np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
+    constants: dict[str, Array] = {}
+    for tensor in initializers:
+        name = _text(tensor.name)
+        if name in constants:
+            raise BundleError(f"{name}: two weights have this name")
+        data = _external_bytes(tensor, weights) if tensor.external_data else _inline_bytes(tensor)
+        dtype = np.dtype(_dtype(tensor.data_type, name))
+        shape = tuple(tensor.dims)
+        if any(dim < 1 for dim in shape) or _count(shape) * dtype.itemsize != len(data):
+            raise BundleError(f"{name}: {len(data)} bytes are no {dtype} of shape {shape}")
+        constants[name] = data.view(dtype).reshape(shape)
+    return constants
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def _inline_bytes(tensor: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401
+    return np.frombuffer(tensor.raw_data, np.uint8).copy()  # aligned, which raw_data may not be
+
+
+def _external_bytes(tensor: Any, weights: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:  # noqa: ANN401
+    """Return the bytes of a weight, a view of the mapped file."""
+    fields = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+    if fields.get("location") != WEIGHTS:
+        raise BundleError(
+            f"{tensor.name}: its data are in {fields.get('location')!r}, not {WEIGHTS}"
+        )
+    begin, length = (_number(fields.get(key, ""), key, tensor.name) for key in ("offset", "length"))
+    if begin % ALIGNMENT or begin + length > len(weights):
+        raise BundleError(
+            f"{tensor.name}: bytes {begin} to {begin + length} of {WEIGHTS}, which has "
+            f"{len(weights)}; offsets are multiples of {ALIGNMENT}"
+        )
+    return weights[begin : begin + length]
+
+
+def _number(text: str, key: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise BundleError(f"{name}: its {key} in {WEIGHTS} is {text!r}; it must be a number")
+    return int(text)
+
+
+class _GraphReader:
+    """Turns nodes into steps, in order, and follows the shapes through them."""
+
+    def __init__(self, context_length: int, known: Iterable[Value]) -> None:
+        self._context_length = context_length
+        self._schemas: dict[str, OpSchema] = {}
+        self.values: dict[str, Value] = {}
+        for value in known:
+            self._add(value, "the graph")
+
+    def read(self, node: Any) -> Step:  # noqa: ANN401
+        """Check a node and return it as a step."""
+        if node.domain != ops.DOMAIN:
+            raise PlanError(f"{node.name}: {node.domain}.{node.op_type} is not of {ops.DOMAIN}")
+        schema = self._schema(_text(node.op_type))
+        step = Step(
+            name=_text(node.name),
+            op_type=node.op_type,
+            inputs=tuple(map(_text, node.input)),
+            outputs=tuple(map(_text, node.output)),
+            attributes=_read_attributes(node, schema),
+        )
+        check_attributes(step)
+        self._infer(step, schema)
+        return step
+
+    def _schema(self, op_type: str) -> OpSchema:
+        if op_type not in self._schemas:
+            self._schemas[op_type] = ops.find(op_type).SCHEMA
+        return self._schemas[op_type]
+
+    def _infer(self, step: Step, schema: OpSchema) -> None:
+        """Check the inputs of a step, and add its outputs to the values."""
+        for name in step.inputs:
+            if name not in self.values:
+                raise PlanError(f"{step.name}: nothing before it makes its input {name!r}")
+        given = [self.values[name] for name in step.inputs]
+        try:
+            sizes = schema.bind([value.shape for value in given])
+            shapes = schema.infer([value.shape for value in given])
+        except PlanError as error:
+            raise PlanError(f"{step.name}: {error}") from error
+        for port, value in zip(schema.inputs, given, strict=True):
+            if value.dtype != port.dtype:
+                raise PlanError(f"{step.name}: {port.name} is {value.dtype}, not {port.dtype}")
+        if len(step.outputs) != len(schema.outputs):
+            raise PlanError(f"{step.name}: {schema.name} has {len(schema.outputs)} outputs")
+        check_step(step, sizes, self._context_length)
+        for name, port, shape in zip(step.outputs, schema.outputs, shapes, strict=True):
+            self._add(Value(name, port.dtype, shape), step.name)
+
+    def _add(self, value: Value, where: str) -> None:
+        if not value.name or value.name in self.values:
+            raise PlanError(f"{where}: the name {value.name!r} is empty or used twice")
+        self.values[value.name] = value
+
+
+def _read_attributes(node: Any, schema: OpSchema) -> dict[str, int]:  # noqa: ANN401
+    import onnx
+
+    attributes = {}
+    for attribute in node.attribute:
+        if attribute.type != onnx.AttributeProto.INT:
+            raise PlanError(f"{node.name}: the attribute {attribute.name} is no integer")
+        attributes[_text(attribute.name)] = int(attribute.i)
+    if set(attributes) != set(schema.attributes):
+        raise PlanError(
+            f"{node.name}: its attributes are {sorted(attributes)}; {schema.name} has "
+            f"{sorted(schema.attributes)}"
+        )
+    return attributes
+
+
+def _check_cache_uses(steps: Iterable[Step], inputs: Iterable[Value]) -> None:
+    """Check that each cache input is used once: its memory changes under any other reader."""
+    uses = [name for step in steps for name in step.inputs]
+    for value in inputs:
+        if value.name.startswith(PAST) and uses.count(value.name) != 1:
+            raise PlanError(f"{value.name} is used {uses.count(value.name)} times; it must be once")
+
+
+def _check_vocabulary(
+    steps: Iterable[Step], values: Mapping[str, Value], manifest: Manifest
+) -> None:
+    """Check that every id of the vocabulary has an embedding."""
+    for step in steps:
+        if step.op_type == "Embedding":
+            shape: Shape = values[step.inputs[1]].shape
+            if shape[0] != manifest.vocab_size:
+                raise PlanError(
+                    f"{step.name}: its table has {shape[0]} rows; the vocabulary is "
+                    f"{manifest.vocab_size}"
+                )

@@ -1,0 +1,319 @@
+"""A loaded bundle, which ``edgellm.load`` returns: text in, text out; logits and sessions."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bundle import Bundle, Manifest, open_bundle
+from edgellm.errors import ConfigError, NotEnoughMemoryError
+from edgellm.runtime import cpu
+from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
+from edgellm.runtime.engine import Engine
+from edgellm.runtime.generation import GenerationRequest, Token, generate
+from edgellm.runtime.loader import load_plan
+from edgellm.runtime.process_memory import available_memory_bytes
+from edgellm.runtime.sampler import SamplingOptions, SamplingParams
+from edgellm.runtime.session import Session, bundle_identity
+from edgellm.runtime.tokenizer import Tokenizer
+
+MAX_TOKENS = 256
+"""How many tokens a generation has unless the caller says."""
+MAX_THREADS = 256
+RESERVE_BYTES = 64 << 20
+"""Free memory that must remain beside the key/value cache: working memory and pages of weights."""
+
+Prompt = str | Sequence[int]
+
+
+class Model:
+    """Generates text with a bundle. Use it in a ``with`` block, or ``close`` it.
+
+    One generation at a time; the sessions of a model may take turns.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+    ) -> None:
+        """Open a bundle, map its weights and get ready to run.
+
+        Args:
+            path: the bundle's directory.
+            threads: worker threads; default: one for each core that this process may use.
+            context: most tokens of one text; default and limit: what the bundle was exported for.
+
+        Raises:
+            BundleError: the bundle is damaged.
+            ConfigError: threads or context are out of range.
+            NotEnoughMemoryError: the key/value cache does not fit in the free memory.
+        """
+        self._bundle = open_bundle(path)
+        threads = checked_threads(threads)
+        context_length = checked_context(self._bundle.manifest, context)
+        require_memory(self._bundle, context_length)
+        plan = load_plan(self._bundle)
+        self._engine = Engine(plan, context_length=context_length, threads=threads)
+        self._tokenizer: Tokenizer | None = None
+        self._chat_template: ChatTemplate | None = None
+        self._chat_session: Session | None = None
+
+    @property
+    def info(self) -> Manifest:
+        """The facts of the bundle."""
+        return self._bundle.manifest
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the logits."""
+        return self._engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer.
+
+        Raises:
+            BundleError: the bundle has none, or a damaged one.
+        """
+        if self._tokenizer is None:
+            path = self._bundle.path / "tokenizer.json"
+            self._tokenizer = Tokenizer(path, self.info.vocab_size)
+        return self._tokenizer
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """How a conversation becomes a prompt.
+
+        Raises:
+            ConfigError: the bundle brings no template.
+        """
+        if self._chat_template is None:
+            own = self._bundle.file("chat_template.jinja")
+            self._chat_template = self._load_chat_template(own)
+        return self._chat_template
+
+    def read_chat_template(self, path: str | os.PathLike[str]) -> None:
+        """Use the chat template in a file instead of the bundle's.
+
+        Raises:
+            BundleError: the file is missing, or no template.
+        """
+        self._chat_template = self._load_chat_template(Path(path))
+
+    def _load_chat_template(self, path: Path | None) -> ChatTemplate:
+        bundle = self._bundle
+        found = load_chat_template(path, bundle.file("tokenizer_config.json"))
+        if found is None:
+            raise ConfigError(
+                f"{bundle.path}: has no chat template, so the model was probably not trained to "
+                "chat; give one (--chat-template FILE, or model.read_chat_template), or generate "
+                "from plain text (edgellm run -p TEXT, or model.generate)"
+            )
+        return found
+
+    def session(self) -> Session:
+        """Return a new, empty session."""
+        return Session(self._engine, bundle_identity(self.info))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:
+        """Return the text that follows a prompt; arguments as for ``stream``."""
+        tokens = self.stream(prompt, max_tokens=max_tokens, stop=stop, session=session, **sampling)
+        return "".join(token.text for token in tokens)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[Token]:
+        """Yield what follows a prompt, token by token; the last token carries the figures.
+
+        Args:
+            prompt: a text, or token ids. An empty text starts from the BOS token.
+            max_tokens: most tokens to generate.
+            stop: texts that end the generation; they are not part of it.
+            session: continue its text; default: a new text.
+            sampling: temperature, top_k, top_p, min_p, repetition_penalty, seed as in
+                ``SamplingParams``; default: greedy.
+
+        Raises:
+            ConfigError: an option is out of range, or the prompt is empty and there is no BOS.
+            ContextLengthError: the prompt leaves no room in the context.
+        """
+        request = self._request(max_tokens, stop, SamplingParams(**sampling))
+        session = self.session() if session is None else session
+        ids = [*session.ids, *self._prompt_ids(prompt, first=len(session) == 0)]
+        return generate(session, self.tokenizer, ids, request)
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: Literal[False] = False,
+        max_tokens: int = MAX_TOKENS,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: Literal[True],
+        max_tokens: int = MAX_TOKENS,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[Token]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: bool = False,
+        max_tokens: int = MAX_TOKENS,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str | Iterator[Token]:
+        """Return the answer to a conversation, or with ``stream`` yield its tokens.
+
+        What a conversation shares with the one before is not computed again.
+
+        Args:
+            messages: the whole conversation, each with "role" and "content".
+            stream: yield tokens.
+            max_tokens: most tokens of the answer.
+            stop: texts that end the answer; they are not part of it.
+            session: where to keep what was computed; default: one that the model has for chats.
+            sampling: as for ``stream``.
+
+        Raises:
+            ConfigError: no chat template, one that refuses the messages, or a bad option.
+            ContextLengthError: the conversation leaves no room in the context.
+        """
+        request = self._request(max_tokens, stop, SamplingParams(**sampling))
+        # The template writes BOS and the like itself, as in every published one.
+        text = self.chat_template.render(messages)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if session is None:
+            self._chat_session = self._chat_session or self.session()
+            session = self._chat_session
+        tokens = generate(session, self.tokenizer, ids, request)
+        return tokens if stream else "".join(token.text for token in tokens)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        """Return (len(ids), vocab) int32 logits, a row for each position; real = logits * 2^-16.
+
+        Raises:
+            ConfigError: no ids, or one that is not in the vocabulary.
+            ContextLengthError: more ids than the context holds.
+        """
+        return self.session().score(ids)
+
+    def close(self) -> None:
+        """End the worker threads; the model cannot be used afterwards."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+    def _request(
+        self, max_tokens: int, stop: Sequence[str], sampling: SamplingParams
+    ) -> GenerationRequest:
+        eos = frozenset(self.info.eos_token_ids)
+        return GenerationRequest(
+            sampling=sampling, max_tokens=max_tokens, stop=stop, eos_token_ids=eos
+        )
+
+    def _prompt_ids(self, prompt: Prompt, *, first: bool) -> list[int]:
+        """Return the ids of a prompt; only the beginning of a text gets a BOS."""
+        ids = (
+            self.tokenizer.encode(prompt, add_special_tokens=first)
+            if isinstance(prompt, str)
+            else list(prompt)
+        )
+        if ids or not first:
+            return ids
+        if self.info.bos_token_id is None:
+            raise ConfigError(
+                "the prompt is empty and this model has no BOS token to start from; give a text"
+            )
+        return [self.info.bos_token_id]
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads to use; None means one for each core of this process.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    if threads is None:
+        return cpu.host().physical_cores
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads is {threads!r}; allowed are 1 to {MAX_THREADS}")
+    return threads
+
+
+def checked_context(manifest: Manifest, context: int | None) -> int:
+    """Return the context length to use; None means the bundle's own.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    limit = manifest.context_length
+    if context is None:
+        return limit
+    if isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= limit:
+        raise ConfigError(
+            f"context is {context!r}; this bundle allows 1 to {limit} "
+            "(edgellm export --context sets the limit)"
+        )
+    return context
+
+
+def require_memory(bundle: Bundle, context_length: int) -> None:
+    """Check that cache and working memory fit; the weights are mapped and can be paged out.
+
+    Raises:
+        NotEnoughMemoryError: they do not; the message has the numbers.
+    """
+    cache = bundle.manifest.cache_bytes_per_token * context_length
+    needed, available = cache + RESERVE_BYTES, available_memory_bytes()
+    if needed > available:
+        raise NotEnoughMemoryError(
+            f"{bundle.path}: needs {needed >> 20} MiB ({cache >> 20} MiB of them for the key/value "
+            f"cache of {context_length} tokens), available are {available >> 20} MiB; "
+            "use a smaller --context, or close other programs"
+        )

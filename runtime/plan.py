@@ -1,0 +1,89 @@
+"""What a bundle computes, ready to run: steps in order, the values between them, the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.ops import Shape
+
+Dim = int | str
+"""A size: a number, or the name of one that changes by call."""
+
+IDS = "input_ids"
+POSITIONS = "position_ids"
+ROWS = "logit_rows"
+LOGITS = "logits"
+PAST = "past_key_values."
+PRESENT = "present."
+
+TOKENS = "tokens"
+PAST_LENGTH = "past"
+LOGIT_COUNT = "logits"
+"""Names of the dynamic sizes; ``past+tokens`` is the length after the call."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One tensor: its name, element type and shape; sizes that change by call are names."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator call. ``inputs`` and ``outputs`` are names of values or constants."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked graph.
+
+    Attributes:
+        steps: in an order in which each can run.
+        values: every tensor by name: graph inputs, constants, and what the steps make.
+        constants: the weights by name, read-only views of the mapped file where they are large.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+    """
+
+    steps: tuple[Step, ...]
+    values: Mapping[str, Value]
+    constants: Mapping[str, npt.NDArray[np.generic]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return int(self.values[LOGITS].shape[1])
+
+    @property
+    def cache_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that hold the key/value cache."""
+        return tuple(name for name in self.inputs if name.startswith(PAST))
+
+    def weight_bytes_per_token(self) -> int:
+        """Return the bytes of weights that one decoded token reads; of a table, one row."""
+        total = 0
+        for step in self.steps:
+            looks_up = step.op_type in ("Embedding", "RotaryEmbedding")
+            for name in step.inputs:
+                constant = self.constants.get(name)
+                if constant is not None:
+                    total += constant.nbytes // (constant.shape[0] if looks_up else 1)
+        return total
+
+
+def present_name(past: str) -> str:
+    """Return the graph output that continues the cache input ``past``."""
+    return PRESENT + past.removeprefix(PAST)

@@ -1,0 +1,172 @@
+"""What a step must fulfil beyond its schema, so that no kernel reads or writes outside its arrays.
+
+A file from a stranger may hold any graph. Shapes that the schemas tie together are checked when the
+graph is read; this is the rest: sizes that must divide, tables that must be long enough, values
+that are used as indices, and the ranges that the operators' definitions state.
+"""
+
+from collections.abc import Callable, Mapping
+
+from edgellm.dtypes import packed_columns
+from edgellm.errors import PlanError
+from edgellm.runtime.plan import (
+    IDS,
+    PAST_LENGTH,
+    POSITIONS,
+    ROWS,
+    TOKENS,
+    Dim,
+    Step,
+    present_name,
+)
+
+MAX_CONTEXT = 65_535
+"""Attention sums ``2^15 * 127`` a position in 38 bits."""
+MAX_HEAD_DIM = 512
+MAX_NORM_COLUMNS = 65_536
+MAX_INT8_COLUMNS = 133_144
+MAX_TERNARY_COLUMNS = 16_777_215
+
+Sizes = Mapping[str, Dim]
+
+ATTRIBUTE_RANGES = {
+    "shift": (-4096, 4096),
+    "frame": (1, 31),
+    "window": (0, 2**31 - 1),
+    "mantissa": (0, 2**31 - 1),
+    "exponent": (-4096, 4096),
+    "Embedding.shift": (1, 62),
+}
+"""By name, by last word of the name, or for one operator alone."""
+
+
+def check_attributes(step: Step) -> None:
+    """Check that every attribute is in its range.
+
+    Raises:
+        PlanError: one is not.
+    """
+    for name, value in step.attributes.items():
+        last_word = name.rpartition("_")[2]
+        bounds = ATTRIBUTE_RANGES.get(f"{step.op_type}.{name}") or ATTRIBUTE_RANGES[last_word]
+        if not bounds[0] <= value <= bounds[1]:
+            raise PlanError(
+                f"{step.name}: {name} is {value}; allowed are {bounds[0]} to {bounds[1]}"
+            )
+
+
+def check_step(step: Step, sizes: Sizes, context_length: int) -> None:
+    """Check what a step's operator demands of its sizes and inputs.
+
+    Args:
+        step: to check.
+        sizes: what its schema's letters are.
+        context_length: positions that a text may have.
+
+    Raises:
+        PlanError: a demand is not fulfilled.
+    """
+    check = CHECKS.get(step.op_type)
+    if check is None:
+        return
+    for fulfilled, demand in check(step, sizes, context_length):
+        if not fulfilled:
+            raise PlanError(f"{step.name} ({step.op_type}): {demand}; its sizes are {dict(sizes)}")
+
+
+Demands = list[tuple[bool, str]]
+
+
+def _at_most(size: Dim, limit: int) -> bool:
+    return isinstance(size, int) and size <= limit
+
+
+def _divides(divisor: Dim, size: Dim, factor: int = 1) -> bool:
+    return isinstance(divisor, int) and isinstance(size, int) and size % (divisor * factor) == 0
+
+
+def _row_scale(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [
+        (sizes["R"] in (1, sizes["T"]), "its scale has one row, or one for each token"),
+        (_at_most(sizes["N"], MAX_NORM_COLUMNS), f"at most {MAX_NORM_COLUMNS} columns"),
+    ]
+
+
+def _bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    columns, packed = sizes["K"], sizes["B"]
+    return [
+        (_at_most(columns, MAX_TERNARY_COLUMNS), f"at most {MAX_TERNARY_COLUMNS} columns"),
+        (
+            isinstance(columns, int) and packed_columns(columns) == packed,
+            "the packed weight has another number of columns than the activations",
+        ),
+    ]
+
+
+def _int8_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [(_at_most(sizes["K"], MAX_INT8_COLUMNS), f"at most {MAX_INT8_COLUMNS} columns")]
+
+
+def _logits_head(step: Step, sizes: Sizes, context: int) -> Demands:
+    return [
+        *_int8_linear(step, sizes, context),
+        (step.inputs[4] == ROWS and sizes["T"] == TOKENS, f"its rows are the input {ROWS}"),
+    ]
+
+
+def _embedding(step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [
+        (step.inputs[0] == IDS, f"its ids are the input {IDS}"),
+        (isinstance(sizes["V"], int), "its table has a fixed size"),
+    ]
+
+
+def _rotary_embedding(step: Step, sizes: Sizes, context: int) -> Demands:
+    rows = sizes["C"]
+    return [
+        (step.inputs[1] == POSITIONS, f"its positions are the input {POSITIONS}"),
+        (isinstance(rows, int) and rows >= context, f"its tables have {context} positions or more"),
+        (_divides(sizes["P"], sizes["M"], 2), "a row is whole heads of two halves"),
+    ]
+
+
+def _head_rms_norm(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [(_divides(sizes["D"], sizes["M"]), "a row is whole heads")]
+
+
+def _cache_append(step: Step, sizes: Sizes, _context: int) -> Demands:
+    heads, dim = sizes["H"], sizes["D"]
+    in_place = tuple(present_name(name) for name in step.inputs[1:])
+    return [
+        (sizes["T"] == TOKENS and sizes["S"] == PAST_LENGTH, "it appends the tokens to the past"),
+        (step.outputs == in_place, f"its outputs are {', '.join(in_place)}"),
+        (
+            isinstance(heads, int) and isinstance(dim, int) and sizes["M"] == heads * dim,
+            "a row is one vector for each key/value head",
+        ),
+    ]
+
+
+def _attention(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    heads, dim = sizes["H"], sizes["D"]
+    whole = isinstance(heads, int) and _divides(dim, sizes["M"], heads)
+    length = f"{PAST_LENGTH}+{TOKENS}"
+    return [
+        (sizes["T"] == TOKENS and sizes["L"] == length, "its keys are the past and the tokens"),
+        (_at_most(dim, MAX_HEAD_DIM), f"heads have at most {MAX_HEAD_DIM} columns"),
+        (whole, "the query heads are a multiple of the key/value heads"),
+    ]
+
+
+CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
+    "AbsmaxQuantize": _row_scale,
+    "Attention": _attention,
+    "BitLinear": _bit_linear,
+    "CacheAppend": _cache_append,
+    "Embedding": _embedding,
+    "HeadRmsNorm": _head_rms_norm,
+    "Int8Linear": _int8_linear,
+    "LogitsHead": _logits_head,
+    "RmsNormQuantize": _row_scale,
+    "RotaryEmbedding": _rotary_embedding,
+}

@@ -1,0 +1,131 @@
+"""Lower a plan to the table that the compiled executor walks: one row of int64 a step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels import _objects, find
+from edgellm.runtime.memory import Arena, lifetimes, place
+from edgellm.runtime.plan import (
+    LOGIT_COUNT,
+    PAST_LENGTH,
+    TOKENS,
+    Dim,
+    Plan,
+    present_name,
+)
+
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The table of a plan, and where in it each call has to write its sizes and addresses.
+
+    Attributes:
+        table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``.
+        arena: where the values between the steps are, as offsets.
+        sizes: for each dynamic size, the places in the flat table.
+        offsets: (places, offsets into the arena): add the arena's address.
+        addresses: for each value outside the arena, the places of its address.
+    """
+
+    table: npt.NDArray[np.int64]
+    arena: Arena
+    sizes: dict[str, Places]
+    offsets: tuple[Places, npt.NDArray[np.int64]]
+    addresses: dict[str, Places]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A field of a row that is a dynamic size."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Address:
+    """A field of a row that is the address of a value."""
+
+    name: str
+
+
+Field = int | Size | Address
+
+
+def lower(plan: Plan, chunk: int) -> Program:
+    """Lower a plan for calls of at most ``chunk`` tokens."""
+    outside = _outside_arena(plan)
+    bytes_of = {name: value_bytes(plan, name, chunk) for name in plan.values if name not in outside}
+    pairs = [(step.inputs, step.outputs) for step in plan.steps]
+    arena = place(lifetimes(pairs, bytes_of))
+    rows = _rows(plan)
+    table = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
+    sizes: dict[str, list[int]] = {}
+    offsets: dict[int, int] = {}
+    addresses: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        for column, field in enumerate(row):
+            flat = index * table.shape[1] + column
+            if isinstance(field, int):
+                table.flat[flat] = field
+            elif isinstance(field, Size):
+                sizes.setdefault(field.name, []).append(flat)
+            elif field.name in arena.offsets:
+                offsets[flat] = arena.offsets[field.name]
+            else:
+                addresses.setdefault(field.name, []).append(flat)
+    return Program(
+        table=table,
+        arena=arena,
+        sizes=_as_places(sizes),
+        offsets=(np.array(list(offsets), np.intp), np.array(list(offsets.values()), np.int64)),
+        addresses=_as_places(addresses),
+    )
+
+
+def _rows(plan: Plan) -> list[list[Field]]:
+    """Return the fields of each step, as ``kernels/_jit.py`` has them."""
+    kernels = {step.op_type: find(step.op_type) for step in plan.steps}
+    schemas = {op_type: kernel.schema for op_type, kernel in kernels.items()}
+    addresses = _objects.kernel_addresses(kernels.values())
+    # The cache grows in place: what comes out is in the memory of what went in.
+    memory = {present_name(past): past for past in plan.cache_inputs}
+    rows: list[list[Field]] = []
+    for step in plan.steps:
+        schema = schemas[step.op_type]
+        sizes = schema.bind([plan.values[name].shape for name in step.inputs])
+        operands = [memory.get(name, name) for name in [*step.inputs, *step.outputs]]
+        rows.append(
+            [
+                addresses[step.op_type],
+                *(Address(name) for name in operands),
+                *(_size(sizes[letter]) for letter in schema.letters),
+                *(step.attributes[name] for name in schema.attributes),
+            ]
+        )
+    return rows
+
+
+def _size(dim: Dim) -> Field:
+    return dim if isinstance(dim, int) else Size(dim)
+
+
+def _outside_arena(plan: Plan) -> set[str]:
+    return {*plan.inputs, *plan.outputs, *plan.constants}
+
+
+def _as_places(lists: dict[str, list[int]]) -> dict[str, Places]:
+    return {name: np.array(places, np.intp) for name, places in lists.items()}
+
+
+def value_bytes(plan: Plan, name: str, chunk: int) -> int:
+    """Return the bytes of a value between steps, for ``chunk`` tokens."""
+    value = plan.values[name]
+    most = {TOKENS: chunk, LOGIT_COUNT: chunk, PAST_LENGTH: 0}
+    count = 1
+    for dim in value.shape:
+        count *= dim if isinstance(dim, int) else sum(most[part] for part in dim.split("+"))
+    return count * np.dtype(value.dtype).itemsize

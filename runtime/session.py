@@ -1,0 +1,252 @@
+"""A session: one text as the model sees it, and its key/value cache."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bundle import GRAPH, WEIGHTS, Manifest
+from edgellm.errors import BundleError, ConfigError, ContextLengthError
+from edgellm.runtime.session_file import read_arrays, write_arrays
+
+if TYPE_CHECKING:
+    from edgellm.runtime.kv_cache import KvCache
+
+FORMAT = "edgellm-session/1"
+IDS = "input_ids"
+
+
+class LogitsEngine(Protocol):
+    """What a session needs of an engine."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of one text."""
+
+    def new_cache(self) -> "KvCache":
+        """Return an empty cache."""
+
+    def forward(
+        self,
+        ids: npt.NDArray[np.int64],
+        cache: "KvCache",
+        rows: Sequence[int] | None = None,
+    ) -> npt.NDArray[np.int32]:
+        """Append ids to the cache; return (len(rows), vocab) logits, of the last id by default."""
+
+
+def bundle_identity(manifest: Manifest) -> str:
+    """Return what must be equal for a cache to fit: the checksums of graph and weights."""
+    return f"{manifest.files[GRAPH].sha256}-{manifest.files[WEIGHTS].sha256}"
+
+
+class Session:
+    """A text of token ids and the cache that belongs to it.
+
+    ``ids`` may be longer than what the cache has seen (``append`` only notes ids); ``extend``
+    catches up. An interrupted ``extend`` leaves the session as it was.
+    """
+
+    def __init__(self, engine: LogitsEngine, identity: str) -> None:
+        """Start an empty session.
+
+        Args:
+            engine: computes logits.
+            identity: of the bundle, see ``bundle_identity``; a saved session fits no other.
+        """
+        self._engine = engine
+        self._identity = identity
+        self._cache = engine.new_cache()
+        self._ids: list[int] = []
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The text so far."""
+        return tuple(self._ids)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the text can have."""
+        return self._engine.context_length
+
+    @property
+    def room(self) -> int:
+        """How many more tokens fit into the context."""
+        return self._engine.context_length - len(self._ids)
+
+    def __len__(self) -> int:
+        """Return the number of ids."""
+        return len(self._ids)
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Add ids to the text; they are computed with the next ``extend``.
+
+        Raises:
+            ConfigError: an id is not in the vocabulary.
+            ContextLengthError: the text would not fit in the context.
+        """
+        self._ids += self._checked(ids)
+
+    def extend(self, ids: Sequence[int] = ()) -> npt.NDArray[np.int32]:
+        """Add ids to the text and return the (vocab,) logits of its last position.
+
+        Raises:
+            ConfigError: the text is empty, or an id is not in the vocabulary.
+            ContextLengthError: the text would not fit in the context.
+        """
+        text = self._ids + self._checked(ids)
+        if not text:
+            raise ConfigError("a session needs at least one token id before it has logits")
+        known = self._cache.length
+        start = min(known, len(text) - 1)  # at least the last id is computed, for its logits
+        self._cache.truncate(start)
+        last: npt.NDArray[np.int32] = self._forward(text, start, None)[-1]
+        self._ids = text
+        return last
+
+    def score(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        """Add ids to the text and return (len(ids), vocab) int32 logits, a row for each of them.
+
+        Raises:
+            ConfigError: no ids, or one that is not in the vocabulary.
+            ContextLengthError: the text would not fit in the context.
+        """
+        text = self._ids + self._checked(ids)
+        if not len(ids):
+            raise ConfigError("there are no token ids to compute logits for")
+        waiting = len(self._ids) - self._cache.length
+        logits = self._forward(text, self._cache.length, range(waiting, waiting + len(ids)))
+        self._ids = text
+        return logits
+
+    def common_prefix(self, ids: Sequence[int]) -> int:
+        """Return how many leading ids the session and ``ids`` share."""
+        pairs = zip(self._ids, ids, strict=False)
+        return next(
+            (index for index, (old, new) in enumerate(pairs) if old != new),
+            min(len(self._ids), len(ids)),
+        )
+
+    def align(self, ids: Sequence[int], *, room: int = 0) -> npt.NDArray[np.int32]:
+        """Make ``ids`` the text, computing only what differs from the present one.
+
+        Args:
+            ids: the whole text.
+            room: tokens that must fit in the context after it.
+
+        Returns:
+            The (vocab,) int32 logits of the last position.
+
+        Raises:
+            ConfigError: the text is empty, or an id is not in the vocabulary.
+            ContextLengthError: text and room do not fit in the context.
+        """
+        # Checked before the rewind, so that a refused text leaves the session as it was.
+        self._check_ids(ids)
+        self._check_length(len(ids), room)
+        common = self.common_prefix(ids)
+        self.rewind(common)
+        return self.extend(ids[common:])
+
+    def rewind(self, length: int) -> None:
+        """Cut the text to its first ``length`` ids.
+
+        Raises:
+            ConfigError: the text is not that long.
+        """
+        if not 0 <= length <= len(self._ids):
+            raise ConfigError(f"cannot rewind to {length}; the session has {len(self._ids)} tokens")
+        del self._ids[length:]
+        self._cache.truncate(min(length, self._cache.length))
+
+    def fork(self) -> "Session":
+        """Return an independent session with the same text."""
+        twin = Session.__new__(Session)
+        twin._engine, twin._identity = self._engine, self._identity
+        twin._cache, twin._ids = self._cache.copy(), list(self._ids)
+        return twin
+
+    def save(self, path: str | os.PathLike[str], notes: str = "") -> None:
+        """Write text and cache to a safetensors file, in one step.
+
+        Args:
+            path: the file.
+            notes: a text of the caller's own that ``load`` gives back.
+        """
+        arrays = self._cache.export_arrays()
+        arrays[IDS] = np.array(self._ids, dtype=np.int64)
+        metadata = {"format": FORMAT, "bundle": self._identity, "notes": notes}
+        write_arrays(Path(path), arrays, metadata)
+
+    def load(self, path: str | os.PathLike[str]) -> str:
+        """Replace text and cache by those of a file; a refused file leaves the session as it was.
+
+        Returns:
+            The notes that were saved with it.
+
+        Raises:
+            BundleError: the file is damaged, no session, or was saved with another bundle.
+            ContextLengthError: the saved text is longer than this context.
+        """
+        arrays, metadata = read_arrays(Path(path))
+        if metadata.get("format") != FORMAT:
+            raise BundleError(f"{path}: is no {FORMAT} file")
+        if metadata.get("bundle") != self._identity:
+            raise BundleError(
+                f"{path}: was saved with another bundle; its cache means nothing to this one"
+            )
+        ids = arrays.pop(IDS, None)
+        if ids is None or ids.ndim != 1 or ids.dtype != np.int64:
+            raise BundleError(f"{path}: {IDS} is missing or no list of int64")
+        text = [int(item) for item in ids]
+        self._check_length(len(text))
+        cache = self._engine.new_cache()
+        try:
+            self._check_ids(text)
+            cache.import_arrays(arrays)
+        except ConfigError as error:
+            raise BundleError(f"{path}: {error}") from error
+        if cache.length > len(text):
+            raise BundleError(f"{path}: a cache of {cache.length} tokens for {len(text)} ids")
+        self._cache, self._ids = cache, text
+        return metadata.get("notes", "")
+
+    def _forward(
+        self, text: list[int], start: int, rows: Sequence[int] | None
+    ) -> npt.NDArray[np.int32]:
+        """Compute text[start:]; when that is interrupted, cut off what was half computed."""
+        try:
+            return self._engine.forward(np.array(text[start:], dtype=np.int64), self._cache, rows)
+        except BaseException:
+            self._cache.truncate(min(start, self._cache.length))
+            raise
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        self._check_ids(ids)
+        self._check_length(len(self._ids) + len(ids))
+        return [int(item) for item in ids]
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        limit = self._engine.vocab_size
+        for index, item in enumerate(ids):
+            if not isinstance(item, (int, np.integer)) or not 0 <= item < limit:
+                raise ConfigError(
+                    f"token id {item!r} at position {index} is not in the vocabulary; "
+                    f"allowed are 0 to {limit - 1}"
+                )
+
+    def _check_length(self, length: int, room: int = 0) -> None:
+        limit = self._engine.context_length
+        if length + room > limit:
+            extra = f" and needs room for {room} more" if room else ""
+            raise ContextLengthError(
+                f"the text has {length} tokens{extra}, the context holds {limit}; "
+                "shorten it, or load the bundle with a larger context"
+            )

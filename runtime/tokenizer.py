@@ -1,0 +1,105 @@
+"""Text to token ids and back, by tokenizer.json; streaming never splits a character."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from edgellm.errors import BundleError, ConfigError
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What decoders give for bytes that are no (or not yet) UTF-8."""
+
+
+class Tokenizer:
+    """A tokenizer.json, bound to the vocabulary of a model."""
+
+    def __init__(self, path: Path, vocab_size: int) -> None:
+        """Read and check a tokenizer.
+
+        Raises:
+            BundleError: no file, no tokenizer, or one with more tokens than the model has.
+        """
+        try:
+            self._tokenizer = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        except Exception as error:  # tokenizers raises plain Exception for a bad file
+            raise BundleError(f"{path}: no usable tokenizer: {error}") from error
+        # The highest id counts, not the number of tokens: ids may have gaps.
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if largest >= vocab_size:
+            raise BundleError(
+                f"{path}: has token id {largest}, but the model knows ids 0 to {vocab_size - 1}; "
+                "the tokenizer is another model's"
+            )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.vocab_size = vocab_size
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of a text, with BOS and the like where the tokenizer's file adds them.
+
+        Raises:
+            ConfigError: the text holds half of a surrogate pair, which no encoding can write.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the text is not valid Unicode: {error}") from error
+        encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return list(encoding.ids)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of ids."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def leading_ids(self) -> list[int]:
+        """Return the special ids that begin every text, such as BOS."""
+        plain = self.encode("a", add_special_tokens=False)
+        whole = self.encode("a")
+        size = len(plain)
+        starts = (i for i in range(len(whole)) if whole[i : i + size] == plain)
+        return whole[: next(starts, 0)]
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token such as ``<s>``, or None."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
+
+    def decoder(self, before: Sequence[int] = ()) -> "StreamDecoder":
+        """Return a decoder for the ids that follow ``before``."""
+        return StreamDecoder(self, before)
+
+
+class StreamDecoder:
+    """Turns ids into pieces of text; joined, they are what decoding all ids at once gives.
+
+    Decoders look at neighbours (a leading space, the bytes of one character), so each step decodes
+    a window twice, without and with the new ids, and returns the difference. A piece is held back
+    while it ends in the replacement character: more bytes may complete it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._shown = list(before)  # ids whose text is out; the window starts with them
+        self._waiting: list[int] = []
+
+    def step(self, token_id: int) -> str:
+        """Return the text that this id completes, perhaps none."""
+        self._waiting.append(token_id)
+        piece = self._difference()
+        if not piece or piece.endswith(REPLACEMENT):
+            return ""
+        self._shown, self._waiting = self._waiting, []
+        return piece
+
+    def flush(self) -> str:
+        """Return what was held back, for the end of the text."""
+        piece = self._difference()
+        self._shown, self._waiting = self._shown + self._waiting, []
+        return piece
+
+    def _difference(self) -> str:
+        before = self._tokenizer.decode(self._shown)
+        return self._tokenizer.decode(self._shown + self._waiting)[len(before) :]

@@ -1,0 +1,117 @@
+"""Every operator on its own examples: ``reference`` in NumPy against the kernel of the same name.
+
+Compiled, with the work split among 1, 2 and 3 threads; and as plain Python.
+"""
+
+import ctypes
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edgellm import ops
+from edgellm.ops import Example
+from edgellm.runtime import kernels
+from edgellm.runtime.kernels import Kernel, _objects
+
+MODULES = ops.modules()
+CASES = [(module, example) for module in MODULES for example in module.examples()]
+PLAIN_STEPS = 20_000
+"""Inner steps of a kernel that plain Python gets through in about 20 ms."""
+
+Arrays = list[np.ndarray]
+
+
+def each_of(cases: list[tuple[ModuleType, Example]]) -> pytest.MarkDecorator:
+    names = [f"{module.SCHEMA.name}-{example.name}" for module, example in cases]
+    return pytest.mark.parametrize(("module", "example"), cases, ids=names)
+
+
+def count_steps(module: ModuleType, example: Example) -> int:
+    """Estimate the inner steps of a kernel: all pairs of two different dimensions of its inputs."""
+    sizes = set(module.SCHEMA.bind([array.shape for array in example.inputs]).items())
+    largest = sorted((size for letter, size in sizes if not letter.isdigit()), reverse=True)[:3]
+    return int(np.prod(largest)) + sum(array.size for array in example.inputs)
+
+
+SMALL_CASES = [case for case in CASES if count_steps(*case) <= PLAIN_STEPS]
+
+
+def expected_outputs(module: ModuleType, example: Example) -> Arrays:
+    result = module.reference(*example.inputs, **example.attributes)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def empty_outputs(module: ModuleType, example: Example) -> Arrays:
+    """Return outputs that hold no zeros by chance; a cache holds its past, as in the engine."""
+    schema = module.SCHEMA
+    shapes = schema.infer([array.shape for array in example.inputs])
+    outputs = [
+        np.full(shape, 99, port.dtype) for shape, port in zip(shapes, schema.outputs, strict=True)
+    ]
+    if schema.name == "CacheAppend":
+        for past, present in zip(example.inputs[1:], outputs, strict=True):
+            present[: len(past)] = past
+    return outputs
+
+
+def run_compiled(kernel: Kernel, example: Example, outputs: Arrays, threads: int) -> None:
+    """Call the compiled kernel for each thread in turn, last thread first."""
+    schema = kernel.schema
+    sizes = schema.bind([array.shape for array in example.inputs])
+    inputs = [np.ascontiguousarray(array) for array in example.inputs]
+    row = np.array(
+        [
+            0,
+            *(array.ctypes.data for array in [*inputs, *outputs]),
+            *(sizes[letter] for letter in schema.letters),
+            *(example.attributes[name] for name in schema.attributes),
+        ],
+        np.int64,
+    )
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    call: Callable[[int, int, int], None] = prototype(
+        _objects.kernel_addresses([kernel])[schema.name]
+    )
+    for thread in reversed(range(threads)):
+        call(row.ctypes.data, thread, threads)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.SCHEMA.name)
+def test_operator_has_a_kernel(module: ModuleType) -> None:
+    kernel = kernels.find(module.SCHEMA.name)
+
+    assert kernel.op_type == module.SCHEMA.name
+    assert kernel.py.__name__ == module.__name__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@each_of(CASES)
+def test_compiled_kernel_equals_reference(
+    module: ModuleType, example: Example, threads: int
+) -> None:
+    outputs = empty_outputs(module, example)
+
+    run_compiled(kernels.find(module.SCHEMA.name), example, outputs, threads)
+
+    for expected, actual in zip(expected_outputs(module, example), outputs, strict=True):
+        np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+@each_of(SMALL_CASES)
+def test_plain_python_equals_reference(module: ModuleType, example: Example) -> None:
+    outputs = empty_outputs(module, example)
+
+    for thread in range(2):
+        function = kernels.find(module.SCHEMA.name).py
+        function(thread, 2, *example.inputs, *outputs, *example.attributes.values())
+
+    for expected, actual in zip(expected_outputs(module, example), outputs, strict=True):
+        np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+def test_every_operator_runs_as_plain_python() -> None:
+    """The limit above leaves each operator an example."""
+    checked = {module.SCHEMA.name for module, _ in SMALL_CASES}
+    assert checked == {module.SCHEMA.name for module in MODULES}

@@ -1,0 +1,242 @@
+"""The command line as scripts see it: payload, exit status, error lines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import edgellm
+from edgellm import cli, commands, registry
+
+TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
+
+
+def start(*words: object, **options: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "edgellm", *map(str, words)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **(pipes | options))
+
+
+def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess:
+    process = start(*words, stdin=subprocess.PIPE)
+    out, err = process.communicate(stdin, timeout=120)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture):
+    """Run the command line in this process: (status, stdout, stderr)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main(list(map(str, words)))
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_run_writes_the_text_only(random_bundle: Path) -> None:
+    words = ("run", random_bundle, "-p", "Once", "-n", 12, "--temp", 0, "--threads", 1)
+    done = run(*words)
+    fields = json.loads(run(*words, "--json").stdout)
+
+    assert done.returncode == 0
+    assert done.stdout == fields["text"] + "\n"
+    assert "tokens/s" in done.stderr
+    assert len(fields["token_ids"]) == fields["generation_tokens"] == 12
+    assert fields["prompt_tokens"] == 4
+    for name in ("prompt_tps", "generation_tps", "time_to_first_token_s", "peak_memory_bytes"):
+        assert fields[name] > 0
+
+
+def test_quiet_says_nothing_on_stderr(random_bundle: Path) -> None:
+    words = (random_bundle, "-n", 3, "-t", 1)
+    done = run("-q", "run", *words, "-p", "-", stdin="Once")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("run", *words, "-p", "Once", "-q").stdout
+
+
+def test_run_goes_on_with_a_session(random_bundle: Path, tmp_path: Path, main) -> None:
+    words = ("--temp", 1, "--seed", 5, "-n", 3, "--session", tmp_path / "s", "--json", "-t", 1)
+    ids = [json.loads(main("run", random_bundle, "-p", "Once", *words)[1])["token_ids"]]
+    ids.append(json.loads(main("run", random_bundle, "--ids", "7", *words)[1])["token_ids"])
+
+    with edgellm.load(random_bundle, threads=1) as model:
+        prompt = [*model.tokenizer.encode("Once"), *ids[0], 7]
+        text = [
+            token.token_id for token in model.stream(prompt, max_tokens=3, temperature=1, seed=5)
+        ]
+    assert text == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reason"),
+    [
+        (("run", "no-such-bundle", "-p", "a"), 1, "no bundle here"),
+        (("run", "BUNDLE", "-p", ""), 2, "the prompt is empty"),
+        (("run", "BUNDLE", "-p", "a", "--temp", "-1"), 2, "temperature is -1.0"),
+        (("run", "BUNDLE", "-p", "a", "--top-p", "2"), 2, "top_p is 2.0"),
+        (("run", "BUNDLE", "-p", "a" * 70), 1, "70 tokens and needs room for 1 more"),
+        (("run", "BUNDLE", "--ids", "1,288"), 2, "token id 288 at position 1"),
+        (("run", "BUNDLE", "-p", "a", "--context", "65"), 2, "context is 65"),
+        (("run", "BUNDLE", "-p", "a", "--session", "CONFIG"), 1, "no usable safetensors file"),
+        (("chat", "BUNDLE"), 2, "--chat-template FILE"),
+        (("eval", "BUNDLE", "--text", "no-such-file"), 2, "cannot be read"),
+        (("eval", "no-such-source", "--float", "--text", "CONFIG"), 1, "no-such-source"),
+        (("verify", "no-such-bundle"), 1, "no bundle here"),
+        (("bench", "BUNDLE", "-p", "65", "-n", "1"), 2, "needs 65 tokens"),
+        (("export", "no such source", "-o", "x"), 2, "no such directory"),
+        (("export", "CONFIG", "-o", "x"), 2, "no such directory"),
+        (("export", "--random", "CONFIG", "-o", "BUNDLE"), 1, "pass --force"),
+        (("export", "--random", "UNKNOWN", "-o", "x"), 3, "model_type 'other'"),
+        (("inspect", "no-such-bundle"), 1, "no bundle here"),
+        (("warmup", "no-such-bundle"), 1, "no bundle here"),
+    ],
+)
+def test_errors_are_one_line_and_a_status(
+    random_bundle: Path, tmp_path: Path, main, words: tuple, status: int, reason: str
+) -> None:
+    config = random_bundle / "config.json"
+    unknown = tmp_path / "config.json"
+    unknown.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "other"}))
+    places = {"BUNDLE": random_bundle, "CONFIG": config, "UNKNOWN": unknown}
+
+    got, out, err = main("-q", *(places.get(word, word) for word in words))
+
+    assert (got, out) == (status, "")
+    assert err.startswith("edgellm: error: ")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("bogus",), ("run",), ("run", "b"), ("run", "b", "-p", "a", "-n", "0"),
+     ("run", "b", "-p", "a", "-n", "x"), ("run", "b", "--ids", "1,a"), ("export", "-o", "x"),
+     ("bench", "b", "-t", "0"), ("verify", "b", "--executor", "gpu")],
+)  # fmt: skip
+def test_wrong_usage_is_status_2(main, words: tuple) -> None:
+    status, out, err = main(*words)
+
+    assert (status, out) == (2, "")
+    assert "usage: edgellm" in err
+
+
+def test_a_traceback_is_shown_when_asked_for(main) -> None:
+    _, _, err = main("run", "no-such-bundle", "-p", "a", "-v")
+
+    assert err.splitlines()[-1].startswith("edgellm: error: no-such-bundle")
+
+
+def test_verify_ends_with_4_and_names_the_file(random_bundle: Path, tmp_path: Path, main) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for file in random_bundle.rglob("*"):
+        if file.is_file():
+            target = bundle / file.relative_to(random_bundle)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    assert main("verify", bundle, "--executor", "numba", "-t", 1)[0] == 0
+    content = bytearray((bundle / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.onnx").write_bytes(content)
+
+    status, out, err = main("verify", bundle, "--json")
+
+    assert status == 4
+    assert json.loads(out)["passed"] is False
+    assert "model.onnx: sha256 is" in err
+
+
+def test_every_json_is_one_object(random_bundle: Path, tmp_path: Path, main) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one<|endoftext|>two")
+    config = random_bundle / "config.json"
+    fields = {
+        ("inspect", random_bundle): "manifest",
+        ("verify", random_bundle, "--executor", "numba", "-t", 1): "checks",
+        ("eval", random_bundle, "--text", text, "-t", 1): "nats_per_token",
+        ("doctor",): "findings",
+        ("export", "--random", config, "-o", tmp_path / "new"): "files",
+    }
+    for words, field in fields.items():
+        status, out, _ = main(*words, "--json")
+        assert status == 0
+        assert field in json.loads(out)
+
+
+def test_tables_for_people(random_bundle: Path, tmp_path: Path, main) -> None:
+    (tmp_path / "text.txt").write_text("one")
+    assert "bitnet" in main("inspect", random_bundle, "--ops", "--tensors")[1]
+    words = ("--text", tmp_path / "text.txt", "-t", 1)
+    assert "nats per token" in main("eval", random_bundle, *words)[1]
+    out = main("bench", random_bundle, "-p", 4, "-n", "2,3", "-t", 1, "-r", 1)[1]
+    assert "decode 3" in out
+    assert main("warmup", random_bundle, "-t", 1)[0] == 0
+    assert main("doctor")[1].startswith("ok")
+
+
+def test_chat_reads_a_pipe(random_bundle: Path, tmp_path: Path) -> None:
+    template, saved = tmp_path / "t.jinja", tmp_path / "talk"
+    template.write_text(TEMPLATE)
+    words = ("chat", random_bundle, "--chat-template", template, "-n", 4, "-t", 1)
+    lines = ["Hi", f"/save {saved}", "/undo", "/undo", "Hi", "/set seed=x", "/nonsense", "/stats",
+             "/reset", "Hi", "/help", "/exit", "unread"]  # fmt: skip
+    done = run(*words, stdin="\n".join(lines))
+    with edgellm.load(random_bundle, threads=1) as model:
+        model.read_chat_template(template)
+        answer = model.chat([{"role": "user", "content": "Hi"}], max_tokens=4)
+
+    assert done.returncode == 0
+    assert done.stdout == f"{answer}\n" * 3
+    assert "nothing to undo" in done.stderr
+    assert "'x' is no int" in done.stderr
+    assert "no command /nonsense" in done.stderr
+    assert "tokens/s" in done.stderr
+    again = run(*words, stdin=f"/load {saved}\n/undo\nHi\n")
+    assert again.stdout == f"{answer}\n"
+
+
+def test_ctrl_c_ends_a_run_with_130(random_bundle: Path, tmp_path: Path) -> None:
+    process = start("run", random_bundle, "-p", "-", stdin=subprocess.PIPE)
+    time.sleep(0.5)  # it waits for the prompt
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_error(random_bundle: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = start("run", random_bundle, "-p", "Once", "-n", 50, "-t", 1, stdout=write_end)
+    os.close(write_end)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_each_command_has_help_with_an_example(main) -> None:
+    status, overview, _ = main("--help")
+    assert status == 0
+    for name in registry.names(commands):
+        assert f"    {name} " in overview
+        status, out, _ = main(name, "--help")
+        assert status == 0
+        assert f"example:\n  edgellm {name}" in out
+
+
+def test_version(main) -> None:
+    assert main("--version")[:2] == (0, f"edgellm {edgellm.__version__}\n")

@@ -1,0 +1,148 @@
+"""A small engine whose logits are integers that depend on the whole text, and a tokenizer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from edgellm.runtime.session import Session
+from edgellm.runtime.tokenizer import Tokenizer
+
+BOS, EOS = 0, 1
+VOCAB_SIZE = 320
+
+
+class HashCache:
+    """Remembers the ids themselves; the length and the checks are those of a key/value cache."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.ids = np.zeros(0, dtype=np.int64)
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def truncate(self, length: int) -> None:
+        assert 0 <= length <= self.length
+        self.ids = self.ids[:length]
+
+    def copy(self) -> "HashCache":
+        twin = HashCache(self.capacity)
+        twin.ids = self.ids.copy()
+        return twin
+
+    def export_arrays(self) -> dict[str, npt.NDArray[np.integer]]:
+        return {"known": self.ids}
+
+    def import_arrays(self, arrays: dict[str, npt.NDArray[np.integer]]) -> None:
+        self.ids = arrays["known"].astype(np.int64)
+
+
+class HashEngine:
+    """Logits of a position are pseudo-random integers, a function of all ids up to it."""
+
+    def __init__(self, context_length: int = 64, vocab_size: int = VOCAB_SIZE) -> None:
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self.computed: list[int] = []  # how many ids each call got
+        self.interrupt = False
+
+    def new_cache(self) -> HashCache:
+        return HashCache(self.context_length)
+
+    def forward(self, ids, cache, rows=None):
+        assert cache.length + len(ids) <= cache.capacity
+        self.computed.append(len(ids))
+        if self.interrupt:
+            cache.ids = np.append(cache.ids, ids[: len(ids) // 2])
+            raise KeyboardInterrupt
+        start = cache.length
+        cache.ids = np.append(cache.ids, ids)
+        chosen = [len(ids) - 1] if rows is None else list(rows)
+        return np.stack([self.logits(cache.ids[: start + row + 1]) for row in chosen])
+
+    def logits(self, text: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        seed = int(np.sum((text + 1) * np.arange(1, len(text) + 1) ** 2))
+        generator = np.random.Generator(np.random.PCG64(seed))
+        logits = generator.integers(-(2**18), 2**18, self.vocab_size, dtype=np.int32)
+        logits[[BOS, EOS]] = -(2**30)
+        return logits
+
+
+@pytest.fixture
+def engine() -> HashEngine:
+    return HashEngine()
+
+
+@pytest.fixture
+def session(engine: HashEngine) -> Session:
+    return Session(engine, "bundle-a")
+
+
+def byte_level_json() -> str:
+    """Byte-level BPE as in GPT-2, without merges: 256 bytes and two special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<s>": BOS, "</s>": EOS, **{char: index + 2 for index, char in enumerate(alphabet)}}
+    tokenizer = FastTokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    return tokenizer.to_str()
+
+
+def byte_fallback_json() -> str:
+    """Sentencepiece style as in Llama: spaces are U+2581, unknown characters are bytes."""
+    pieces = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581"]
+    pieces += [*"abcdefghijklmnopqrstuvwxyz", "\u2581a", "\u2581b"]
+    model = models.BPE(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[("\u2581", "a"), ("\u2581", "b")],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = FastTokenizer(model)
+    tokenizer.add_special_tokens(["<s>", "</s>", "<unk>"])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    return tokenizer.to_str()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    files = {"byte_level": byte_level_json(), "byte_fallback": byte_fallback_json()}
+    for name, text in files.items():
+        assert json.loads(text)
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.json" for name in files}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_files: dict[str, Path]) -> Tokenizer:
+    return Tokenizer(tokenizer_files["byte_level"], VOCAB_SIZE)
+
+
+@pytest.fixture(scope="session")
+def engine_class() -> type[HashEngine]:
+    return HashEngine

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from edgellm.errors import ConfigError
+from edgellm.runtime import bench as module
+from edgellm.runtime.bench import BenchRequest, bench, read_bandwidth
+
+
+def test_every_length_is_measured_with_every_number_of_threads(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BANDWIDTH_BYTES", 1 << 20)
+    request = BenchRequest(
+        prompt_lengths=(4, 8), generation_lengths=(3,), threads=(1, 2), repetitions=3
+    )
+
+    result = bench(random_bundle, request)
+
+    assert [row.threads for row in result.rows] == [1, 2]
+    for row in result.rows:
+        assert [rate.tokens for rate in row.prefill] == [4, 8]
+        assert [rate.tokens for rate in row.decode] == [3]
+        for rate in (*row.prefill, *row.decode):
+            assert 0 < rate.min <= rate.median <= rate.max
+        assert row.load_time_s > 0
+        assert row.time_to_first_token_s > 0
+    for row, speed in zip(result.rows, result.read_bandwidth, strict=True):
+        share = result.bytes_per_token * row.decode[0].median / speed.bytes_per_s
+        assert speed.decode_share == pytest.approx(share)
+    assert result.kernel_variants == ("portable",)
+    assert result.peak_memory_bytes > 1 << 20
+
+
+def test_the_bandwidth_is_that_of_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BANDWIDTH_BYTES", 1 << 24)
+
+    # From a memory card's speed to more than any cache's.
+    assert 1e7 < read_bandwidth(1) < 1e13
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt_lengths": ()},
+        {"prompt_lengths": (0,)},
+        {"generation_lengths": (-1,)},
+        {"repetitions": 0},
+    ],
+)
+def test_counts_must_be_positive(options: dict) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        BenchRequest(**options)
+
+
+def test_lengths_must_fit_in_the_context(random_bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="needs 65 tokens, the context holds 64"):
+        bench(random_bundle, BenchRequest(generation_lengths=(64,), prompt_lengths=(1,)))

@@ -1,0 +1,46 @@
+"""What the processor can do, and what may override it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from edgellm.runtime import cpu
+
+
+@pytest.fixture(autouse=True)
+def fresh_host() -> Iterator[None]:
+    cpu.host.cache_clear()
+    yield
+    cpu.host.cache_clear()
+
+
+def test_the_host_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    host = cpu.host()
+
+    assert host.name
+    assert host.model
+    assert 1 <= host.physical_cores <= host.logical_cores == len(cpu.usable_cores())
+    assert all(feature[0] in "+-" for feature in host.features)
+    assert not host.has("no-such-feature")
+
+
+def test_the_environment_overrides_name_and_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CPU_NAME", "cortex-a76")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+neon,+dotprod")
+    host = cpu.host()
+
+    assert host.name == "cortex-a76"
+    assert host.feature_string == "+dotprod,+neon"
+    assert host.has("dotprod")
+    assert not host.has("sve")
+
+
+def test_a_given_name_does_not_get_the_features_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
+
+    assert cpu.host().features == ()
