@@ -9,7 +9,7 @@ CHECKPOINT := samples/stories-bitnet
 BUNDLE := build/stories-bitnet
 TYPING := build/typing
 
-.PHONY: demo test lint typecheck test-arm bench clean
+.PHONY: demo test lint typecheck golden test-arm bench clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
@@ -30,8 +30,17 @@ typecheck: $(VENV)/.test-ready
 	ln -s $(abspath exporters) $(abspath runtime) $(abspath devices) $(TYPING)/edgellm/
 	cd $(TYPING) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p edgellm
 
-test-arm: $(VENV)/.test-ready
-	tests/arm/setup_rootfs.sh $(BIN)/python && tests/arm/run.sh $(ARGS)
+# The bundles of the golden tests, exported here to be run elsewhere.
+golden: $(VENV)/.run-ready
+	rm -rf build/golden && mkdir -p build/golden
+	$(BIN)/edgellm export $(CHECKPOINT) -o build/golden/stories-bitnet
+	for config in tests/golden/configs/*.json; do \
+	  $(BIN)/edgellm export --random $$config -o build/golden/$$(basename $$config .json) || exit; \
+	done
+
+test-arm: $(VENV)/.test-ready golden
+	tests/arm/setup_rootfs.sh $(BIN)/python
+	EDGELLM_GOLDEN_BUNDLES=$(abspath build/golden) tests/arm/run.sh $(ARGS)
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python -m pytest tests/benchmarks -s
