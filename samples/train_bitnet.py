@@ -33,45 +33,67 @@ TEACHER_BATCH = 64
 WARM_UP_STEPS = 100
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the example's line breaks and shows the defaults."""
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("stories", type=Path, help="story text, plain or .gz, separated by <|endoftext|>")
     add("--output", type=Path, required=True, help="directory of the packed checkpoint")
+    add("--seed", type=int, default=1, help="seed of everything random")
+    add_teacher_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser)
+    options = parser.parse_args(arguments)
+    if options.teacher and not options.teacher_text and options.teacher_stories < 1:
+        parser.error("--teacher needs --teacher-stories N, or --teacher-text of an earlier run")
+    if not 0 < options.fall <= 1:
+        parser.error(f"--fall is a part of the run, above 0 and up to 1, not {options.fall}")
+    return options
 
-    add = parser.add_argument_group("teacher (optional)").add_argument
+
+def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the optional teacher."""
+    add = parser.add_argument_group("teacher, optional").add_argument
     add("--teacher", type=Path, help="directory of a small Llama-style checkpoint")
-    add("--teacher-stories", type=int, default=0, help="how many stories it writes (default: 0)")
-    add("--teacher-text", type=Path, help="JSON lines file that keeps them between runs")
-    add("--temperature", type=float, default=1.0, help="of the teacher's sampling (default: 1)")
-    add("--top-p", type=float, default=1.0, help="of the teacher's sampling (default: 1)")
+    add("--teacher-stories", type=int, default=0, help="how many stories it writes")
+    add("--teacher-text", type=Path, help="file (JSON lines) that keeps them for the next run")
+    add("--temperature", type=float, default=1.0, help="of the teacher's sampling")
+    add("--top-p", type=float, default=1.0, help="sample from the likeliest ids up to this mass")
 
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes of the model; the defaults make a file of one megabyte."""
     add = parser.add_argument_group("model").add_argument
-    add("--vocab-size", type=int, default=1024, help="byte-level BPE pieces (default: 1024)")
-    add("--hidden-size", type=int, default=192, help="residual width (default: 192)")
-    add("--intermediate-size", type=int, default=512, help="feed-forward width (default: 512)")
-    add("--layers", type=int, default=6, help="transformer layers (default: 6)")
-    add("--heads", type=int, default=3, help="attention heads (default: 3)")
-    add("--kv-heads", type=int, default=1, help="key and value heads (default: 1)")
-    add("--context", type=int, default=512, help="positions the model knows (default: 512)")
+    add("--vocab-size", type=int, default=1024, help="pieces of the byte-level BPE")
+    add("--hidden-size", type=int, default=192, help="residual width")
+    add("--intermediate-size", type=int, default=512, help="feed-forward width")
+    add("--layers", type=int, default=6, help="transformer layers")
+    add("--heads", type=int, default=3, help="attention heads; few wide ones are faster here")
+    add("--kv-heads", type=int, default=1, help="key and value heads")
+    add("--context", type=int, default=512, help="positions the model knows")
 
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Schedule and rates."""
     add = parser.add_argument_group("training").add_argument
-    add("--steps", type=int, default=4000, help="optimiser steps (default: 4000)")
-    add("--minutes", type=float, default=math.inf, help="end by then, schedule included")
-    add("--batch", type=int, default=16, help="rows of --context tokens a step (default: 16)")
-    add("--rate", type=float, default=0.02, help="Muon's peak learning rate (default: 0.02)")
-    add("--adam-rate", type=float, default=4e-3, help="of embedding and norms (default: 0.004)")
-    add("--decay", type=float, default=0.05, help="weight decay before the fall (default: 0.05)")
-    add("--fall", type=float, default=0.5, help="last part in which rates fall (default: 0.5)")
-    add("--real-share", type=float, nargs=2, default=(0.2, 0.5), metavar=("FIRST", "LAST"),
-        help="share of real text beside the teacher's, first and last (default: 0.2 0.5)")
-    add("--seed", type=int, default=1, help="seed of everything random (default: 1)")
-    add("--compile", action="store_true", help="torch.compile the step: faster, slow to start")
-    add("--save-every", type=float, default=5.0, help="minutes between exports (default: 5)")
-    return parser.parse_args(arguments)
+    add("--steps", type=int, default=4000, help="optimiser steps")
+    add("--minutes", type=float, default=math.inf, help="end by then; the rates know it")
+    add("--batch", type=int, default=16, help="rows of --context tokens a step")
+    add("--rate", type=float, default=0.02, help="highest learning rate of the matrices (Muon)")
+    add("--adam-rate", type=float, default=4e-3, help="and of embedding and norms (Adam)")
+    add("--decay", type=float, default=0.05, help="weight decay until the rates fall")
+    add("--fall", type=float, default=0.65, help="last part of the run; rates fall to zero in it")
+    help_text = "first part of the run; rows are half as long and twice as many in it"
+    add("--short-part", type=float, default=0.8, help=help_text)
+    help_text = "share of real text beside the teacher's, until the rates fall and at the end"
+    add("--real-share", type=float, nargs=2, default=(0.35, 0.65), help=help_text)
+    add("--compile", action="store_true", help="compile the step: faster, minutes to start")
+    add("--state", type=Path, help="file from which an interrupted run goes on, if it exists")
+    add("--save-every", type=float, default=5.0, help="minutes between exports")
 
 
 def teacher_stories(options: argparse.Namespace) -> list[Story]:
@@ -135,6 +157,20 @@ class Trainer:
         self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
         self.loss = torch.compile(self._loss, dynamic=False) if options.compile else self._loss
 
+    def save(self, path: Path, steps: int, seconds: float) -> None:
+        """Keep what `restore` needs: weights, optimiser states, steps and seconds so far."""
+        state = {"model": self.model.state_dict(), "adam": self.adam.state_dict()}
+        torch.save(state | {"muon": self.muon.velocity, "run": (steps, seconds)}, path)
+
+    def restore(self, path: Path) -> tuple[int, float]:
+        """Take up a saved run; returns its next step and when it would have started."""
+        state = torch.load(path)
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
+        self.muon.velocity = state["muon"]
+        steps, seconds = state["run"]
+        return steps, time.monotonic() - seconds
+
     def _loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of [rows, length]; products in bfloat16, the rest in float32."""
         with torch.autocast("cpu", torch.bfloat16):
@@ -149,7 +185,8 @@ class Trainer:
         rate = falling * min(1.0, (number + 1) / WARM_UP_STEPS)
         for group in self.adam.param_groups:
             group["lr"] = options.adam_rate * rate
-        loss = self.loss(*self._batch(1.0 - falling))
+        short = 2 if done < options.short_part else 1
+        loss = self.loss(*self._batch(1.0 - falling, short))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.muon.step(options.rate * rate, options.decay if falling == 1.0 else 0.0)
@@ -157,9 +194,9 @@ class Trainer:
         self.model.zero_grad()
         return loss.item()
 
-    def _batch(self, fallen: float) -> tuple[Tensor, Tensor]:
+    def _batch(self, fallen: float, short: int) -> tuple[Tensor, Tensor]:
         """Rows of both sources; the share of the first grows with `fallen` in [0, 1]."""
-        rows, length = self.options.batch, self.options.context
+        rows, length = self.options.batch * short, self.options.context // short
         if len(self.sources) == 1:
             return self.sources[0].rows(rows, length)
         first, last = self.options.real_share
@@ -170,10 +207,12 @@ class Trainer:
 
 def train(trainer: Trainer, tokenizer: Tokenizer, sample: list[str]) -> None:
     """Run the schedule to its end; export and score `sample` every few minutes."""
-    options, started = trainer.options, time.monotonic()
-    saved = started
-    with tqdm(total=options.steps, desc="training", unit="step") as bar:
-        for number in range(options.steps):
+    options, first, started = trainer.options, 0, time.monotonic()
+    exported = started
+    if options.state and options.state.exists():
+        first, started = trainer.restore(options.state)
+    with tqdm(total=options.steps, initial=first, desc="training", unit="step") as bar:
+        for number in range(first, options.steps):
             minutes = (time.monotonic() - started) / 60
             done = max(number / options.steps, minutes / options.minutes)
             if done >= 1.0:
@@ -181,14 +220,35 @@ def train(trainer: Trainer, tokenizer: Tokenizer, sample: list[str]) -> None:
             loss = trainer.step(number, done)
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", done=f"{done:.0%}")
-            if (time.monotonic() - saved) / 60 >= options.save_every:
-                saved = time.monotonic()
+            if time.monotonic() - exported >= 60 * options.save_every:
+                exported = time.monotonic()
                 write_checkpoint(trainer.model, tokenizer, options.output)
-                model, _ = read_checkpoint(options.output)
-                score = bits_per_byte(model, tokenizer, sample, options.context)
-                epochs = [source.epochs for source in trainer.sources]
-                tqdm.write(f"{number} {done:.2f} {loss=:.3f} {score=:.4f} {epochs=}", sys.stderr)
+                if options.state:
+                    trainer.save(options.state, number + 1, exported - started)
+                score = score_checkpoint(options.output, sample)
+                tqdm.write(f"step {number + 1}: held-out {score:.4f} bits per byte", sys.stderr)
     write_checkpoint(trainer.model, tokenizer, options.output)
+
+
+def score_checkpoint(directory: Path, texts: list[str]) -> float:
+    """Bits per byte of `texts` for the model that a packed checkpoint describes."""
+    model, tokenizer = read_checkpoint(directory)
+    return bits_per_byte(model, tokenizer, texts, model.config.max_position_embeddings)
+
+
+@torch.inference_mode()
+def tell_story(directory: Path, temperature: float, seed: int) -> str:
+    """A story that the packed checkpoint in `directory` tells, up to its end or the context's."""
+    model, tokenizer = read_checkpoint(directory)
+    generator = torch.Generator().manual_seed(seed)
+    ids = tokenizer.encode("").ids
+    end = ids[0]
+    while len(ids) < model.config.max_position_embeddings:
+        shares = torch.softmax(model(torch.tensor([ids]))[0, -1] / temperature, -1)
+        ids.append(int(torch.multinomial(shares, 1, generator=generator)))
+        if ids[-1] == end:
+            break
+    return tokenizer.decode(ids)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -196,6 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     torch.manual_seed(options.seed)
     real, held_out = split_stories(read_stories(options.stories))
+    if not held_out:
+        raise SystemExit(f"{options.stories}: only {len(real)} stories; every tenth is held out")
     texts = [story.text for story in held_out]
     tokenizer = train_tokenizer(real, options.vocab_size)
     sources = [Corpus(real, tokenizer, options.seed)]
@@ -215,15 +277,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     train(Trainer(options, model, sources), tokenizer, texts[:50])
 
-    packed, tokenizer = read_checkpoint(options.output)
     if options.teacher:
         teacher = Teacher(options.teacher)
         context = teacher.config.max_position_embeddings
         texts = [cut_to_context(teacher.tokenizer, text, context)[1] for text in texts]
         score = bits_per_byte(teacher.score, teacher.tokenizer, texts, context)
         print(f"teacher: {score:.4f} bits per byte of the held-out stories")
-    score = bits_per_byte(packed, tokenizer, texts, options.context)
+    score = score_checkpoint(options.output, texts)
     print(f"student: {score:.4f} bits per byte of the held-out stories")
+    print("a story:", tell_story(options.output, temperature=0.8, seed=options.seed))
     return 0
 
 

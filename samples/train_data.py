@@ -62,17 +62,17 @@ def train_tokenizer(stories: list[Story], vocab_size: int) -> Tokenizer:
 class Corpus:
     """An endless supply of training rows, each epoch in another order.
 
-    Stories are put one after the other, each behind `<|endoftext|>`. After a story that was cut, the
+    Stories are put one after the other, each behind `<|endoftext|>`. After one that was cut, the
     separator is an input like any other but not a target: nothing ended there.
     """
 
     def __init__(self, stories: list[Story], tokenizer: Tokenizer, seed: int) -> None:
         encoded = tokenizer.encode_batch([story.text for story in stories])
-        self.stories = [torch.tensor(item.ids, dtype=torch.int16) for item in encoded]
+        self.stories = [torch.tensor(item.ids, dtype=torch.int32) for item in encoded]
         self.finished = [story.finished for story in stories]
         self.tokens = sum(len(story) for story in self.stories)
         self.generator = torch.Generator().manual_seed(seed)
-        self.stream = torch.empty(0, dtype=torch.int16)
+        self.stream = torch.empty(0, dtype=torch.int32)
         self.scored = torch.empty(0, dtype=torch.bool)
         self.position = 0
         self.epochs = 0

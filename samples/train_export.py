@@ -11,13 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from train_data import END
 from train_model import BitLinear, BitNet, ModelConfig, ternarise
 
 VALUES_PER_BYTE = 4
+
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if not loop.last %} {% endif %}{% endfor %}"
+)
+"""A story teller does not answer: it goes on from all that was said."""
 
 
 def pack(codes: Tensor) -> Tensor:
@@ -50,7 +57,8 @@ def packed_tensors(model: BitNet) -> dict[str, Tensor]:
 def write_checkpoint(model: BitNet, tokenizer: Tokenizer, directory: Path) -> None:
     """Write weights, configuration and tokenizer so that transformers can load `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(packed_tensors(model), directory / "model.safetensors", metadata={"format": "pt"})
+    weights = save(packed_tensors(model), metadata={"format": "pt"})
+    (directory / "model.safetensors").write_bytes(weights)
     tokenizer.save(str(directory / "tokenizer.json"))
     end = tokenizer.token_to_id(END)
     ids = {"bos_token_id": end, "eos_token_id": end}
@@ -86,6 +94,7 @@ def write_checkpoint(model: BitNet, tokenizer: Tokenizer, directory: Path) -> No
             **names,
             "clean_up_tokenization_spaces": False,
             "model_max_length": model.config.max_position_embeddings,
+            "chat_template": CHAT_TEMPLATE,
         },
     )
 

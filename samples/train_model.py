@@ -30,10 +30,25 @@ class ModelConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that the architecture or the packed layout cannot hold."""
+        widths = (self.hidden_size, self.intermediate_size, self.shared_size)
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(f"{self.num_attention_heads=} must cut {self.hidden_size=} evenly")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(f"{self.num_key_value_heads=} must divide {self.num_attention_heads=}")
+        if any(width % 4 for width in widths):
+            raise ValueError(f"four ternary values share a byte: {widths} must be multiples of 4")
+
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def shared_size(self) -> int:
+        """Width of all key heads together, and of all value heads."""
+        return self.num_key_value_heads * self.head_dim
 
 
 def ternarise(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +58,9 @@ def ternarise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 codes (as floats) of `values` [..., width] and the scale [..., 1] that multiplies them."""
-    step = values.abs().amax(-1, keepdim=True).clamp(min=SMALLEST_SCALE) / INT8_MAX
-    return (values / step).round().clamp(-INT8_MAX - 1, INT8_MAX), step
+    """Int8 codes (as floats) of `values` [..., width] and the scale [..., 1] that divides them."""
+    scale = INT8_MAX / values.abs().amax(-1, keepdim=True).clamp(min=SMALLEST_SCALE)
+    return (values * scale).round().clamp(-INT8_MAX - 1, INT8_MAX), scale
 
 
 class BitLinear(nn.Module):
@@ -63,7 +78,7 @@ class BitLinear(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
         with torch.no_grad():
-            codes, step = quantise(values)
+            codes, fineness = quantise(values)
             if self.weight_scale is None:
                 ternary, scale = ternarise(self.weight)
                 stored = scale.bfloat16().float()
@@ -73,11 +88,11 @@ class BitLinear(nn.Module):
         if torch.is_grad_enabled():
             # Straight through: round() has the gradient of the identity. Both factors of the
             # product stay small integers, which bfloat16 holds exactly.
-            smooth = values / step
+            smooth = values * fineness
             codes = smooth + (codes - smooth).detach()
             smooth = self.weight / scale
             ternary = smooth + (ternary - smooth).detach()
-        return F.linear(codes, ternary) * (step * stored)
+        return F.linear(codes, ternary) / fineness * stored
 
 
 class RMSNorm(nn.Module):
@@ -102,7 +117,7 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         width = config.hidden_size
-        shared = config.num_key_value_heads * config.head_dim
+        shared = config.shared_size
         std = width**-0.5
         self.q_proj = BitLinear(width, width, std)
         self.k_proj = BitLinear(width, shared, std)

@@ -43,7 +43,8 @@ def test_train_bitnet_trains_a_checkpoint_that_can_be_exported(tmp_path: Path) -
     story = "Once upon a time there was a cat. The cat saw a dog. They ran and played. "
     text = tmp_path / "stories.txt"
     text.write_text("<|endoftext|>".join(story * (1 + i % 3) for i in range(60)))
-    arguments = ["--steps", "3", "--hidden-size", "64", "--vocab-size", "300"]
-    run("train_bitnet.py", *arguments, str(text), "--output", str(tmp_path / "checkpoint"))
+    sizes = "--steps 3 --hidden-size 64 --intermediate-size 128 --layers 2 --heads 2 --context 64"
+    arguments = [*sizes.split(), "--batch", "4", "--vocab-size", "320"]
+    run("train_bitnet.py", str(text), *arguments, "--output", str(tmp_path / "checkpoint"))
 
     edgellm.export(tmp_path / "checkpoint", tmp_path / "bundle")
