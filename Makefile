@@ -14,7 +14,7 @@ TYPING := build/typing
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
 	$(BIN)/edgellm inspect $(BUNDLE)
-	$(BIN)/edgellm run $(BUNDLE) -p "Once upon a time" -n 160 --temp 0
+	$(BIN)/edgellm run $(BUNDLE) -p "Once upon a time" -n 250 --temp 0.6 --top-p 0.9 --seed 2
 
 test: lint typecheck
 	$(BIN)/python -m pytest

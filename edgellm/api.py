@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-def export(
+def export(  # noqa: PLR0913 (the options of the command)
     source: PathLike,
     output: PathLike,
     *,
     context: int | None = None,
     revision: str | None = None,
+    calibration: PathLike | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -41,6 +42,8 @@ def export(
         output: the bundle's directory; nothing is left there if the export fails.
         context: most tokens of a text; default: the model's own, up to 4096.
         revision: which version to download: branch, tag or commit.
+        calibration: a text to measure the keys on, as ``evaluate`` reads it; default: a small
+            built-in one.
         force: replace an existing bundle.
         progress: called with the parameters done and the total.
 
@@ -48,12 +51,15 @@ def export(
         CheckpointError: the checkpoint is damaged or not what its config says.
         UnsupportedModelError: no exporter here knows it.
         ExportError: the output exists, or a value is out of the range of the operators.
-        ConfigError: an option is out of range, or there is no such source.
+        ConfigError: an option is out of range, there is no such source, or no text in the file to
+            calibrate on.
     """
     from edgellm.exporters import build
     from edgellm.exporters.download import find_checkpoint, is_hub_name
     from edgellm.runtime import golden
+    from edgellm.runtime.calibration import key_offsets, load_calibration_text
 
+    text = load_calibration_text(None if calibration is None else Path(calibration))
     name = os.fspath(source)
     options = build.ExportOptions(
         context=context,
@@ -62,7 +68,8 @@ def export(
         revision=revision or "",
     )
     directory = find_checkpoint(name, revision)
-    return build.export(directory, Path(output), options, golden.record, progress)
+    measured = build.Calibration(text.name, lambda path: key_offsets(path, text.content))
+    return build.export(directory, Path(output), options, golden.record, progress, measured)
 
 
 def export_random(

@@ -41,7 +41,11 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The facts of a bundle. Fields of the model are named as in config.json."""
+    """The facts of a bundle. Fields of the model are named as in config.json.
+
+    ``calibration`` names the text that the offsets of the keys were measured on; without a name
+    the keys have none.
+    """
 
     task: str
     model_type: str
@@ -62,6 +66,7 @@ class Manifest:
     source: str = ""
     revision: str = ""
     licence: str = ""
+    calibration: str = ""
     created_by: str = ""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

@@ -1,10 +1,13 @@
 """The export as one recipe: a checkpoint goes in, a bundle of integers comes out."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from edgellm import dtypes
 from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
@@ -28,6 +31,20 @@ LAYOUTS = (dtypes.TERNARY_2BIT,)
 Golden = Callable[[Path], None]
 """Called with the directory of the new bundle, which can be opened already; it may write files
 under ``golden/``."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the offsets of the keys are found.
+
+    Attributes:
+        text: what the manifest calls the text.
+        measure: called with the directory of the new bundle, which can be opened already and whose
+            offsets are 0; returns what they shall be, int32 by the name of the constant.
+    """
+
+    text: str
+    measure: Callable[[Path], Mapping[str, npt.NDArray[np.int32]]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ def export(
     options: ExportOptions = DEFAULT_OPTIONS,
     golden: Golden | None = None,
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
 ) -> Bundle:
     """Export a Hugging Face checkpoint to a bundle.
 
@@ -67,6 +85,7 @@ def export(
         options: see ExportOptions.
         golden: writes golden cases, see ``Golden``.
         progress: called with the parameters done and the total.
+        calibration: finds the offsets of the keys; without it they get none.
 
     Returns:
         The opened bundle.
@@ -83,7 +102,7 @@ def export(
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
         manifest = replace(
-            _write_graph(model, writer, options, progress),
+            _write_graph(model, writer, options, progress, calibration),
             bos_token_id=begin,
             eos_token_ids=ends,
             source=options.source or checkpoint.path.resolve().name,
@@ -141,7 +160,11 @@ def float_model(path: str | Path, directory: str | Path) -> Path:
 
 
 def _write_graph(
-    model: Source, writer: BundleWriter, options: ExportOptions, progress: Progress | None
+    model: Source,
+    writer: BundleWriter,
+    options: ExportOptions,
+    progress: Progress | None,
+    calibration: Calibration | None = None,
 ) -> Manifest:
     context = _context(model, options)
     weights = model.weights
@@ -149,9 +172,27 @@ def _write_graph(
         weights = ReportingWeights(weights, progress, model.num_parameters)
     with writer.open(WEIGHTS) as stream:
         builder = GraphBuilder(model.model_type, stream)
-        model.model.build(IntegerLowering(builder, weights, model.model.config, context))
+        config, offset_keys = model.model.config, calibration is not None
+        model.model.build(
+            IntegerLowering(builder, weights, config, context, offset_keys=offset_keys)
+        )
+        manifest = _manifest(model, builder, options)
+        if calibration is not None:
+            stream.flush()
+            manifest = _calibrate(builder, writer, manifest, calibration)
     (writer.path / GRAPH).write_bytes(builder.serialize())
-    return _manifest(model, builder, options)
+    return manifest
+
+
+def _calibrate(
+    builder: GraphBuilder, writer: BundleWriter, manifest: Manifest, calibration: Calibration
+) -> Manifest:
+    """Let the bundle as it is find its offsets, and put them in place."""
+    (writer.path / GRAPH).write_bytes(builder.serialize())
+    writer.write_manifest(manifest)
+    for name, values in calibration.measure(writer.path).items():
+        builder.replace(name, values)
+    return replace(manifest, calibration=calibration.text)
 
 
 def _context(model: Source, options: ExportOptions) -> int:

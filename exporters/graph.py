@@ -94,6 +94,24 @@ class GraphBuilder:
         self.weight_bytes[name] = size
         return name
 
+    def replace(self, name: str, array: Array) -> None:
+        """Put other numbers into a constant; its type and shape stay.
+
+        Raises:
+            ExportError: there is no such constant, or the array is of another type or shape.
+        """
+        proto = next((item for item in self._initializers if item.name == name), None)
+        kind = ELEMENT_TYPES.get(str(array.dtype))
+        if proto is None or proto.data_type != kind or tuple(proto.dims) != array.shape:
+            raise ExportError(f"{name}: no constant is {array.dtype} {array.shape}")
+        if not proto.external_data:
+            proto.raw_data = array.tobytes()
+            return
+        offset = next(int(item.value) for item in proto.external_data if item.key == "offset")
+        self._weights.seek(offset)
+        self._weights.write(array.tobytes())
+        self._weights.seek(self._position)
+
     def call(
         self,
         op_type: str,

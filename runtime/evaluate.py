@@ -131,11 +131,21 @@ def read_texts(
     Raises:
         ConfigError: no such file, not UTF-8, or a limit out of range.
     """
+    return encode_texts(read_text(path), tokenizer, context, limit_bytes)
+
+
+def encode_texts(
+    text: str, tokenizer: Tokenizer, context: int, limit_bytes: int | None = None
+) -> list[list[int]]:
+    """Return the ids of the texts in a file's content; arguments as for ``read_texts``.
+
+    Raises:
+        ConfigError: a limit is out of range.
+    """
     if context < 2:
         raise ConfigError(f"context is {context}; scoring a text needs at least 2")
     if limit_bytes is not None and limit_bytes < 1:
         raise ConfigError(f"limit_bytes is {limit_bytes}; it must be at least 1")
-    text = _read_text(path)
     if SEPARATOR in text:
         stories = _take((story.strip() for story in text.split(SEPARATOR)), limit_bytes)
         return [tokenizer.encode(story)[:context] for story in stories]
@@ -144,7 +154,12 @@ def read_texts(
     return _windows(tokenizer, text, context)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the content of a UTF-8 file, plain or .gz.
+
+    Raises:
+        ConfigError: it cannot be read, or is no UTF-8.
+    """
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8") as stream:

@@ -92,7 +92,7 @@ def contract_outputs(manifest: Manifest) -> list[Value]:
 def _read_graph(bundle: Bundle) -> Any:  # noqa: ANN401
     """Return the GraphProto of a bundle."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     path = bundle.graph_path
     if bundle.manifest.context_length > MAX_CONTEXT:

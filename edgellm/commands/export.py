@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgellm.commands._generation import positive
 from edgellm.commands._output import human_bytes, note, progress_bar, write_json
+from edgellm.errors import ConfigError
 
 HELP = "turn a checkpoint into a bundle"
 EXAMPLE = "edgellm export path/to/checkpoint -o bundle"
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="the bundle's directory")
     add("--context", type=positive, metavar="N",
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
+    add("--calib", type=Path, metavar="FILE",
+        help="text to calibrate on, UTF-8 or .gz of it; default: a small built-in one")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -30,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Export."""
     from edgellm import api
 
+    if options.random and options.calib:
+        raise ConfigError("--calib needs a checkpoint: random weights are not calibrated")
     with progress_bar(options, "exporting", "weight") as advance:
         done = 0
 
@@ -52,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
                 options.output,
                 context=options.context,
                 revision=options.revision,
+                calibration=options.calib,
                 force=options.force,
                 progress=progress,
             )

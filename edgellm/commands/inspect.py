@@ -55,6 +55,7 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
         ("on disk", human_bytes(result.total_bytes)),
         ("read a token", human_bytes(result.weight_bytes_per_token)),
         ("cache", f"{human_bytes(result.cache_bytes)} at the full context"),
+        ("calibrated on", facts.calibration or "nothing"),
         ("source", " ".join(filter(None, (facts.source, facts.revision))) or "not said"),
         ("licence", facts.licence or "not said"),
         ("made by", facts.created_by or "not said"),

@@ -1,4 +1,4 @@
-"""AddBias: add a bias of the same fixed point, saturating (query, key, value bias of Qwen2)."""
+"""AddBias: add a vector of the same fixed point, saturating (biases of Qwen2, offsets of keys)."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

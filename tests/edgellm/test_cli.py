@@ -96,6 +96,8 @@ def test_run_goes_on_with_a_session(random_bundle: Path, tmp_path: Path, main) -
         (("bench", "BUNDLE", "-p", "65", "-n", "1"), 2, "needs 65 tokens"),
         (("export", "no such source", "-o", "x"), 2, "no such directory"),
         (("export", "CONFIG", "-o", "x"), 2, "no such directory"),
+        (("export", "BUNDLE", "-o", "x", "--calib", "no-such-file"), 2, "cannot be read"),
+        (("export", "--random", "CONFIG", "-o", "x", "--calib", "f"), 2, "needs a checkpoint"),
         (("export", "--random", "CONFIG", "-o", "BUNDLE"), 1, "pass --force"),
         (("export", "--random", "UNKNOWN", "-o", "x"), 3, "model_type 'other'"),
         (("inspect", "no-such-bundle"), 1, "no bundle here"),

@@ -74,6 +74,21 @@ def test_window_is_a_cut_of_the_cache():
     np.testing.assert_array_equal(windowed, cut)
 
 
+@pytest.mark.parametrize("window", [0, 7])
+def test_a_vector_added_to_all_keys_changes_nothing(window):
+    """It adds the same to each score of a query: what the offsets of keys in a bundle stand on."""
+    query, (_, _, value, value_absmax) = random_inputs(4, 20, 2, 2, 8)
+    rng = np.random.default_rng(3)
+    key = rng.integers(-60, 61, (20, 2, 8)).astype(np.int8)
+    vector = rng.integers(-60, 61, (2, 8)).astype(np.int8)
+    unit = np.full((20, 2), 2**FRAME, np.int32)
+    one, two = (
+        attention.reference(query, codes, unit, value, value_absmax, **attributes(8, window))
+        for codes in (key, key + vector)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
 def test_equal_values_come_out_unchanged():
     """A mean of equal values is that value: 127 codes of absmax a are a, with 5 more bits."""
     query, (key, key_absmax, value, value_absmax) = random_inputs(1, 30, 1, 1, 4)
