@@ -208,9 +208,20 @@ def test_chat_reads_a_pipe(random_bundle: Path, tmp_path: Path) -> None:
     assert again.stdout == f"{answer}\n"
 
 
+def wait_until_idle(process: subprocess.Popen[str]) -> None:
+    """Wait until a process sleeps and has used no processor time for half a second."""
+    used = ""
+    for _ in range(120):
+        time.sleep(0.5)
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] == "S" and fields[11] == used:
+            return
+        used = fields[11]
+
+
 def test_ctrl_c_ends_a_run_with_130(random_bundle: Path, tmp_path: Path) -> None:
     process = start("run", random_bundle, "-p", "-", stdin=subprocess.PIPE)
-    time.sleep(0.5)  # it waits for the prompt
+    wait_until_idle(process)  # it waits for the prompt
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
 
