@@ -19,7 +19,12 @@ TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
 def start(*words: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "edgellm", *map(str, words)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **(pipes | options))
+    return subprocess.Popen(command, text=True, preexec_fn=heed_ctrl_c, **(pipes | options))
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to commands in the background: their children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess:
