@@ -28,7 +28,22 @@ MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 MAX_MANIFEST_BYTES = 1 << 24
+MAX_NAME_BYTES = 255
 CHUNK_BYTES = 1 << 22
+
+RANGES = {
+    "vocab_size": (1, 1 << 24),
+    "hidden_size": (1, 1 << 24),
+    "num_hidden_layers": (1, 1 << 12),
+    "num_attention_heads": (1, 1 << 24),
+    "num_key_value_heads": (1, 1 << 24),
+    "head_dim": (1, 1 << 24),
+    "context_length": (1, 1 << 24),
+    "logits_frame": (0, 31),
+    "num_parameters": (0, 1 << 53),
+    "bits_per_weight": (0, 1024),
+}
+"""What the numbers of a manifest may be; what a runtime can hold is checked when it loads."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +143,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     for name, entry in manifest.files.items():
         _check_name(name, root / MANIFEST)
         target = root / name
-        if not target.is_file() or not target.resolve().is_relative_to(root.resolve()):
+        if not target.is_file():
             raise BundleError(f"{target}: listed in the manifest but not in the bundle")
+        if not target.resolve().is_relative_to(root.resolve()):
+            raise BundleError(f"{target}: is a link that leads out of the bundle; copy the files")
         size = target.stat().st_size
         if size != entry.size:
             raise BundleError(
@@ -176,11 +193,15 @@ def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
         manifest = Manifest(**values)
     except TypeError as error:
         raise BundleError(f"{path}: {error}") from error
-    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "head_dim", "context_length"):  # fmt: skip
-        size = getattr(manifest, name)
-        if not 1 <= size <= 1 << 24:
-            raise BundleError(f"{path}: {name} is {size}; allowed are 1 to {1 << 24}")
+    for name, (low, high) in RANGES.items():
+        value = getattr(manifest, name)
+        if not low <= value <= high:
+            raise BundleError(f"{path}: {name} is {value}; allowed are {low} to {high}")
+    for token in (manifest.bos_token_id, *manifest.eos_token_ids):
+        if token is not None and not 0 <= token < manifest.vocab_size:
+            raise BundleError(
+                f"{path}: the special token {token} is not one of the {manifest.vocab_size} tokens"
+            )
     return manifest
 
 
@@ -188,11 +209,13 @@ def _convert(name: str, kind: object, value: object, path: Path) -> object:
     if name == "files":
         return _convert_files(value, path)
     if name == "eos_token_ids":
-        if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+        if isinstance(value, list) and all(type(item) is int for item in value):
             return tuple(value)
-    elif kind is float and type(value) in (int, float):
-        return float(value)  # type: ignore[arg-type]
-    elif type(value) is kind or (kind == int | None and (value is None or type(value) is int)):
+    elif (
+        type(value) is kind
+        or (kind is float and type(value) is int)
+        or (kind == int | None and (value is None or type(value) is int))
+    ):
         return value
     raise BundleError(f"{path}: {name} is {value!r}; {kind} is needed")
 
@@ -212,6 +235,8 @@ def _convert_files(value: object, path: Path) -> dict[str, FileEntry]:
 
 def _check_name(name: str, path: Path) -> None:
     parts = PurePosixPath(name)
+    if len(name.encode("utf-8", errors="replace")) > MAX_NAME_BYTES:
+        raise BundleError(f"{path}: a file name is longer than {MAX_NAME_BYTES} bytes")
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
         raise BundleError(f"{path}: the file name {name!r} leads out of the bundle")
 
@@ -232,15 +257,28 @@ class BundleWriter:
     """
 
     def __init__(self, destination: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Make the temporary directory.
+
+        Args:
+            destination: where the bundle is to be.
+            force: replace a bundle that is there.
+
+        Raises:
+            ExportError: something is there that is not to be replaced.
+        """
         self.destination = Path(destination)
+        self._force = force
+        if self.destination.is_symlink():
+            raise ExportError(f"{self.destination} is a link; give the directory itself")
         if self.destination.exists() and not force:
             raise ExportError(f"{self.destination} exists; choose another output or pass --force")
         if self.destination.exists() and not (self.destination / MANIFEST).is_file():
             raise ExportError(f"{self.destination} exists and is no bundle; it is not replaced")
-        self.destination.parent.mkdir(parents=True, exist_ok=True)
-        self.path = Path(
-            tempfile.mkdtemp(prefix=f".{self.destination.name}-", dir=self.destination.parent)
-        )
+        parent = self.destination.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=".edgellm-export-", dir=parent))
+        self.path = self._folder / "bundle"
+        self.path.mkdir()
 
     def __enter__(self) -> "BundleWriter":
         """Return self."""
@@ -248,7 +286,7 @@ class BundleWriter:
 
     def __exit__(self, *exception: object) -> None:
         """Remove what was not finished."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def open(self, name: str) -> BinaryIO:
         """Create the file ``name`` for writing; its folder is made if needed."""
@@ -270,17 +308,23 @@ class BundleWriter:
         (self.path / MANIFEST).write_text(text, encoding="utf-8")
 
     def finish(self) -> Bundle:
-        """Move the bundle to its destination, replacing an old one, and open it."""
-        self.path.chmod(0o755)
-        if self.destination.exists():
-            old = Path(
-                tempfile.mkdtemp(
-                    prefix=f".{self.destination.name}-old-", dir=self.destination.parent
-                )
-            )
-            os.replace(self.destination, old)
+        """Move the bundle to its destination, replacing an old one if forced, and open it.
+
+        Raises:
+            ExportError: something came to be there since the export began.
+        """
+        old = self._folder / "old"
+        try:
+            if self._force and self.destination.exists():
+                os.replace(self.destination, old)
+            if self.destination.exists():  # an empty directory would be replaced silently
+                raise ExportError(f"{self.destination}: appeared during the export; it is kept")
             os.replace(self.path, self.destination)
-            shutil.rmtree(old)
-        else:
-            os.replace(self.path, self.destination)
+        except OSError as error:
+            raise ExportError(
+                f"{self.destination}: the bundle cannot be put there: {error.strerror}"
+            ) from error
+        finally:
+            if old.exists() and not self.destination.exists():
+                os.replace(old, self.destination)
         return open_bundle(self.destination)

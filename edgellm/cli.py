@@ -5,12 +5,15 @@
 """
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from edgellm import __version__, commands, registry
+from edgellm.commands._output import printable
 from edgellm.errors import EdgeLLMError
 
 INTERRUPTED = 130
@@ -22,19 +25,26 @@ a first tour:
   edgellm verify bundle                           prove that it computes the same here
 
 exit status: 0 done, 1 failed, 2 wrong usage, 3 model not supported, 4 verification failed,
-5 not enough memory, 130 interrupted"""
+5 not enough memory, 130 interrupted, 143 ended by SIGTERM"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _prepare_streams()
+        if arguments is None:
+            _end_cleanly_when_told()
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
     options = build_parser(words).parse_args(words)
     _configure_logging(options)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; keep Python from complaining when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,6 +59,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _prepare_streams() -> None:
+    """Replace streams that are closed (``>&-``), and let stdout take any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _end_cleanly_when_told() -> None:
+    """Let SIGTERM and SIGHUP unwind as Ctrl-C does, so that nothing half-written stays."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: it stays so
+            signal.signal(number, end)
+
+
 def _configure_logging(options: argparse.Namespace) -> None:
     import logging  # 6 ms, which --help need not take
 
@@ -61,9 +91,9 @@ def _configure_logging(options: argparse.Namespace) -> None:
 def describe(error: Exception) -> str:
     """Return what went wrong in one line."""
     if isinstance(error, EdgeLLMError | OSError):
-        return f"error: {error}"
+        return f"error: {printable(error)}"
     kind = type(error).__name__
-    return f"internal error: {kind}: {error} (-v shows where; please report it)"
+    return f"internal error: {kind}: {printable(error)} (-v shows where; please report it)"
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -32,8 +32,8 @@ def render(manifest: Manifest) -> str:
         front.append(f'base_model: "{_quoted(manifest.source)}"')
     front.append(f"tags: [edgellm, integer-only, {manifest.model_type}]")
     facts = {
-        "source": manifest.source or "not known",
-        "revision": manifest.revision or "not known",
+        "source": _quoted(manifest.source) or "not known",
+        "revision": _quoted(manifest.revision) or "not known",
         "licence": manifest.licence or "not known: ask the author of the source",
         "architecture": manifest.model_type,
         "parameters": f"{manifest.num_parameters:,}",

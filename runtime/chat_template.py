@@ -77,8 +77,9 @@ class ChatTemplate:
                     raise SecurityError(f"the text exceeds {MAX_RENDERED_CHARS} characters")
                 pieces.append(piece)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
-                AttributeError, RecursionError, MemoryError) as error:  # fmt: skip
-            raise ConfigError(f"the chat template refuses the conversation: {error}") from error
+                AttributeError, RuntimeError, MemoryError) as error:  # fmt: skip
+            reason = str(error) or type(error).__name__
+            raise ConfigError(f"the chat template refuses the conversation: {reason}") from error
         return "".join(pieces)
 
 

@@ -22,6 +22,8 @@ from edgellm.runtime.session import Session
 from edgellm.runtime.tokenizer import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
+MAX_EXPONENT = 700.0
+"""exp of more is no float; broken weights give up to 65536 nats."""
 BLOCK_TOKENS = 64
 """Rows of logits at a time: 64 rows of 128 k logits take 66 MB as float64."""
 
@@ -105,7 +107,7 @@ def evaluate(
     return Evaluation(
         nats_per_token=nats / tokens,
         bits_per_byte=nats / float(np.log(2.0)) / size,
-        perplexity=float(np.exp(nats / tokens)),
+        perplexity=float(np.exp(min(nats / tokens, MAX_EXPONENT))),
         tokens=tokens,
         bytes=size,
         texts=count,

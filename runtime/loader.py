@@ -25,11 +25,13 @@ from edgellm.runtime.plan import (
     present_name,
 )
 from edgellm.runtime.plan_checks import MAX_CONTEXT, check_attributes, check_step
+from edgellm.runtime.sampler import LOGITS_FRAME
 
 Array = npt.NDArray[np.generic]
 
 DTYPES = ("int8", "uint8", "int16", "int32", "int64")
 MAX_GRAPH_BYTES = 1 << 30
+MAX_RANK = 8
 ALIGNMENT = 64
 
 
@@ -99,6 +101,8 @@ def _read_graph(bundle: Bundle) -> Any:  # noqa: ANN401
         raise PlanError(
             f"{path}: the context is {bundle.manifest.context_length}; at most {MAX_CONTEXT} run"
         )
+    if (frame := bundle.manifest.logits_frame) != LOGITS_FRAME:
+        raise PlanError(f"{path}: the logits have frame {frame}; only {LOGITS_FRAME} can run")
     if path.stat().st_size > MAX_GRAPH_BYTES:
         raise BundleError(f"{path}: larger than {MAX_GRAPH_BYTES} bytes; weights are external")
     try:
@@ -148,7 +152,9 @@ def _check_interface(kind: str, declared: list[Value], contract: list[Value]) ->
     names = [value.name for value in declared]
     if sorted(names) != sorted(value.name for value in contract):
         difference = sorted({*names} ^ {value.name for value in contract})
-        raise PlanError(f"the graph's {kind}s differ from the manifest's model in {difference}")
+        raise PlanError(
+            f"the graph's {kind}s differ from the manifest's model in {', '.join(difference[:4])}"
+        )
     for value in contract:
         if value not in declared:
             found = declared[names.index(value.name)]
@@ -172,6 +178,8 @@ def _read_constants(initializers: Iterable[Any], bundle: Bundle) -> dict[str, Ar
         data = _external_bytes(tensor, weights) if tensor.external_data else _inline_bytes(tensor)
         dtype = np.dtype(_dtype(tensor.data_type, name))
         shape = tuple(tensor.dims)
+        if len(shape) > MAX_RANK:
+            raise BundleError(f"{name}: has {len(shape)} dimensions; allowed are {MAX_RANK}")
         if any(dim < 1 for dim in shape) or _count(shape) * dtype.itemsize != len(data):
             raise BundleError(f"{name}: {len(data)} bytes are no {dtype} of shape {shape}")
         constants[name] = data.view(dtype).reshape(shape)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
-from edgellm.errors import ConfigError, NotEnoughMemoryError
+from edgellm.errors import BundleError, ConfigError, NotEnoughMemoryError
 from edgellm.runtime import cpu
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
@@ -83,7 +83,9 @@ class Model:
             BundleError: the bundle has none, or a damaged one.
         """
         if self._tokenizer is None:
-            path = self._bundle.path / "tokenizer.json"
+            path = self._bundle.file("tokenizer.json")
+            if path is None:
+                raise BundleError(f"{self._bundle.path}: its manifest lists no tokenizer.json")
             self._tokenizer = Tokenizer(path, self.info.vocab_size)
         return self._tokenizer
 
@@ -259,6 +261,8 @@ class Model:
 
     def _prompt_ids(self, prompt: Prompt, *, first: bool) -> list[int]:
         """Return the ids of a prompt; only the beginning of a text gets a BOS."""
+        if isinstance(prompt, bytes | bytearray):
+            raise ConfigError("the prompt is bytes; give a text (decode it first) or token ids")
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=first)
             if isinstance(prompt, str)

@@ -248,5 +248,5 @@ class Session:
             extra = f" and needs room for {room} more" if room else ""
             raise ContextLengthError(
                 f"the text has {length} tokens{extra}, the context holds {limit}; "
-                "shorten it, or load the bundle with a larger context"
+                "shorten it, or load (or export) the bundle with a larger context"
             )

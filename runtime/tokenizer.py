@@ -1,6 +1,7 @@
 """Text to token ids and back, by tokenizer.json; streaming never splits a character."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -9,6 +10,8 @@ from edgellm.errors import BundleError, ConfigError
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders give for bytes that are no (or not yet) UTF-8."""
+MAX_UNFINISHED = 3
+"""A character has at most 4 bytes, and a token at least one."""
 
 
 class Tokenizer:
@@ -21,9 +24,12 @@ class Tokenizer:
             BundleError: no file, no tokenizer, or one with more tokens than the model has.
         """
         try:
-            self._tokenizer = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
+            with _panics_named(path):
+                self._tokenizer = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        except BundleError:
+            raise
         except Exception as error:  # tokenizers raises plain Exception for a bad file
             raise BundleError(f"{path}: no usable tokenizer: {error}") from error
         # The highest id counts, not the number of tokens: ids may have gaps.
@@ -36,23 +42,27 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab_size = vocab_size
+        self._path = path
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of a text, with BOS and the like where the tokenizer's file adds them.
 
         Raises:
             ConfigError: the text holds half of a surrogate pair, which no encoding can write.
+            BundleError: the tokenizer's file contradicts itself.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ConfigError(f"the text is not valid Unicode: {error}") from error
-        encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        with _panics_named(self._path):
+            encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return list(encoding.ids)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of ids."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+        with _panics_named(self._path):
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     def leading_ids(self) -> list[int]:
         """Return the special ids that begin every text, such as BOS."""
@@ -82,11 +92,21 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._shown = list(before)  # ids whose text is out; the window starts with them
-        self._waiting: list[int] = []
+        size = len(before) - self._count_unfinished(before)
+        self._shown = list(before[:size])  # ids whose text is out; the window starts with them
+        self._waiting = list(before[size:])
+        self._stepped = False
+
+    def _count_unfinished(self, ids: Sequence[int]) -> int:
+        """Return how many of the last ids are the beginning of a character."""
+        for count in range(min(MAX_UNFINISHED, len(ids)) + 1):
+            if not self._tokenizer.decode(ids[: len(ids) - count]).endswith(REPLACEMENT):
+                return count
+        return 0  # no character has so many bytes: these are no UTF-8 at all
 
     def step(self, token_id: int) -> str:
         """Return the text that this id completes, perhaps none."""
+        self._stepped = True
         self._waiting.append(token_id)
         piece = self._difference()
         if not piece or piece.endswith(REPLACEMENT):
@@ -96,10 +116,24 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """Return what was held back, for the end of the text."""
-        piece = self._difference()
+        piece = self._difference() if self._stepped else ""
         self._shown, self._waiting = self._shown + self._waiting, []
         return piece
 
     def _difference(self) -> str:
         before = self._tokenizer.decode(self._shown)
         return self._tokenizer.decode(self._shown + self._waiting)[len(before) :]
+
+
+@contextmanager
+def _panics_named(path: Path) -> Iterator[None]:
+    """Name the file when tokenizers panics, as it does over some contradictions in it.
+
+    A panic is a BaseException of a class that cannot be imported.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise BundleError(f"{path}: no usable tokenizer: {error}") from error

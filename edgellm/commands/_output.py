@@ -19,6 +19,14 @@ def write(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def printable(text: object) -> str:
+    """Return a text with its control characters escaped: what a bundle says is a stranger's."""
+    return "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape").decode("ascii")
+        for mark in str(text)
+    )
+
+
 def write_json(result: "DataclassInstance | dict[str, object]") -> None:
     """Write one JSON object and nothing else."""
     content = result if isinstance(result, dict) else fields_of(result)
@@ -34,7 +42,7 @@ def fields_of(result: "DataclassInstance") -> dict[str, object]:
 
 def write_table(rows: Iterable[Sequence[object]]) -> None:
     """Write rows in columns: the first to the left, the others to the right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
         cells = [row[0].ljust(widths[0])]
@@ -47,7 +55,7 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     items = list(pairs)
     width = max(len(name) for name, _ in items)
     for name, value in items:
-        write(f"{name.ljust(width)}  {value}")
+        write(f"{name.ljust(width)}  {printable(value)}")
 
 
 def note(options: argparse.Namespace, text: str) -> None:

@@ -12,6 +12,7 @@ from edgellm.commands._generation import (
     sampling_options,
 )
 from edgellm.commands._output import fields_of, note, write, write_json
+from edgellm.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Generate."""
     from edgellm import api
 
+    if options.session and not options.session.parent.is_dir():
+        raise ConfigError(f"{options.session}: there is no folder {options.session.parent}")
     with api.load(options.bundle, threads=options.threads, context=options.context) as model:
         session = model.session()
         if options.session and options.session.exists():
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             _write(options, tokens)
         finally:
-            if options.session:
+            if options.session and len(session):
                 session.save(options.session)
     return 0
 

@@ -6,7 +6,7 @@ with each other. On a difference it names the first operator that differs and en
 
 import argparse
 
-from edgellm.commands._output import progress_bar, write, write_json
+from edgellm.commands._output import printable, progress_bar, write, write_json
 
 HELP = "prove that a bundle computes the same integers here"
 EXAMPLE = "edgellm verify bundle --executor all"
@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
         write_json(report)
     else:
         for check in report.checks:
-            write(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}")
+            line = printable(f"{check.name}: {check.detail}")
+            write(f"{'ok  ' if check.passed else 'FAIL'}  {line}")
     if not report.passed:
         raise VerificationError(report.first_failure)
     return 0

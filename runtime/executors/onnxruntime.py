@@ -1,13 +1,14 @@
 """Stock onnxruntime on the bundle's graph: each operator runs by its body of standard operators."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle
-from edgellm.errors import MissingDependencyError
+from edgellm.errors import BundleError, MissingDependencyError
 from edgellm.runtime.plan import Plan
 
 Array = npt.NDArray[np.generic]
@@ -33,12 +34,13 @@ class Executor:
         names = [output.name for output in session.get_outputs()]
         wanted = {item.name for item in session.get_inputs()}
         given = {name: array for name, array in feeds.items() if name in wanted}
-        return dict(zip(names, session.run(names, given), strict=True))
+        with self._refusals_named():
+            return dict(zip(names, session.run(names, given), strict=True))
 
     def _open(self, graph: str | bytes) -> Any:  # noqa: ANN401
         try:
             import onnxruntime
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 "the onnxruntime executor needs onnxruntime: pip install onnxruntime"
             ) from error
@@ -51,12 +53,23 @@ class Executor:
                 "session.model_external_initializers_file_folder_path",
                 str(self._bundle.path.resolve()),
             )
-        return onnxruntime.InferenceSession(
-            graph,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=DISABLED_OPTIMIZERS,
-        )
+        with self._refusals_named():
+            return onnxruntime.InferenceSession(
+                graph,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=DISABLED_OPTIMIZERS,
+            )
+
+    @contextmanager
+    def _refusals_named(self) -> Iterator[None]:
+        """Name the graph when onnxruntime refuses it: its bodies come from strangers too."""
+        try:
+            yield
+        except Exception as error:  # its errors share no other base
+            reason = " ".join(str(error).split())
+            path = self._bundle.graph_path
+            raise BundleError(f"{path}: onnxruntime refuses it: {reason}") from error
 
     def _traced_graph(self) -> bytes:
         """Return the graph with every value that a step makes as an output."""

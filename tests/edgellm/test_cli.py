@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def test_run_goes_on_with_a_session(random_bundle: Path, tmp_path: Path, main) -
         (("eval", "no-such-source", "--float", "--text", "CONFIG"), 1, "no-such-source"),
         (("verify", "no-such-bundle"), 1, "no bundle here"),
         (("bench", "BUNDLE", "-p", "65", "-n", "1"), 2, "needs 65 tokens"),
+        (("run", "BUNDLE", "-p", "a", "--session", "no-such-folder/s"), 2, "there is no folder"),
+        (("run", "no\x1b[31msuch\nbundle", "-p", "a"), 1, "no\\x1b[31msuch\\nbundle: no bundle"),
         (("export", "no such source", "-o", "x"), 2, "no such directory"),
         (("export", "CONFIG", "-o", "x"), 2, "no such directory"),
         (("export", "BUNDLE", "-o", "x", "--calib", "no-such-file"), 2, "cannot be read"),
@@ -232,6 +235,80 @@ def test_ctrl_c_ends_a_run_with_130(random_bundle: Path, tmp_path: Path) -> None
 
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_ctrl_c_while_the_command_is_looked_up_is_no_traceback(main, monkeypatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+
+    assert main("--version") == (130, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_nothing(
+    random_bundle: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config = json.loads((random_bundle / "config.json").read_text())
+    config |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 40}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    process = start("export", "--random", tmp_path / "config.json", "-o", tmp_path / "out" / "b")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/.*")) and time.monotonic() < deadline:
+        time.sleep(0.01)  # until it writes
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number
+    assert err == ""
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "reason"),
+    [
+        ("<&-", ("run", "BUNDLE", "-p", "-"), "the prompt is empty"),
+        (">&-", ("run", "BUNDLE", "-p", "a", "-n", "2", "-q"), ""),
+        (">&-", ("doctor",), ""),
+        ("2>&-", ("run", "BUNDLE", "-p", "a", "-n", "2"), ""),
+    ],
+)
+def test_closed_streams_are_no_error(
+    random_bundle: Path, closed: str, words: tuple, reason: str
+) -> None:
+    places = [str(random_bundle) if word == "BUNDLE" else word for word in words]
+    line = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-m", "edgellm", *places],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == (2 if reason else 0)
+    assert reason in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_an_output_that_is_not_unicode_gets_replacements(random_bundle: Path) -> None:
+    words = ("run", random_bundle, "--ids", "200", "-n", 20, "--temp", 5, "-t", 1, "-q")
+    done = run(*words)
+    process = start(*words, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+
+    assert process.communicate(timeout=60) == (done.stdout.encode("ascii", "replace").decode(), "")
+    assert not done.stdout.isascii()
+
+
+def test_what_a_bundle_says_cannot_steer_the_terminal(
+    random_bundle: Path, tmp_path: Path, main
+) -> None:
+    bundle = shutil.copytree(random_bundle, tmp_path / "b")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "source": "\x1b]0;x\x07\na"}))
+
+    out = main("inspect", bundle)[1]
+
+    assert "\\x1b]0;x\\x07\\na" in out
+    assert all(line.isprintable() for line in out.splitlines())
 
 
 def test_a_reader_that_leaves_is_no_error(random_bundle: Path) -> None:

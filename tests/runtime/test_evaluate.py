@@ -25,6 +25,20 @@ class UniformScorer:
         return (len(ids) - 1) * math.log(8)
 
 
+class HopelessScorer:
+    """Gives every token next to no probability."""
+
+    def nats(self, ids):
+        return (len(ids) - 1) * 60_000.0
+
+
+def test_a_hopeless_model_has_a_finite_perplexity(tokenizer: Tokenizer) -> None:
+    result = evaluate(HopelessScorer(), tokenizer, [tokenizer.encode("abc")])
+
+    assert result.nats_per_token == 60_000
+    assert 1e300 < result.perplexity < math.inf
+
+
 @pytest.fixture
 def stories(tmp_path: Path) -> Path:
     path = tmp_path / "stories.txt"

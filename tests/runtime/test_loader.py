@@ -112,6 +112,7 @@ def test_large_weights_are_mapped_and_read_only(sound: Bundle) -> None:
         (set_external("length", "9" * 30), "must be a number"),
         (lambda m: external(m).dims.append(2), "bytes are no"),
         (lambda m: external(m).dims.__setitem__(0, -1), "bytes are no"),
+        (lambda m: external(m).dims.extend([1] * 70), "dimensions; allowed are 8"),
         (lambda m: m.graph.initializer.append(external(m)), "two weights have this name"),
     ],
 )
@@ -210,6 +211,7 @@ def test_weights_of_another_shape_are_refused(
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("logits_frame", 20, "frame 20; only 16 can run"),
         ("context_length", 65, "tables have 65 positions or more"),
         ("context_length", 100_000, "at most 65535"),
         ("vocab_size", 100, "output is"),

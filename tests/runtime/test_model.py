@@ -130,6 +130,11 @@ def test_an_empty_prompt_needs_a_bos(model: Model) -> None:
         model.generate("")
 
 
+def test_bytes_are_not_taken_for_ids(model: Model) -> None:
+    with pytest.raises(ConfigError, match="decode it first"):
+        model.generate(b"abc")
+
+
 def test_an_empty_prompt_starts_from_the_manifests_bos(
     random_bundle: Path, tmp_path: Path, model: Model
 ) -> None:

@@ -1,3 +1,5 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,29 @@ def test_an_unfinished_character_comes_out_at_the_end(each_tokenizer: Tokenizer)
     assert decoder.flush() == ""
 
 
+@given(text=st.text("ab\N{EURO SIGN}\N{GRINNING FACE}", min_size=1, max_size=8), data=st.data())
+def test_a_character_begun_in_the_prompt_comes_out_whole(
+    each_tokenizer: Tokenizer, text: str, data: st.DataObject
+) -> None:
+    ends = [len(each_tokenizer.encode("." + text[:size])) for size in range(len(text) + 1)]
+    ids = each_tokenizer.encode("." + text)
+    cut = data.draw(st.integers(ends[0], len(ids)))
+    decoder = each_tokenizer.decoder(ids[:cut])
+
+    pieces = [decoder.step(token_id) for token_id in ids[cut:]]
+
+    begun = sum(end <= cut for end in ends[1:])
+    assert "".join(pieces) + decoder.flush() == (text[begun:] if cut < len(ids) else "")
+
+
+def test_a_prompt_that_ends_within_a_character_shows_nothing_of_itself(
+    each_tokenizer: Tokenizer,
+) -> None:
+    decoder = each_tokenizer.decoder(each_tokenizer.encode("a\N{EURO SIGN}")[:-1])
+
+    assert decoder.flush() == ""
+
+
 def test_special_tokens_are_added_where_the_file_says_so(each_tokenizer: Tokenizer) -> None:
     bos = each_tokenizer.token_id("<s>")
 
@@ -97,6 +122,36 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
 
     with pytest.raises(BundleError, match=r"tokenizer\.json"):
         Tokenizer(path, VOCAB_SIZE)
+
+
+def refer_to_nothing(content: dict) -> None:
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "no such token", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {},
+    }
+
+
+def cut_pieces_shorter_than_they_are(content: dict) -> None:
+    content["model"] |= {
+        "continuing_subword_prefix": "##",
+        "vocab": {**content["model"]["vocab"], "ab": 300},
+        "merges": [["a", "b"]],
+    }
+
+
+@pytest.mark.parametrize("spoil", [refer_to_nothing, cut_pieces_shorter_than_they_are])
+def test_a_panic_of_the_library_is_an_error_that_names_the_file(
+    tokenizer_files: dict[str, Path], tmp_path: Path, spoil: Callable[[dict], None]
+) -> None:
+    content = json.loads(tokenizer_files["byte_level"].read_text(encoding="utf-8"))
+    spoil(content)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(BundleError, match=r"tokenizer\.json: no usable tokenizer"):
+        Tokenizer(path, VOCAB_SIZE).encode("ab")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgellm.bundle import open_bundle
@@ -50,6 +51,16 @@ def test_a_sound_bundle_passes_on_every_executor(random_bundle: Path) -> None:
     assert {f"{name}, case-0" for name in EXECUTORS} <= names
     assert {"checksums", "ternary codes"} <= names
     assert len(steps) == 1 + 3 * len(read_cases(open_bundle(random_bundle)))
+
+
+def test_bodies_that_onnxruntime_refuses_are_an_error_of_the_bundle(copy: Path) -> None:
+    model = onnx.load(copy / "model.onnx", load_external_data=False)
+    del model.functions[:]
+    (copy / "model.onnx").write_bytes(model.SerializeToString())
+    seal(copy)
+
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime refuses it: "):
+        check_bundle(copy, executors=["onnxruntime"])
 
 
 def test_a_changed_file_fails_its_checksum(copy: Path) -> None:
