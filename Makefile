@@ -43,7 +43,7 @@ test-arm: $(VENV)/.test-ready golden
 	EDGELLM_GOLDEN_BUNDLES=$(abspath build/golden) tests/arm/run.sh $(ARGS)
 
 bench: $(VENV)/.test-ready
-	$(BIN)/python -m pytest tests/benchmarks -s
+	$(BIN)/python tests/benchmarks/matmuls.py
 
 $(VENV)/.run-ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgellm needs Python 3.11 or newer; try: make PYTHON=python3.11")'

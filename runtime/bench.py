@@ -11,7 +11,7 @@ import numpy as np
 
 from edgellm.bundle import WEIGHTS
 from edgellm.errors import ConfigError
-from edgellm.runtime import cpu
+from edgellm.runtime import cpu, kernels
 from edgellm.runtime.model import Model
 from edgellm.runtime.process_memory import peak_memory_bytes
 
@@ -22,8 +22,6 @@ BANDWIDTH_METHOD = (
     f"best of {BANDWIDTH_REPETITIONS} NumPy sums over {BANDWIDTH_BYTES >> 20} MiB of int64, "
     "split over the threads"
 )
-KERNEL_VARIANTS = ("portable",)
-"""The kernels there are: plain loops for any processor, compiled for this one."""
 TOKEN_ID = 0
 """What is fed; speed does not depend on the id."""
 
@@ -80,7 +78,11 @@ class Bandwidth:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult:
-    """A benchmark and what is needed to repeat it."""
+    """A benchmark and what is needed to repeat it.
+
+    ``kernel_variants`` holds for each operator type which of its kernels ran: for a vector unit, or
+    "portable".
+    """
 
     bundle: str
     weights_sha256: str
@@ -94,7 +96,7 @@ class BenchResult:
     cpu_model: str
     cpu_name: str
     cpu_features: tuple[str, ...]
-    kernel_variants: tuple[str, ...]
+    kernel_variants: dict[str, str]
     rows: tuple[BenchRow, ...]
     read_bandwidth: tuple[Bandwidth, ...]
 
@@ -124,6 +126,8 @@ def bench(
             _check_lengths(request, model.engine.context_length)
             rows.append(_measure(model, request, load_time, progress))
             manifest, bytes_per_token = model.info, model.engine.bytes_per_token
+            operators = sorted({step.op_type for step in model.engine.plan.steps})
+            variants = {op_type: kernels.find(op_type).variant for op_type in operators}
     peak = peak_memory_bytes()  # before the bandwidth's array
     progress("read bandwidth of the memory")
     bandwidths = tuple(_bandwidth(row, bytes_per_token) for row in rows)
@@ -140,7 +144,7 @@ def bench(
         cpu_model=host.model,
         cpu_name=host.name,
         cpu_features=tuple(name[1:] for name in host.features if name.startswith("+")),
-        kernel_variants=KERNEL_VARIANTS,
+        kernel_variants=variants,
         rows=tuple(rows),
         read_bandwidth=bandwidths,
     )

@@ -1,5 +1,6 @@
 """What this processor can do: its name, its instruction set, and the cores this process may use."""
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -8,6 +9,13 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 TOPOLOGY = Path("/sys/devices/system/cpu")
+AT_HWCAP, AT_HWCAP2 = 16, 26
+ARM_FEATURES = (
+    (AT_HWCAP, 1, "neon"),
+    (AT_HWCAP, 20, "dotprod"),
+    (AT_HWCAP2, 13, "i8mm"),
+)
+"""(word, bit, LLVM's name): what Linux tells a process on aarch64 (its asm/hwcap.h)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Cpu:
 def host() -> Cpu:
     """Return the processor this process runs on.
 
-    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override what is detected: LLVM sees nothing under qemu.
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override what is detected.
     """
     from llvmlite import binding
 
@@ -48,7 +56,7 @@ def host() -> Cpu:
     if features is None:
         # A name that was given does not have the features of the processor that runs this.
         given = "NUMBA_CPU_NAME" in os.environ
-        features = "" if given else binding.get_host_cpu_features().flatten()
+        features = "" if given else _detect_features()
     cores = usable_cores()
     return Cpu(
         machine=platform.machine(),
@@ -58,6 +66,29 @@ def host() -> Cpu:
         logical_cores=len(cores),
         physical_cores=_count_physical(cores),
     )
+
+
+def _detect_features() -> str:
+    """Return LLVM's features of this processor, and on Arm those that the kernel vouches for.
+
+    LLVM reads /proc/cpuinfo there, which under qemu describes another machine.
+    """
+    from llvmlite import binding
+
+    features: str = binding.get_host_cpu_features().flatten()
+    if (platform.system(), platform.machine()) != ("Linux", "aarch64"):
+        return features
+    known = {name: _auxiliary_word(word) >> bit & 1 for word, bit, name in ARM_FEATURES}
+    others = [f for f in features.split(",") if f and f[1:] not in known]
+    return ",".join([*others, *(f"{'+' if has else '-'}{name}" for name, has in known.items())])
+
+
+def _auxiliary_word(number: int) -> int:
+    """Return what the kernel told this process at its start (getauxval of the C library)."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    word: int = getauxval(number)
+    return word
 
 
 def usable_cores() -> set[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edgellm.errors import ConfigError
 from edgellm.runtime.process_memory import available_memory_bytes, total_memory_bytes
 
 REQUIRED = (
@@ -53,6 +54,7 @@ def _packages() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     try:
         from edgellm.runtime import cpu
+        from edgellm.runtime.kernels import simd
 
         host = cpu.host()
     except (ImportError, OSError, RuntimeError) as error:
@@ -61,6 +63,11 @@ def _processor() -> Iterator[Finding]:
     yield Finding(name="processor", value=f"{host.model} ({host.machine}, {host.name})")
     names = " ".join(name[1:] for name in host.features if name.startswith("+"))
     yield Finding(name="features", value=names or "none known")
+    try:
+        kernels = f"{simd.chosen(host)} (of {', '.join(simd.available(host))})"
+        yield Finding(name="kernels", value=kernels)
+    except ConfigError as error:
+        yield Finding(name="kernels", value=str(error), ok=False)
     cores = f"{host.physical_cores} cores, {host.logical_cores} with hyper-threads"
     yield Finding(name="threads", value=cores)
 

@@ -66,7 +66,7 @@ def _write(result: "BenchResult") -> None:
         [
             ("bundle", f"{result.bundle} ({result.model_type}, {result.num_parameters} weights)"),
             ("processor", f"{result.cpu_model} ({result.cpu_name})"),
-            ("kernels", ", ".join(result.kernel_variants)),
+            ("kernels", _kernels(result.kernel_variants)),
             ("bytes read a token", human_bytes(result.bytes_per_token)),
             ("peak memory", human_bytes(result.peak_memory_bytes)),
         ]
@@ -89,3 +89,11 @@ def _write(result: "BenchResult") -> None:
         share = f"{speed.decode_share:.1%}"
         rows.append(("used by decode", str(speed.threads), share, "", "", ""))
     write_table(rows)
+
+
+def _kernels(variants: dict[str, str]) -> str:
+    """Return which operators run which kernels: ``avx2: BitLinear; portable: Requantize``."""
+    groups: dict[str, list[str]] = {}
+    for op_type, variant in variants.items():
+        groups.setdefault(variant, []).append(op_type)
+    return "; ".join(f"{variant}: {', '.join(names)}" for variant, names in sorted(groups.items()))

@@ -85,5 +85,13 @@ def examples() -> Iterator[Example]:
     weight = np.concatenate([x[:1], -x[:1], x[1:]])
     inputs = (x, draw.scales(rng, 2, 40), weight, draw.multipliers(rng, 3), np.array([1, 0]))
     yield Example("zero_row_and_extremes", inputs, {"shift": 21})
+    inputs_many = (
+        draw.codes(rng, 20, 192),
+        draw.scales(rng, 20, 40),
+        draw.codes(rng, 67, 192),
+        draw.multipliers(rng, 67),
+        np.array([7, *range(1, 20)]),
+    )
+    yield Example("random_20x192x67_20_rows", inputs_many, {"shift": 21})
     for shift in (-40, 60):
         yield Example(f"saturation_and_clamped_shift_{shift}", inputs, {"shift": shift})

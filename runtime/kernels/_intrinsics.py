@@ -6,6 +6,7 @@ Operands from a row of the program, scratch memory on the stack, a call through 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,6 +158,37 @@ def sched_yield(_typing: Any) -> Any:  # noqa: ANN401
         kind = ir.FunctionType(ir.IntType(32), [])
         function = cgutils.get_or_insert_function(builder.module, kind, "sched_yield")
         return builder.sext(builder.call(function, []), INT64)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def usleep(_typing: Any, microseconds: Any) -> Any:  # noqa: ANN401
+    """``usleep(microseconds)``: the C library's; this thread sleeps at least so long."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+        function = cgutils.get_or_insert_function(builder.module, kind, "usleep")
+        duration = builder.trunc(arguments[0], ir.IntType(32))
+        return builder.sext(builder.call(function, [duration]), INT64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def nanoseconds(_typing: Any) -> Any:  # noqa: ANN401
+    """``nanoseconds()``: a clock that never goes back, by the C library's clock_gettime."""
+    clock = ir.IntType(32)(time.CLOCK_MONOTONIC)
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:  # noqa: ANN401
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), INT64.as_pointer()])
+        function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+        with builder.goto_entry_block():
+            pair = builder.alloca(INT64, size=INT64(2))  # seconds and nanoseconds
+        builder.call(function, [clock, pair])
+        seconds = builder.load(pair)
+        rest = builder.load(builder.gep(pair, [INT64(1)]))
+        return builder.add(builder.mul(seconds, INT64(10**9)), rest)
 
     return types.int64(), generate
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from edgellm import ops
+from edgellm import ops, registry
 from edgellm.ops import OpSchema
 from edgellm.runtime.cpu import Cpu
+from edgellm.runtime.kernels import simd
 
 POLICY: dict[str, Any] = {
     "nogil": True,
@@ -31,13 +32,23 @@ POLICY: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
+PART_POLICY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+"""For the functions that a kernel calls."""
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: its operator, and the function that runs as plain Python or is compiled."""
+    """A kernel: its operator, and the function that runs as plain Python.
+
+    That function is also what is compiled, unless ``variant`` names a vector unit; then it is what
+    ``vector/<name>.py`` builds.
+    """
 
     op_type: str
     py: Callable[..., None]
+    variant: str = simd.PORTABLE
+    split: str = ""
+    """How the work is divided among threads, see ``runtime/phases.py``."""
 
     @cached_property
     def schema(self) -> OpSchema:
@@ -48,14 +59,25 @@ class Kernel:
     @property
     def symbol(self) -> str:
         """The name of the compiled function."""
-        return f"edgellm_{self.py.__name__}"
+        name = f"edgellm_{self.py.__name__}"
+        return name if self.variant == simd.PORTABLE else f"{name}_{self.variant}"
+
+    def function(self) -> Callable[..., None]:
+        """Return what is compiled."""
+        if self.variant == simd.PORTABLE:
+            return self.py
+        from edgellm.runtime.kernels import vector
+
+        build = registry.load(vector, self.py.__name__).build
+        built: Callable[..., None] = build(simd.find(self.variant))
+        return built
 
 
-def kernel(op_type: str) -> Callable[[Callable[..., None]], Kernel]:
-    """Declare the decorated function as the kernel of ``op_type``."""
+def kernel(op_type: str, split: str = "") -> Callable[[Callable[..., None]], Kernel]:
+    """Declare the decorated function as the kernel of ``op_type``; split as in ``Kernel``."""
 
     def declare(function: Callable[..., None]) -> Kernel:
-        return Kernel(op_type, function)
+        return Kernel(op_type, function, split=split)
 
     return declare
 
@@ -66,8 +88,10 @@ def compile_kernel(target: Kernel, cpu: Cpu) -> bytes:
 
     from edgellm.runtime.kernels import _intrinsics
 
-    _share_parts(target.py)
-    function = njit(**POLICY)(target.py)
+    _let_numba_see(cpu)
+    plain = target.function()
+    _share_parts(plain)
+    function = njit(**POLICY)(plain)
     operands = _intrinsics.operands(target.schema)
 
     def run_row(call: int, thread: int, threads: int) -> None:
@@ -80,7 +104,21 @@ def compile_executor(symbol: str, cpu: Cpu) -> bytes:
     """Compile the walk through a program (see ``_executor``) to the bytes of an object file."""
     from edgellm.runtime.kernels import _executor
 
+    _let_numba_see(cpu)
+    _share_parts(_executor.run)
     return _emit(_executor.run, symbol, cpu)
+
+
+def _let_numba_see(cpu: Cpu) -> None:
+    """Give Numba the processor's name and features where nobody has: under qemu it sees neither.
+
+    It generates code for what it sees, and LLVM ends the process when an instruction is missing.
+    """
+    from numba.core import config
+
+    if config.CPU_NAME is None and config.CPU_FEATURES is None:  # type: ignore[attr-defined]
+        config.CPU_NAME = cpu.name  # type: ignore[attr-defined]
+        config.CPU_FEATURES = cpu.feature_string  # type: ignore[attr-defined]
 
 
 _shared: set[Callable[..., Any]] = set()
@@ -90,8 +128,9 @@ def _share_parts(function: Callable[..., Any]) -> None:
     """Make the plain functions that ``function`` calls, directly or not, callable when compiled."""
     from numba.extending import register_jitable
 
-    from edgellm.runtime.kernels import _intrinsics
+    from edgellm.runtime.kernels import _intrinsics, _vector_lowering
 
+    _vector_lowering.install()
     for part in function.__globals__.values():
         if not inspect.isfunction(part) or not part.__module__.startswith(__package__):
             continue
@@ -100,8 +139,8 @@ def _share_parts(function: Callable[..., Any]) -> None:
         _shared.add(part)
         if part.__name__.startswith("stack_"):
             _intrinsics.place_on_stack(part, part.__name__.removeprefix("stack_"))
-        else:
-            register_jitable(error_model="numpy", _nrt=False)(part)
+        elif not part.__name__.startswith("vector_"):
+            register_jitable(**PART_POLICY)(part)
             _share_parts(part)
 
 

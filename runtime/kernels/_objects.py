@@ -17,7 +17,7 @@ from typing import Any
 
 from edgellm import ops
 from edgellm.runtime import cpu
-from edgellm.runtime.kernels import _jit
+from edgellm.runtime.kernels import _jit, simd
 from edgellm.runtime.kernels._jit import Kernel
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ def executor_address() -> int:
 def _kernel_address(kernel: Kernel) -> int:
     name = f"{kernel.py.__name__}.py"
     sources = [_folder(_jit) / name, _folder(ops) / name]
+    if kernel.variant != simd.PORTABLE:
+        units, loops = _folder(simd), _folder(_jit) / "vector"
+        sources += [units / f"{kernel.variant}.py", *units.glob("_*.py")]
+        sources += [loops / name, *loops.glob("_*.py")]
     return _address(kernel.symbol, sources, lambda: _jit.compile_kernel(kernel, cpu.host()))
 
 

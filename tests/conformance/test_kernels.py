@@ -1,6 +1,7 @@
 """Every operator on its own examples: ``reference`` in NumPy against the kernel of the same name.
 
-Compiled, with the work split among 1, 2 and 3 threads; and as plain Python.
+Compiled, in every variant that this processor runs, with the work split among 1, 2 and 3 threads;
+and as plain Python.
 """
 
 import ctypes
@@ -12,8 +13,8 @@ import pytest
 
 from edgellm import ops
 from edgellm.ops import Example
-from edgellm.runtime import kernels
-from edgellm.runtime.kernels import Kernel, _objects
+from edgellm.runtime import cpu, kernels
+from edgellm.runtime.kernels import Kernel, _objects, simd
 
 MODULES = ops.modules()
 CASES = [(module, example) for module in MODULES for example in module.examples()]
@@ -86,14 +87,18 @@ def test_operator_has_a_kernel(module: ModuleType) -> None:
     assert kernel.py.__name__ == module.__name__.rpartition(".")[2]
 
 
+@pytest.mark.parametrize("variant", simd.available(cpu.host()))
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @each_of(CASES)
 def test_compiled_kernel_equals_reference(
-    module: ModuleType, example: Example, threads: int
+    module: ModuleType, example: Example, threads: int, variant: str
 ) -> None:
+    kernel = kernels.find(module.SCHEMA.name, variant)
+    if kernel.variant != variant:
+        pytest.skip("portable only")
     outputs = empty_outputs(module, example)
 
-    run_compiled(kernels.find(module.SCHEMA.name), example, outputs, threads)
+    run_compiled(kernel, example, outputs, threads)
 
     for expected, actual in zip(expected_outputs(module, example), outputs, strict=True):
         np.testing.assert_array_equal(actual, expected, strict=True)

@@ -4,7 +4,9 @@ import pytest
 
 from edgellm.errors import ConfigError
 from edgellm.runtime import bench as module
+from edgellm.runtime import cpu
 from edgellm.runtime.bench import BenchRequest, bench, read_bandwidth
+from edgellm.runtime.kernels import simd
 
 
 def test_every_length_is_measured_with_every_number_of_threads(
@@ -28,7 +30,8 @@ def test_every_length_is_measured_with_every_number_of_threads(
     for row, speed in zip(result.rows, result.read_bandwidth, strict=True):
         share = result.bytes_per_token * row.decode[0].median / speed.bytes_per_s
         assert speed.decode_share == pytest.approx(share)
-    assert result.kernel_variants == ("portable",)
+    assert result.kernel_variants["RotaryEmbedding"] == "portable"
+    assert result.kernel_variants["LogitsHead"] == simd.chosen(cpu.host())
     assert result.peak_memory_bytes > 1 << 20
 
 

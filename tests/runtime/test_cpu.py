@@ -44,3 +44,25 @@ def test_a_given_name_does_not_get_the_features_of_this_machine(
     monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
 
     assert cpu.host().features == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({16: 1 << 1 | 1 << 20}, {"neon": True, "dotprod": True, "i8mm": False}),  # Cortex-A76
+        ({16: 1 << 1}, {"neon": True, "dotprod": False, "i8mm": False}),  # Cortex-A72
+        ({16: 1 << 1, 26: 1 << 13}, {"neon": True, "dotprod": False, "i8mm": True}),
+    ],
+)
+def test_arm_features_are_what_the_kernel_says(
+    words: dict[int, int], expected: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(cpu, "_auxiliary_word", lambda word: words.get(word, 0))
+
+    host = cpu.host()
+
+    assert {name: host.has(name) for name in expected} == expected

@@ -42,3 +42,10 @@ def test_a_cache_that_is_a_file_is_a_problem(
 
     assert "EDGELLM_CACHE" in findings()["kernel cache"].value
     assert not findings()["kernel cache"].ok
+
+
+def test_kernels_that_this_processor_lacks_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_KERNELS", "no-such-unit")
+
+    assert "no-such-unit" in findings()["kernels"].value
+    assert not findings()["kernels"].ok

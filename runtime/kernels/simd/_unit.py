@@ -1,0 +1,193 @@
+"""What a vector unit can do, as the tiles of ``_tiles`` use it: one subclass an instruction set.
+
+Everything here emits LLVM IR; a vector holds ``lanes`` int32, or four times as many bytes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from edgellm.runtime.cpu import Cpu
+
+INT8 = ir.IntType(8)
+INT16 = ir.IntType(16)
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+
+BLOCK = 64
+"""Columns a step: one block of the layout ternary-2bit/v1, 16 bytes of it."""
+
+# llvmlite and Numba have no types.
+Builder = Any
+Context = Any
+Intrinsic = Any
+Type = Any
+Value = Any
+Values = Sequence[Value]
+
+
+class VectorUnit(ABC):
+    """The instructions of a kind of processor.
+
+    Attributes:
+        machines: names of the processor family, as ``platform.machine()`` gives them.
+        features: LLVM's names of what the processor must have.
+        rank: among the units that a machine has, the one of highest rank is used.
+        lanes: int32 values in a vector.
+        ternary_shifts: for each 128 bits of a vector, how far ``ternary_codes`` has its codes
+            shifted left: the sums are shifted right by as much.
+        ternary_bias: what ``ternary_codes`` adds to a weight.
+        byte_bias: what ``dot_bytes`` adds to a weight.
+        tokens: how many a tile has that is for many: its sums, TILE_ROWS * tokens, stay in
+            registers.
+        panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
+            ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector.
+    """
+
+    machines: tuple[str, ...]
+    features: tuple[str, ...]
+    rank: int
+    lanes: int
+    ternary_shifts: tuple[int, ...]
+    ternary_bias = 1
+    byte_bias = 0
+    tokens: int
+    panels = False
+
+    def runs_on(self, cpu: Cpu) -> bool:
+        """Tell whether a processor has this unit."""
+        return cpu.machine in self.machines and all(map(cpu.has, self.features))
+
+    @abstractmethod
+    def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return the codes of 64 columns, in their order, from the 16 bytes at ``packed``."""
+
+    @abstractmethod
+    def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
+        """Add to each lane of ``total`` products of ternary codes and activations."""
+
+    @abstractmethod
+    def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
+        """Add to each lane of ``total`` products of int8 weights (+ byte_bias) and activations."""
+
+    @property
+    def bytes_type(self) -> Type:
+        """A vector of bytes."""
+        return ir.VectorType(INT8, 4 * self.lanes)
+
+    @property
+    def totals_type(self) -> Type:
+        """A vector of int32."""
+        return ir.VectorType(INT32, self.lanes)
+
+    def byte_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
+        """Load the 64 bytes at ``pointer``."""
+        width = 4 * self.lanes
+        return [
+            load_vector(builder, move(builder, pointer, INT64(begin)), self.bytes_type)
+            for begin in range(0, BLOCK, width)
+        ]
+
+    def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
+        """Load 64 int8, weights or activations, as ``dot_bytes`` takes them."""
+        return self.byte_vectors(builder, pointer)
+
+    def biased(self, builder: Builder, weights: Values) -> list[Value]:
+        """Return vectors of int8 weights + byte_bias, as ``dot_codes`` takes them."""
+        raise NotImplementedError
+
+
+def call(builder: Builder, name: str, result: Type, arguments: Values) -> Value:
+    """Call the LLVM intrinsic ``name``."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def dot_unsigned(builder: Builder, total: Value, unsigned: Values, signed: Values) -> Value:
+    """Add to each int32 lane the products of four unsigned and four signed bytes (``vpdpbusd``)."""
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * total.type.count}"
+    for a, b in zip(unsigned, signed, strict=True):
+        parts = [total, builder.bitcast(a, total.type), builder.bitcast(b, total.type)]
+        total = call(builder, name, total.type, parts)
+    return total
+
+
+def flip_sign_bits(builder: Builder, vectors: Values) -> list[Value]:
+    """Return int8 + 128 as unsigned bytes."""
+    return [builder.xor(vector, splat(vector.type, 128)) for vector in vectors]
+
+
+def move(builder: Builder, pointer: Value, distance: Value) -> Value:
+    """Return a byte pointer ``distance`` bytes further on."""
+    return builder.gep(pointer, [distance], source_etype=INT8)
+
+
+def load_vector(builder: Builder, pointer: Value, kind: Type) -> Value:
+    """Load a vector from any address."""
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1)
+
+
+def splat(kind: Type, value: int) -> Value:
+    """Return a constant vector of equal elements."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def shuffle(builder: Builder, a: Value, b: Value, indices: Sequence[int]) -> Value:
+    """Return the chosen elements of a followed by b."""
+    mask = ir.Constant(ir.VectorType(INT32, len(indices)), list(indices))
+    return builder.shuffle_vector(a, b, mask)
+
+
+def repeat(builder: Builder, vector: Value, times: int) -> Value:
+    """Return ``vector`` several times in a row."""
+    if times == 1:
+        return vector
+    return shuffle(builder, vector, vector, [*range(vector.type.count)] * times)
+
+
+def per_quarter(kind: Type, values: Sequence[int]) -> Value:
+    """Return a constant vector that holds one value for every 128 bits."""
+    each = kind.count // len(values)
+    return ir.Constant(kind, [value for value in values for _ in range(each)])
+
+
+def sum_four(builder: Builder, vectors: Values, shifts: Sequence[int]) -> Value:
+    """Return the sums of four vectors of int32 as four int32.
+
+    Args:
+        builder: where to emit.
+        vectors: four of any length from 4.
+        shifts: how far each 128 bits of the vectors are to be shifted right first.
+    """
+    a, b, c, d = vectors
+    lanes = a.type.count
+    starts = range(0, lanes, 4)
+    low = [s + i for s in starts for i in (0, lanes, 1, lanes + 1)]
+    high = [s + i for s in starts for i in (2, lanes + 2, 3, lanes + 3)]
+    # For every 128 bits: a0+a2, b0+b2, a1+a3, b1+b3.
+    ab = builder.add(shuffle(builder, a, b, low), shuffle(builder, a, b, high))
+    cd = builder.add(shuffle(builder, c, d, low), shuffle(builder, c, d, high))
+    low = [s + i for s in starts for i in (0, 1, lanes, lanes + 1)]
+    high = [s + i for s in starts for i in (2, 3, lanes + 2, lanes + 3)]
+    # For every 128 bits: a, b, c, d.
+    total = builder.add(shuffle(builder, ab, cd, low), shuffle(builder, ab, cd, high))
+    total = _shift_back(builder, total, shifts)
+    while lanes > 4:
+        lanes //= 2
+        lower = shuffle(builder, total, total, range(lanes))
+        upper = shuffle(builder, total, total, range(lanes, 2 * lanes))
+        total = builder.add(lower, upper)
+    return total
+
+
+def sum_one(builder: Builder, vector: Value, shifts: Sequence[int]) -> Value:
+    """Return the sum of a vector of int32; see ``sum_four``."""
+    name = f"llvm.vector.reduce.add.v{vector.type.count}i32"
+    return call(builder, name, INT32, [_shift_back(builder, vector, shifts)])
+
+
+def _shift_back(builder: Builder, vector: Value, shifts: Sequence[int]) -> Value:
+    return builder.ashr(vector, per_quarter(vector.type, shifts)) if any(shifts) else vector

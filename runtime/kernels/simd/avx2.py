@@ -1,0 +1,72 @@
+"""AVX2 (Haswell, Zen and later): bytes are multiplied in pairs, into 16 bits."""
+
+from llvmlite import ir
+
+from edgellm.runtime.kernels.simd._unit import (
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    Builder,
+    Value,
+    Values,
+    VectorUnit,
+    call,
+    load_vector,
+    move,
+    per_quarter,
+    repeat,
+    splat,
+)
+
+WORDS = ir.VectorType(INT16, 16)
+
+
+class Avx2(VectorUnit):
+    """``vpmaddubsw`` and ``vpmaddwd``: products of neighbours, added in 16 and in 32 bits."""
+
+    machines = ("x86_64", "AMD64")
+    features: tuple[str, ...] = ("avx2",)
+    rank = 20
+    lanes = 8
+    ternary_shifts = (0, 2)
+    tokens = 2
+
+    def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return two vectors: columns 0..15 | 16..31 times 4, and columns 32..47 | 48..63 times 4.
+
+        The 16 bytes go to both halves; bits 0..3 and bits 4..7 hold two columns each.
+        """
+        bytes_ = repeat(builder, load_vector(builder, packed, ir.VectorType(INT8, 16)), 2)
+        # There is no shift of bytes: what comes in from the neighbour is masked off.
+        upper = builder.lshr(builder.bitcast(bytes_, WORDS), splat(WORDS, 4))
+        masks = per_quarter(self.bytes_type, (0x03, 0x0C))
+        return [builder.and_(part, masks) for part in (bytes_, builder.bitcast(upper, bytes_.type))]
+
+    def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
+        """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 12 * 128."""
+        sums = [
+            call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [code, activation])
+            for code, activation in zip(codes, x, strict=True)
+        ]
+        return _add_pairs(builder, total, builder.add(*sums), splat(WORDS, 1))
+
+    def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
+        """Load 64 int8 as four vectors of 16 bits."""
+        narrow = ir.VectorType(INT8, 16)
+        parts = (move(builder, pointer, INT64(begin)) for begin in range(0, 64, 16))
+        return [builder.sext(load_vector(builder, part, narrow), WORDS) for part in parts]
+
+    def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
+        for weight, activation in zip(weights, x, strict=True):
+            total = _add_pairs(builder, total, weight, activation)
+        return total
+
+
+def _add_pairs(builder: Builder, total: Value, a: Value, b: Value) -> Value:
+    """Add to each int32 lane the products of two neighbours of 16 bits."""
+    products = call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT32, 8), [a, b])
+    return builder.add(total, products)
+
+
+UNIT = Avx2()

@@ -1,0 +1,51 @@
+"""AVX-512 with VNNI (Ice Lake, Zen 4 and later): 64 products an instruction."""
+
+from llvmlite import ir
+
+from edgellm.runtime.kernels.simd._unit import (
+    INT8,
+    Builder,
+    Value,
+    Values,
+    VectorUnit,
+    dot_unsigned,
+    flip_sign_bits,
+    load_vector,
+    per_quarter,
+    repeat,
+)
+
+
+class Avx512Vnni(VectorUnit):
+    """``vpdpbusd``: to each int32 lane, add four products of unsigned and signed bytes."""
+
+    machines = ("x86_64", "AMD64")
+    features = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+    rank = 40
+    lanes = 16
+    ternary_shifts = (0, 2, 4, 6)
+    byte_bias = 128
+    panels = True
+    tokens = 6
+
+    def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return one vector; quarter p holds the codes of columns 16p..16p+15, times 4^p.
+
+        The 16 bytes go to all quarters and bits 2p..2p+1 stay in quarter p: no shift is needed.
+        """
+        quarter = load_vector(builder, packed, ir.VectorType(INT8, 16))
+        masks = per_quarter(self.bytes_type, (0x03, 0x0C, 0x30, 0xC0))
+        return [builder.and_(repeat(builder, quarter, 4), masks)]
+
+    def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
+        return dot_unsigned(builder, total, codes, x)
+
+    def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
+        return dot_unsigned(builder, total, self.biased(builder, weights), x)
+
+    def biased(self, builder: Builder, weights: Values) -> list[Value]:
+        """Make the weights unsigned."""
+        return flip_sign_bits(builder, weights)
+
+
+UNIT = Avx512Vnni()

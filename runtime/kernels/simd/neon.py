@@ -1,0 +1,70 @@
+"""NEON, on every 64-bit Arm (Cortex-A53, A72: Raspberry Pi 3 and 4): products in 16 bits."""
+
+from llvmlite import ir
+
+from edgellm.runtime.kernels.simd._unit import (
+    INT8,
+    INT16,
+    INT32,
+    Builder,
+    Value,
+    Values,
+    VectorUnit,
+    call,
+    load_vector,
+    shuffle,
+    splat,
+)
+
+WORDS = ir.VectorType(INT16, 8)
+
+
+class Neon(VectorUnit):
+    """``smull``, ``smlal`` and ``sadalp``: products in 16 bits, added in pairs to 32."""
+
+    machines = ("aarch64", "arm64")
+    features: tuple[str, ...] = ("neon",)
+    rank = 20
+    lanes = 4
+    ternary_shifts = (0,)
+    tokens = 4
+
+    def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return four vectors: bits 2p..2p+1 are the codes of columns 16p..16p+15."""
+        bytes_ = load_vector(builder, packed, ir.VectorType(INT8, 16))
+        mask = splat(bytes_.type, 3)
+        shifted = [builder.lshr(bytes_, splat(bytes_.type, shift)) for shift in (2, 4)]
+        codes = [builder.and_(part, mask) for part in (bytes_, *shifted)]
+        return [*codes, builder.lshr(bytes_, splat(bytes_.type, 6))]
+
+    def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
+        """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 3 * 128."""
+        return _add_pairs(builder, total, _products(builder, codes, x))
+
+    def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
+        """Add one vector in 16 bits: two products a lane, |sum| <= 2 * 128 * 127."""
+        for weight, activation in zip(weights, x, strict=True):
+            total = _add_pairs(builder, total, _products(builder, [weight], [activation]))
+        return total
+
+
+def _products(builder: Builder, a: Values, b: Values) -> Value:
+    """Return the sums, in 16 bits, of the products of all halves of the vectors."""
+    halves = [
+        [shuffle(builder, vector, vector, range(begin, begin + 8)) for vector in pair]
+        for pair in zip(a, b, strict=True)
+        for begin in (0, 8)
+    ]
+    products = [call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half) for half in halves]
+    result = products[0]
+    for product in products[1:]:
+        result = builder.add(result, product)
+    return result
+
+
+def _add_pairs(builder: Builder, total: Value, words: Value) -> Value:
+    name = "llvm.aarch64.neon.saddlp.v4i32.v8i16"
+    return builder.add(total, call(builder, name, ir.VectorType(INT32, 4), [words]))
+
+
+UNIT = Neon()

@@ -1,0 +1,248 @@
+"""Single matrix products, one core: every kernel variant, onnxruntime, NumPy, and the limits.
+
+    python tests/benchmarks/matmuls.py [ROUNDS]
+
+"memory" walks over copies of the weights of 1 GB together, "cached" repeats one of them. Times are
+of the thread (``time.thread_time``), so that other programs on the machine do not count; they slow
+the memory all the same, so its bandwidth is measured in each round. Medians over the rounds.
+"""
+
+import ctypes
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from edgellm.dtypes import packed_columns
+from edgellm.runtime import cpu, kernels
+from edgellm.runtime.kernels import _objects, simd
+
+SHAPES = ((2560, 6912), (6912, 2560), (2560, 2560))
+TOKENS = 128
+MEMORY_BYTES = 1 << 30
+REPETITIONS = 16
+BLOCK = 128
+
+Call = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that multiplies: ``call(i)`` uses the copy i of its weights."""
+
+    name: str
+    call: Call
+    copies: int
+    weight_bytes: int
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    host = cpu.host()
+    write(f"{host.model} ({host.name}); variants: {', '.join(simd.available(host))}; one core")
+    big = np.ones(MEMORY_BYTES // 8, np.int64)
+    for columns, rows in SHAPES:
+        report_one_token(columns, rows, rounds, big)
+    report_many_tokens(2560, 6912, rounds)
+
+
+def report_one_token(columns: int, rows: int, rounds: int, big: np.ndarray) -> None:
+    contenders = [*kernel_contenders(1, columns, rows, copies=True), nbits(1, columns, rows)]
+    seconds = defaultdict(list)
+    for _ in range(rounds):
+        seconds["read"].append(timed(lambda _: big.sum(), 1))
+        for one in contenders:
+            seconds[one.name, "memory"].append(timed(one.call, max(REPETITIONS, one.copies // 4)))
+            seconds[one.name, "cached"].append(timed(lambda _, one=one: one.call(0), REPETITIONS))
+    bandwidth = big.nbytes / median(seconds["read"])
+    write(f"\n{columns} x {rows}, one token; read bandwidth {bandwidth / 1e9:.1f} GB/s (NumPy sum)")
+    for one in contenders:
+        memory = median(seconds[one.name, "memory"])
+        cached = median(seconds[one.name, "cached"])
+        speed = one.weight_bytes / memory
+        write(
+            f"  {one.name:26} memory {memory * 1e6:7.0f} us {speed / 1e9:6.1f} GB/s "
+            f"({speed / bandwidth:4.0%})   cached {cached * 1e6:7.0f} us "
+            f"{one.weight_bytes / cached / 1e9:6.1f} GB/s"
+        )
+
+
+def report_many_tokens(columns: int, rows: int, rounds: int) -> None:
+    contenders = [
+        *kernel_contenders(TOKENS, columns, rows, copies=False),
+        nbits(TOKENS, columns, rows),
+        float_gemm(TOKENS, columns, rows),
+    ]
+    seconds = defaultdict(list)
+    dots = dot_peak()
+    for _ in range(rounds):
+        seconds["peak"].append(timed(dots, 1))
+        for one in contenders:
+            seconds[one.name].append(timed(one.call, 1))
+    peak = dots.products / median(seconds["peak"])
+    write(
+        f"\n{columns} x {rows}, {TOKENS} tokens; {peak / 1e9:.0f} GMAC/s are what dot products of "
+        f"registers reach ({simd.chosen(cpu.host())})"
+    )
+    for one in contenders:
+        taken = median(seconds[one.name])
+        rate = TOKENS * columns * rows / taken
+        write(
+            f"  {one.name:26} {taken * 1e3:8.2f} ms {rate / 1e9:7.1f} GMAC/s ({rate / peak:4.0%})"
+        )
+
+
+def kernel_contenders(tokens: int, columns: int, rows: int, *, copies: bool) -> list[Contender]:
+    rng = np.random.default_rng(0)
+    x = rng.integers(-127, 128, (tokens, columns), np.int8)
+    acc = np.empty((tokens, rows), np.int32)
+    found = []
+    for op_type, weight in (
+        ("BitLinear", rng.integers(0, 256, (rows, packed_columns(columns)), np.uint8) & 0xAA),
+        ("Int8Linear", rng.integers(-127, 128, (rows, columns), np.int8)),
+    ):
+        count = -(-MEMORY_BYTES // weight.nbytes) if copies else 1
+        weights = np.repeat(weight[None], count, axis=0)
+        for variant in simd.available(cpu.host()):
+            call = kernel_call(kernels.find(op_type, variant), x, weights, acc)
+            found.append(Contender(f"{op_type} {variant}", call, count, weight.nbytes))
+    return found
+
+
+def kernel_call(
+    kernel: kernels.Kernel, x: np.ndarray, weights: np.ndarray, acc: np.ndarray
+) -> Call:
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    function = prototype(_objects.kernel_addresses([kernel])[kernel.op_type])
+    sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
+    shape = [sizes[letter] for letter in kernel.schema.letters]
+    table = np.array(
+        [[0, x.ctypes.data, weight.ctypes.data, acc.ctypes.data, *shape] for weight in weights],
+        np.int64,
+    )
+
+    def call(i: int) -> None:
+        function(table[i % len(table)].ctypes.data, 0, 1)
+
+    call.keep = (x, weights, acc)  # the table has but their addresses
+    return call
+
+
+def nbits(tokens: int, columns: int, rows: int) -> Contender:
+    """Return onnxruntime's MatMulNBits of 2 bits, blocks of 128, int8 activations."""
+    rng = np.random.default_rng(0)
+    copies = 64 if tokens == 1 else 1
+    blocks = columns // BLOCK
+    packed = rng.integers(0, 256, (rows, blocks, BLOCK // 4), np.uint8)
+    scales = np.full(rows * blocks, 0.02, np.float32)
+    names = [f"y{i}" for i in range(copies)]
+    attributes = {"K": columns, "N": rows, "bits": 2, "block_size": BLOCK, "accuracy_level": 4}
+    sessions = []
+    for name in names:
+        node = helper.make_node(
+            "MatMulNBits", ["x", "q", "s"], [name], domain="com.microsoft", **attributes
+        )
+        graph = helper.make_graph(
+            [node],
+            "matmul",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [tokens, columns])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [tokens, rows])],
+            [numpy_helper.from_array(packed, "q"), numpy_helper.from_array(scales, "s")],
+        )
+        imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+        onnx.checker.check_model(model)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        providers = ["CPUExecutionProvider"]
+        sessions.append(onnxruntime.InferenceSession(model.SerializeToString(), options, providers))
+    x = {"x": rng.standard_normal((tokens, columns), np.float32)}
+
+    def call(i: int) -> object:
+        return sessions[i % copies].run(None, x)
+
+    return Contender("onnxruntime MatMulNBits 2", call, copies, packed.nbytes + scales.nbytes)
+
+
+def float_gemm(tokens: int, columns: int, rows: int) -> Contender:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((tokens, columns), np.float32)
+    weight = rng.standard_normal((columns, rows), np.float32)
+    return Contender("NumPy float32", lambda _: x @ weight, 1, weight.nbytes)
+
+
+def dot_peak() -> Call:
+    """Return a loop of independent ternary dot products that touches no memory.
+
+    Activations are the sums themselves: nothing of the loop is the same twice.
+    """
+    from llvmlite import ir
+    from numba import njit, types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    unit = simd.find(simd.chosen(cpu.host()))
+    chains, rounds = 12, 1 << 20
+
+    @intrinsic
+    def loop(_typing, seed):
+        def generate(_context, builder, _signature, arguments):
+            byte = builder.trunc(arguments[0], ir.IntType(8))
+            operand = cgutils.alloca_once(builder, unit.bytes_type)
+            start = ir.Constant(unit.bytes_type, None)
+            builder.store(builder.insert_element(start, byte, ir.IntType(32)(0)), operand)
+            codes = [builder.load(operand)] * (64 // (4 * unit.lanes))
+            totals = [
+                cgutils.alloca_once_value(builder, ir.Constant(unit.totals_type, [i] * unit.lanes))
+                for i in range(chains)
+            ]
+            with cgutils.for_range(builder, ir.IntType(64)(rounds)):
+                for total in totals:
+                    value = builder.load(total)
+                    x = [builder.bitcast(value, unit.bytes_type)] * len(codes)
+                    builder.store(unit.dot_codes(builder, value, codes, x), total)
+            result = builder.load(totals[0])
+            for total in totals[1:]:
+                result = builder.add(result, builder.load(total))
+            return builder.sext(builder.extract_element(result, ir.IntType(32)(0)), ir.IntType(64))
+
+        return types.int64(seed), generate
+
+    run = njit(lambda seed: loop(seed))
+
+    def call(i: int) -> object:
+        return run(i)
+
+    call.products = chains * rounds * 64
+    return call
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def timed(call: Call, repetitions: int) -> float:
+    """Return the seconds of one call."""
+    call(0)
+    begin = time.thread_time()
+    for i in range(repetitions):
+        call(1 + i)
+    return (time.thread_time() - begin) / repetitions
+
+
+if __name__ == "__main__":
+    main()
