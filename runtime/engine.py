@@ -1,7 +1,9 @@
 """Run a plan: one compiled call a chunk of tokens, on all threads, without Python in between."""
 
 import ctypes
+import math
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 
@@ -21,6 +23,7 @@ from edgellm.runtime.plan import (
     ROWS,
     TOKENS,
     Plan,
+    Step,
     present_name,
 )
 from edgellm.runtime.program import lower
@@ -29,10 +32,12 @@ from edgellm.runtime.threads import Workers
 DEFAULT_CHUNK = 64
 """Tokens a call: at 128 the arena is twice as large and prefill no faster."""
 MAX_THREADS = 256
-SHARED_WORK_BYTES = 1 << 20
-"""Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.3 ms
-then, and waking the others and meeting them a hundred times costs as much."""
+SHARED_WORK_BYTES = 4 << 20
+"""Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.4 ms
+then, and waking another thread and meeting it 60 times (5 layers) takes 0.1 ms."""
 EXECUTOR_ARGUMENTS = 6
+TIMED_ROWS = 4
+"""Runs of a step for one reading of the clock, which with the call takes half a microsecond."""
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.int32]
@@ -73,7 +78,10 @@ class Engine:
         self._arena = _aligned(self.arena_bytes)
         self._ids = np.zeros(self.chunk, np.int64)
         self._positions = np.zeros(self.chunk, np.int64)
-        self._barrier = _aligned(2 * ALIGNMENT).view(np.int64)
+        self._rows = np.zeros(self.chunk, np.int64)
+        self._counting = np.arange(context_length)
+        self._sizes: dict[str, int] = {}
+        self._meeting = _aligned((1 + threads) * ALIGNMENT).view(np.int64)
         self._fill_table()
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * EXECUTOR_ARGUMENTS)
         self._execute = prototype(_objects.executor_address())
@@ -84,12 +92,15 @@ class Engine:
     def _fill_table(self) -> None:
         """Write the addresses that stay: of the arena, the weights and the engine's own inputs."""
         self._table = self._program.table.reshape(-1)
+        self._table_address = self._table.ctypes.data
+        self._meeting_address = self._meeting.ctypes.data
         places, offsets = self._program.offsets
         self._table[places] = offsets + self._arena.ctypes.data
         for name, constant in self.plan.constants.items():
             self._write_address(name, constant)
         self._write_address(IDS, self._ids)
         self._write_address(POSITIONS, self._positions)
+        self._write_address(ROWS, self._rows)
         slots = [self._program.addresses[name] for name in self.plan.cache_inputs]
         self._cache_places = np.concatenate([*slots, np.empty(0, np.intp)])
         self._cache_slots = np.repeat(np.arange(len(slots)), [len(slot) for slot in slots])
@@ -98,7 +109,7 @@ class Engine:
     def _write_address(self, name: str, array: npt.NDArray[np.generic]) -> None:
         places = self._program.addresses.get(name)
         if places is not None:
-            self._table[places] = array.ctypes.data
+            self._table[places] = array.__array_interface__["data"][0]
 
     def new_cache(self, capacity: int | None = None) -> KvCache:
         """Return an empty cache for the whole context, or for ``capacity`` positions."""
@@ -123,18 +134,22 @@ class Engine:
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         chosen = self._check(ids, cache, rows)
         logits = np.empty((len(chosen), self.vocab_size), np.int32)
+        if len(ids) <= self.chunk:
+            self._forward_chunk(ids, cache, chosen, logits)
+            return logits
         for begin in range(0, len(ids), self.chunk):
             part = ids[begin : begin + self.chunk]
             inside = np.flatnonzero((chosen >= begin) & (chosen < begin + len(part)))
-            whole = len(inside) == len(chosen)
-            scored = logits if whole else np.empty((len(inside), self.vocab_size), np.int32)
-            with self._lock:
-                self._prepare(part, cache, chosen[inside] - begin, scored)
-                self._run(0, len(self._program.table), len(part))
-                cache.advance(len(part))
-            if not whole:
-                logits[inside] = scored
+            scored = np.empty((len(inside), self.vocab_size), np.int32)
+            self._forward_chunk(part, cache, chosen[inside] - begin, scored)
+            logits[inside] = scored
         return logits
+
+    def _forward_chunk(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
+        with self._lock:
+            self._prepare(ids, cache, rows, logits)
+            self._run(0, len(self._program.table), len(ids))
+            cache.advance(len(ids))
 
     def trace(
         self, ids: Ids, cache: KvCache, rows: Sequence[int] | None = None
@@ -153,7 +168,7 @@ class Engine:
         values: dict[str, npt.NDArray[np.generic]] = {}
         with self._lock:
             self._prepare(ids, cache, chosen, logits)
-            for index, step in enumerate(self.plan.steps):
+            for index, step in enumerate(self._program.steps):
                 self._run(index, 1, len(ids))
                 for name in step.outputs:
                     if name in self._program.arena.offsets:
@@ -163,6 +178,44 @@ class Engine:
             values[present_name(past)] = array
         values[LOGITS] = logits
         return values
+
+    def time_steps(
+        self, ids: Ids, cache: KvCache, repetitions: int = 5
+    ) -> list[tuple[Step, float]]:
+        """Return how long each step of a call takes on one thread, in the order they run.
+
+        Args:
+            ids: (n,) token ids, at most a chunk.
+            cache: it stays as long as it is; what is behind its end is overwritten.
+            repetitions: how often each is timed; the shortest time counts.
+
+        Returns:
+            (step, seconds) pairs.
+
+        Raises:
+            ConfigError: as ``forward``, and for more tokens than a chunk.
+            ContextLengthError: as ``forward``.
+        """
+        ids = np.ascontiguousarray(ids, dtype=np.int64)
+        chosen = self._check(ids, cache, None)
+        if len(ids) > self.chunk:
+            raise ConfigError(f"{len(ids)} tokens to time; the chunk is {self.chunk}")
+        logits = np.empty((1, self.vocab_size), np.int32)
+        times = []
+        with self._lock:
+            self._prepare(ids, cache, chosen, logits)
+            for index, step in enumerate(self._program.steps):
+                rows = np.repeat(self._program.table[index : index + 1], TIMED_ROWS, axis=0)
+                times.append((step, self._time_rows(rows, repetitions) / TIMED_ROWS))
+        return times
+
+    def _time_rows(self, rows: npt.NDArray[np.int64], repetitions: int) -> float:
+        best = math.inf
+        for _ in range(1 + repetitions):  # the first one fills the caches
+            begin = time.perf_counter()
+            self._execute(rows.ctypes.data, len(rows), rows.strides[0], 0, 1, self._meeting_address)
+            best = min(best, time.perf_counter() - begin)
+        return best
 
     def _copy_value(self, name: str, tokens: int) -> npt.NDArray[np.generic]:
         value = self.plan.values[name]
@@ -177,56 +230,67 @@ class Engine:
             raise ConfigError("the engine is closed")
         if ids.ndim != 1 or len(ids) == 0:
             raise ConfigError(f"token ids have shape {ids.shape}; at least one token is needed")
-        low, high = int(ids.min()), int(ids.max())
+        low, high = (int(ids[0]),) * 2 if len(ids) == 1 else (int(ids.min()), int(ids.max()))
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
             raise ConfigError(f"token id {wrong}; allowed are 0 to {self.vocab_size - 1}")
-        if cache.length + len(ids) > cache.capacity:
+        room = min(cache.capacity, self.context_length)
+        if cache.length + len(ids) > room:
             raise ContextLengthError(
-                f"{cache.length} + {len(ids)} tokens do not fit in the context of {cache.capacity}"
+                f"{cache.length} + {len(ids)} tokens do not fit in the context of {room}"
             )
-        chosen = np.array([len(ids) - 1] if rows is None else rows, dtype=np.int64).reshape(-1)
+        if rows is None:
+            return np.array([len(ids) - 1])
+        chosen = np.array(rows, dtype=np.int64).reshape(-1)
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(ids)):
             raise ConfigError(f"rows {chosen.min()} to {chosen.max()} of {len(ids)} tokens")
         return chosen
 
     def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
         """Write the sizes of this call, and the addresses of its arrays, into the table."""
-        count = len(ids)
+        count, length = len(ids), cache.length
         self._ids[:count] = ids
-        self._positions[:count] = np.arange(cache.length, cache.length + count)
-        self._rows = np.ascontiguousarray(rows)  # kept alive until the next call
-        sizes = {
-            TOKENS: count,
-            PAST_LENGTH: cache.length,
-            f"{PAST_LENGTH}+{TOKENS}": cache.length + count,
-            LOGIT_COUNT: len(rows),
-        }
-        for name, places in self._program.sizes.items():
-            self._table[places] = sizes[name]
-        self._write_address(ROWS, self._rows)
+        self._positions[:count] = self._counting[length : length + count]
+        self._write_size(TOKENS, count)
+        self._write_size(PAST_LENGTH, length)
+        self._write_size(f"{PAST_LENGTH}+{TOKENS}", length + count)
+        self._write_size(LOGIT_COUNT, len(rows))
+        if len(rows) > len(self._rows):
+            self._rows = np.zeros(len(rows), np.int64)
+            self._write_address(ROWS, self._rows)
+        self._rows[: len(rows)] = rows
         self._write_address(LOGITS, logits)
         if self._cache is None or self._cache() is not cache:
             self._table[self._cache_places] = cache.addresses[self._cache_slots]
             self._cache = weakref.ref(cache)
 
+    def _write_size(self, name: str, size: int) -> None:
+        """Write a size of this call where it differs from the last call's."""
+        if self._sizes.get(name) != size:
+            self._sizes[name] = size
+            self._table[self._program.sizes.get(name, [])] = size
+
     def _run(self, first: int, count: int, tokens: int) -> None:
         """Run ``count`` steps from ``first``, on all threads if the work is worth it."""
         row_bytes = self._program.table.strides[0]
-        start = self._table.ctypes.data + first * row_bytes
-        barrier = self._barrier
-        barrier[:] = 0
+        start = self._table_address + first * row_bytes
         if self.threads == 1 or self.bytes_per_token * tokens < SHARED_WORK_BYTES:
-            self._execute(start, count, row_bytes, 0, 1, barrier.ctypes.data)
+            self._execute(start, count, row_bytes, 0, 1, self._meeting_address)
             return
+        self._meeting[:2] = 0
 
         def task(number: int) -> None:
-            self._execute(start, count, row_bytes, number, self.threads, barrier.ctypes.data)
+            self._execute(start, count, row_bytes, number, self.threads, self._meeting_address)
 
         def give_up() -> None:
-            barrier[1] = 1
+            self._meeting[1] = 1
 
         self._workers.run(task, give_up)
+
+    def waited_seconds(self) -> npt.NDArray[np.float64]:
+        """Return (threads,) how long each thread has waited for the others so far."""
+        lines = self._meeting.reshape(1 + self.threads, -1)
+        return lines[1:, 0] / 1e9
 
     def close(self) -> None:
         """End the threads; the engine cannot run after that. A second call does nothing."""

@@ -1,5 +1,6 @@
 """Lower a plan to the table that the compiled executor walks: one row of int64 a step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,12 +8,14 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels import _objects, find
 from edgellm.runtime.memory import Arena, lifetimes, place
+from edgellm.runtime.phases import cut_into_phases
 from edgellm.runtime.plan import (
     LOGIT_COUNT,
     PAST_LENGTH,
     TOKENS,
     Dim,
     Plan,
+    Step,
     present_name,
 )
 
@@ -24,13 +27,16 @@ class Program:
     """The table of a plan, and where in it each call has to write its sizes and addresses.
 
     Attributes:
-        table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``.
+        steps: in the order of the table.
+        table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``, and in the last
+            column 1 where threads have to meet before the step.
         arena: where the values between the steps are, as offsets.
         sizes: for each dynamic size, the places in the flat table.
         offsets: (places, offsets into the arena): add the arena's address.
         addresses: for each value outside the arena, the places of its address.
     """
 
+    steps: tuple[Step, ...]
     table: npt.NDArray[np.int64]
     arena: Arena
     sizes: dict[str, Places]
@@ -59,10 +65,13 @@ def lower(plan: Plan, chunk: int) -> Program:
     """Lower a plan for calls of at most ``chunk`` tokens."""
     outside = _outside_arena(plan)
     bytes_of = {name: value_bytes(plan, name, chunk) for name in plan.values if name not in outside}
-    pairs = [(step.inputs, step.outputs) for step in plan.steps]
-    arena = place(lifetimes(pairs, bytes_of))
-    rows = _rows(plan)
-    table = np.zeros((len(rows), max(len(row) for row in rows)), np.int64)
+    phases = cut_into_phases(plan)
+    # By phases: within one, a thread may be steps ahead of another that still needs a value.
+    arena = place(lifetimes([_names(phase) for phase in phases], bytes_of))
+    steps = tuple(step for phase in phases for step in phase)
+    rows = _rows(plan, steps)
+    table = np.zeros((len(rows), max(len(row) for row in rows) + 1), np.int64)
+    table[np.cumsum([len(phase) for phase in phases])[:-1], -1] = 1
     sizes: dict[str, list[int]] = {}
     offsets: dict[int, int] = {}
     addresses: dict[str, list[int]] = {}
@@ -78,6 +87,7 @@ def lower(plan: Plan, chunk: int) -> Program:
             else:
                 addresses.setdefault(field.name, []).append(flat)
     return Program(
+        steps=steps,
         table=table,
         arena=arena,
         sizes=_as_places(sizes),
@@ -86,15 +96,20 @@ def lower(plan: Plan, chunk: int) -> Program:
     )
 
 
-def _rows(plan: Plan) -> list[list[Field]]:
+def _names(phase: Sequence[Step]) -> tuple[list[str], list[str]]:
+    inputs = [name for step in phase for name in step.inputs]
+    return inputs, [name for step in phase for name in step.outputs]
+
+
+def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
     """Return the fields of each step, as ``kernels/_jit.py`` has them."""
-    kernels = {step.op_type: find(step.op_type) for step in plan.steps}
+    kernels = {step.op_type: find(step.op_type) for step in steps}
     schemas = {op_type: kernel.schema for op_type, kernel in kernels.items()}
     addresses = _objects.kernel_addresses(kernels.values())
     # The cache grows in place: what comes out is in the memory of what went in.
     memory = {present_name(past): past for past in plan.cache_inputs}
     rows: list[list[Field]] = []
-    for step in plan.steps:
+    for step in steps:
         schema = schemas[step.op_type]
         sizes = schema.bind([plan.values[name].shape for name in step.inputs])
         operands = [memory.get(name, name) for name in [*step.inputs, *step.outputs]]

@@ -5,6 +5,9 @@ import threading
 import weakref
 from collections.abc import Callable
 
+STACK_BYTES = 16 << 20
+"""Of each worker: kernels have scratch memory there, and some systems' own choice is 128 KiB."""
+
 Task = Callable[[int], None]
 """Called with the number of the thread, 0 for the caller's own."""
 
@@ -28,8 +31,12 @@ class Workers:
             )
             for number, inbox in enumerate(self._inboxes, start=1)
         ]
-        for thread in self._threads:
-            thread.start()
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            for thread in self._threads:
+                thread.start()
+        finally:
+            threading.stack_size(usual)
         self._finalizer = weakref.finalize(self, _stop, self._inboxes)
 
     def run(self, task: Task, give_up: Callable[[], None]) -> None:

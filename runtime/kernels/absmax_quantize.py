@@ -19,7 +19,7 @@ RECIPROCAL_127 = (1082196484, 37)
 """1/127 as a dyadic scale."""
 
 
-@kernel("AbsmaxQuantize")
+@kernel("AbsmaxQuantize", split="rows")
 def absmax_quantize(
     thread: int,
     threads: int,

@@ -7,7 +7,7 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import INT32_MAX, clamp, share
 
 
-@kernel("AddBias")
+@kernel("AddBias", split="columns")
 def add_bias(
     thread: int,
     threads: int,

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS, MAX_HALVINGS
-from edgellm.runtime.kernels._dot import dot
+from edgellm.runtime.kernels._attention_sums import add_rows, dot_rows
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
     Int,
@@ -16,28 +16,30 @@ from edgellm.runtime.kernels._scalar import (
     normalize,
     product,
     round_shift,
-    stack_int8,
+    share,
+    stack_int16,
     stack_int32,
     stack_int64,
 )
 
 MAX_HEAD_DIM = 512
+MAX_LENGTH = 1 << 16
+"""Positions that there is scratch memory for: 1 MiB of the stack, of which a page costs nothing
+until a position in it is used."""
+SCALE_BITS = 15
+BLOCK = 256
+"""Keys whose weights are computed together: their int32 sums hold 256 * 32591 * 128 < 2^31."""
 FRACTION = (1 << LOGIT_BITS) - 1
-FLUSH = 512
-"""Keys after which int32 sums of ``weight * value`` move to int64: 512 * 32591 * 128 < 2^31."""
+NOTHING_LEFT = ((MAX_HALVINGS + 1) << LOGIT_BITS) - 1
+"""So many halvings and more give the weight 0, whatever the table holds."""
+TABLE = EXP2_TABLE.astype(np.uint32)
+
+Ints = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+Cache = npt.NDArray[np.int8]
 
 
-def exp2_weight(distance: Int, mantissa: Int, exponent: Int) -> Int:
-    """Return ``2^15 * 2^-(distance * mantissa * 2^-exponent)`` by the table of 64 entries."""
-    drop = max(exponent - 56, 0)
-    near = min(distance >> min(drop, 62), 2**31 - 1)
-    halvings = round_shift(near * mantissa, clamp(exponent - drop - LOGIT_BITS, 1, 62))
-    whole = min(halvings >> LOGIT_BITS, MAX_HALVINGS)
-    entry: Int = EXP2_TABLE[(halvings & FRACTION) >> 6]
-    return (entry + ((1 << whole) >> 1)) >> whole
-
-
-def quantize_query(head: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], scaling: Pair) -> Pair:
+def quantize_query(head: Ints, codes: npt.NDArray[np.int16], scaling: Pair) -> Pair:
     """Write the codes of a query head; return what a step of its scores is in halvings, dyadic."""
     peak = np.int64(0)
     for d in range(head.shape[0]):
@@ -49,47 +51,127 @@ def quantize_query(head: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], sca
     return product(mantissa, exponent, scaling[0], scaling[1])
 
 
-def add_scaled(sums: npt.NDArray[np.int32], values: npt.NDArray[np.int8], factor: np.int32) -> None:
-    """Add ``factor * values`` to ``sums``."""
-    for d in range(values.shape[0]):
-        sums[d] += np.int32(values[d]) * factor
+def copy_column(table: Ints, column: Int, out: Ints) -> None:
+    """Copy a column of (L, H) side by side: it is read once for each query."""
+    for j in range(table.shape[0]):
+        out[j] = table[j, column]
 
 
-def flush(totals: npt.NDArray[np.int64], sums: npt.NDArray[np.int32]) -> None:
-    """Move the int32 sums into the int64 totals."""
-    for d in range(sums.shape[0]):
-        totals[d] += sums[d]
-        sums[d] = 0
+def largest(numbers: Ints) -> Int:
+    """Return the largest of some numbers, at least 0."""
+    most = np.int32(0)
+    for j in range(numbers.shape[0]):
+        most = max(most, numbers[j])
+    return np.int64(most)
 
 
-def weighted_sum(
-    best: Int,
-    step: Pair,
-    codes: npt.NDArray[np.int8],
-    keys: tuple[npt.NDArray[np.int8], npt.NDArray[np.int32]],
-    values: tuple[npt.NDArray[np.int8], npt.NDArray[np.int32]],
-    totals: npt.NDArray[np.int64],
-    drop: Int,
-) -> Int:
-    """Add all values by their weights to ``totals``; return the sum of the weights.
+def best_score(dots: Ints, absmax: Ints) -> Int:
+    """Return the largest ``dot * absmax``."""
+    best = np.int64(-(2**62))
+    for j in range(dots.shape[0]):
+        best = max(best, np.int64(dots[j]) * np.int64(absmax[j]))
+    return best
 
-    The scores are computed once more: keeping them would take memory as long as the context.
+
+def weigh(best: Int, step: Pair, dots: Ints, absmax: Ints, weights: Ints) -> Int:
+    """Write ``2^15 * 2^-((best - score) * step)`` by the table of 64 entries; return their sum."""
+    drop = max(step[1] - 56, 0)
+    shift = np.uint64(clamp(step[1] - drop - LOGIT_BITS, 1, 62))
+    half = np.uint64(1) << np.uint64(shift - np.uint64(1))
+    far = np.uint64(min(drop, 62))
+    mantissa = np.uint64(np.uint32(step[0]))
+    total = np.int64(0)
+    for j in range(dots.shape[0]):
+        distance = np.uint64(best - np.int64(dots[j]) * np.int64(absmax[j])) >> far
+        near = np.uint64(np.uint32(min(distance, np.uint64(2**31 - 1))))
+        halvings = np.uint32(min((near * mantissa + half) >> shift, np.uint64(NOTHING_LEFT)))
+        whole = halvings >> np.uint32(LOGIT_BITS)
+        entry = TABLE[(halvings & np.uint32(FRACTION)) >> np.uint32(6)]
+        rounding = np.uint32(np.uint32(1) << whole) >> np.uint32(1)
+        weights[j] = np.int32(np.uint32(entry + rounding) >> whole)
+        total += weights[j]
+    return total
+
+
+def fold(weights: Ints, absmax: Ints, drop: Int, folded: npt.NDArray[np.int16]) -> None:
+    """Write the weights times the scales of the values, at most 32591."""
+    half = np.uint32((1 << drop) >> 1)
+    for j in range(weights.shape[0]):
+        scale = np.uint32(np.uint32(absmax[j]) + half) >> np.uint32(drop)  # at most 2^15
+        wide = np.uint32(np.uint32(weights[j]) * scale)
+        folded[j] = np.uint32(wide + np.uint32(1 << 14)) >> np.uint32(15)
+
+
+def write_mean(totals: Totals, weights: Int, drop: Int, y: Totals) -> None:
+    """Write ``round(total / (127 * weights) * 2^20) << drop``; |total| <= 127 * weights < 2^38.
+
+    The quotient comes from a reciprocal of 30 bits, which is off by less than 1 / 64 for a quotient
+    below 2^22, and one step by the remainder: a division takes as long as ten multiplications.
     """
-    sums = stack_int32(MAX_HEAD_DIM)[: codes.shape[0]]
-    sums[:] = 0
-    totals[:] = 0
-    weights = np.int64(0)
-    for j in range(keys[1].shape[0]):
-        score = np.int64(dot(codes, keys[0][j])) * keys[1][j]
-        weight = exp2_weight(best - score, step[0], step[1])
-        weights += weight
-        folded = round_shift(weight * round_shift(np.int64(values[1][j]), drop), 15)
-        if folded != 0:
-            add_scaled(sums, values[0][j], np.int32(folded))
-        if j % FLUSH == FLUSH - 1:
-            flush(totals, sums)
-    flush(totals, sums)
-    return weights
+    divisor = max(weights * 127, 1)
+    excess = max(bit_length(divisor) - 31, 0)
+    short = divisor >> excess
+    bits = bit_length(short)
+    reciprocal = (1 << (bits + 29)) // short
+    rounding = (divisor << 20) + (divisor >> 1)
+    for d in range(y.shape[0]):
+        quotient = (((totals[d] + divisor) >> excess) * reciprocal) >> (bits + 9)
+        rest = (totals[d] << 20) + rounding - quotient * divisor
+        quotient += np.int64(rest >= divisor) - np.int64(rest < 0)
+        y[d] = (quotient - (1 << 20)) << drop
+
+
+def attend(
+    row: Ints,
+    out: Totals,
+    key: Cache,
+    value: Cache,
+    scales: tuple[Ints, Ints],
+    place: tuple[Int, Int, Int],
+    scaling: Pair,
+) -> None:
+    """Write the attention of one head, or of two heads of a group, at one position.
+
+    Args:
+        row: (D,) or (2 * D,) the queries.
+        out: as long.
+        key: (L, H, D).
+        value: (L, H, D).
+        scales: the group's own key_absmax and value_absmax, (L,) each.
+        place: group, and the first and the last position seen, that one excluded.
+        scaling: dyadic.
+    """
+    group, begin, end = place
+    dim = key.shape[2]
+    count = row.shape[0] // dim
+    codes = stack_int16(MAX_HEAD_DIM), stack_int16(MAX_HEAD_DIM)
+    dots = stack_int32(MAX_LENGTH), stack_int32(MAX_LENGTH)
+    folded = stack_int16(BLOCK), stack_int16(BLOCK)
+    totals = stack_int64(MAX_HEAD_DIM), stack_int64(MAX_HEAD_DIM)
+    weights = stack_int32(BLOCK)
+    steps, best, sums = stack_int64(4), stack_int64(2), stack_int64(2)
+    if count == 1:
+        codes[1][:dim] = 0
+        folded[1][:] = 0
+    for q in range(count):
+        step = quantize_query(row[q * dim : (q + 1) * dim], codes[q], scaling)
+        steps[2 * q], steps[2 * q + 1] = step
+    dot_rows(codes, key, group, begin, end, dots)
+    for q in range(2):
+        best[q] = best_score(dots[q][begin:end], scales[0][begin:end])
+        sums[q] = 0
+        totals[q][:dim] = 0
+    drop = max(bit_length(largest(scales[1][begin:end])) - SCALE_BITS, 0)
+    for start in range(begin, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        some = weights[: stop - start]
+        for q in range(count):
+            step = steps[2 * q], steps[2 * q + 1]
+            sums[q] += weigh(best[q], step, dots[q][start:stop], scales[0][start:stop], some)
+            fold(some, scales[1][start:stop], drop, folded[q])
+        add_rows(folded, value, group, start, stop, totals)
+    for q in range(count):
+        write_mean(totals[q], sums[q], drop, out[q * dim : (q + 1) * dim])
 
 
 @kernel("Attention")
@@ -106,29 +188,27 @@ def attention(
     scaling_exponent: int,
     window: int,
 ) -> None:
-    """Split by query heads of rows, in turn: later rows see more keys."""
+    """Split by rows, in turn, because later rows see more keys; where rows are few, by heads."""
     length, groups, dim = key.shape
-    heads = query.shape[1] // dim
-    first_position = length - query.shape[0]
-    codes = stack_int8(MAX_HEAD_DIM)[:dim]
-    totals = stack_int64(MAX_HEAD_DIM)[:dim]
-    for item in range(thread, query.shape[0] * heads, threads):
-        t, head = item // heads, item % heads
-        group = head // (heads // groups)
-        end = first_position + t + 1
-        begin = max(end - window, 0) if window > 0 else 0
-        columns = slice(head * dim, (head + 1) * dim)
-        step = quantize_query(query[t, columns], codes, (scaling_mantissa, scaling_exponent))
-        keys = key[begin:end, group], key_absmax[begin:end, group]
-        values = value[begin:end, group], value_absmax[begin:end, group]
-        best, peak = np.int64(-(2**62)), np.int64(0)
-        for j in range(end - begin):
-            best = max(best, np.int64(dot(codes, keys[0][j])) * keys[1][j])
-            peak = max(peak, np.int64(values[1][j]))
-        drop = max(bit_length(peak) - 15, 0)
-        weights = weighted_sum(best, step, codes, keys, values, totals, drop)
-        divisor = max(weights * 127, 1)
-        out = y[t, columns]
-        for d in range(dim):
-            dividend = (totals[d] << 20) + (divisor << 20) + (divisor >> 1)
-            out[d] = (dividend // divisor - (1 << 20)) << drop
+    rows, heads = query.shape[0], query.shape[1] // dim
+    by_rows = rows >= 2 * threads
+    head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
+    first_row, row_step = (thread, threads) if by_rows else (0, 1)
+    scales = stack_int32(MAX_LENGTH), stack_int32(MAX_LENGTH)
+    copied = -1
+    while head < last_head:
+        group = head * groups // heads
+        if group != copied:
+            copy_column(key_absmax, group, scales[0])
+            copy_column(value_absmax, group, scales[1])
+            copied = group
+        alone = head + 1 == last_head or (head + 1) * groups // heads != group
+        after = head + (1 if alone else 2)
+        columns = slice(head * dim, after * dim)
+        for t in range(first_row, rows, row_step):
+            end = length - rows + t + 1
+            begin = max(end - window, 0) if window > 0 else 0
+            place = group, begin, end
+            scaling = scaling_mantissa, scaling_exponent
+            attend(query[t, columns], y[t, columns], key, value, scales, place, scaling)
+        head = after

@@ -89,7 +89,7 @@ def multiply_many(
                 acc[t, first + n] = part if column == 0 else acc[t, first + n] + part
 
 
-@kernel("BitLinear")
+@kernel("BitLinear", split="columns")
 def bit_linear(
     thread: int,
     threads: int,

@@ -7,7 +7,7 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import absmax_reciprocal, absmax_shift, round_shift, share
 
 
-@kernel("CacheAppend")
+@kernel("CacheAppend", split="heads")
 def cache_append(
     thread: int,
     threads: int,

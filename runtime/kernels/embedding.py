@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.runtime.kernels._jit import kernel
-from edgellm.runtime.kernels._scalar import round_shift, share
+from edgellm.runtime.kernels._scalar import round_shift
 
 
-@kernel("Embedding")
+@kernel("Embedding", split="rows")
 def embedding(
     thread: int,
     threads: int,
@@ -17,11 +17,9 @@ def embedding(
     hidden: npt.NDArray[np.int64],  # (T, N)
     shift: int,
 ) -> None:
-    """Split by columns."""
-    begin, end = share(table.shape[1], thread, threads)
-    for t in range(ids.shape[0]):
+    """Split by rows."""
+    for t in range(thread, ids.shape[0], threads):
         factor = np.int64(multiplier[ids[t]])
-        codes = table[ids[t]][begin:end]
-        out = hidden[t][begin:end]
+        codes, out = table[ids[t]], hidden[t]
         for n in range(codes.shape[0]):
             out[n] = round_shift(codes[n] * factor, shift)

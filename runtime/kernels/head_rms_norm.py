@@ -16,7 +16,7 @@ from edgellm.runtime.kernels._scalar import (
 ROW_BITS = 16
 
 
-@kernel("HeadRmsNorm")
+@kernel("HeadRmsNorm", split="heads")
 def head_rms_norm(
     thread: int,
     threads: int,

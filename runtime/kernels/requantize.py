@@ -14,7 +14,7 @@ from edgellm.runtime.kernels._scalar import (
 )
 
 
-@kernel("Requantize")
+@kernel("Requantize", split="columns")
 def requantize(
     thread: int,
     threads: int,

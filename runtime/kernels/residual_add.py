@@ -7,7 +7,6 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
     clamp,
     round_shift,
-    share,
     token_multiplier,
     token_shift,
 )
@@ -15,7 +14,7 @@ from edgellm.runtime.kernels._scalar import (
 TERM_LIMIT = 2**47
 
 
-@kernel("ResidualAdd")
+@kernel("ResidualAdd", split="rows")
 def residual_add(
     thread: int,
     threads: int,
@@ -26,15 +25,11 @@ def residual_add(
     y: npt.NDArray[np.int64],  # (T, N)
     shift: int,
 ) -> None:
-    """Split by columns."""
-    begin, end = share(multiplier.shape[0], thread, threads)
-    channel = multiplier[begin:end]
-    for t in range(acc.shape[0]):
+    """Split by rows."""
+    for t in range(thread, acc.shape[0], threads):
         mantissa = np.int64(scale[t, 0])
         total = token_shift(np.int64(scale[t, 1]), shift)
-        stream = x[t][begin:end]
-        row = acc[t][begin:end]
-        out = y[t][begin:end]
+        stream, row, out = x[t], acc[t], y[t]
         for n in range(row.shape[0]):
-            term = round_shift(row[n] * token_multiplier(mantissa, channel[n]), total)
+            term = round_shift(row[n] * token_multiplier(mantissa, multiplier[n]), total)
             out[n] = stream[n] + clamp(term, -TERM_LIMIT, TERM_LIMIT)

@@ -16,7 +16,7 @@ from edgellm.runtime.kernels._scalar import (
 ROW_BITS = 22
 
 
-@kernel("RmsNormQuantize")
+@kernel("RmsNormQuantize", split="rows")
 def rms_norm_quantize(
     thread: int,
     threads: int,
@@ -41,12 +41,12 @@ def rms_norm_quantize(
         peak = np.int64(0)
         squares = np.int64(0)
         for n in range(row.shape[0]):
-            value = round_shift(row[n], drop)
+            value = np.int64(np.int32(round_shift(row[n], drop)))
             squares += value * value
-            peak = max(peak, abs(value * weight[n]))
+            peak = max(peak, abs(value * np.int64(weight[n])))
         reciprocal, shift = absmax_reciprocal(peak), absmax_shift(peak)
         for n in range(row.shape[0]):
-            weighted = round_shift(row[n], drop) * weight[n]
+            weighted = np.int64(np.int32(round_shift(row[n], drop))) * np.int64(weight[n])
             out[n] = round_shift(weighted * reciprocal, shift)
         s = t if scale.shape[0] > 1 else 0
         pair = np.int64(scale[s, 0]), np.int64(scale[s, 1])

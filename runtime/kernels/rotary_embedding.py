@@ -9,7 +9,7 @@ from edgellm.runtime.kernels._scalar import INT32_MAX, clamp, round_shift, share
 TABLE_BITS = 14
 
 
-@kernel("RotaryEmbedding")
+@kernel("RotaryEmbedding", split="heads")
 def rotary_embedding(
     thread: int,
     threads: int,

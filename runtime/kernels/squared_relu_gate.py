@@ -9,7 +9,7 @@ from edgellm.runtime.kernels._scalar import clamp, product, share, write_scale
 INPUT_LIMIT = 2_080_000
 
 
-@kernel("SquaredReluGate")
+@kernel("SquaredReluGate", split="columns")
 def squared_relu_gate(
     thread: int,
     threads: int,

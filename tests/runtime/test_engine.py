@@ -76,7 +76,7 @@ def test_decode_equals_prefill(engine: Engine, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(rows, expected)
 
 
-@pytest.mark.parametrize("rows", [[], [39], [0, 20, 39], [39, 0, 17, 17], [3, 2, 1]])
+@pytest.mark.parametrize("rows", [[], [39], [0, 20, 39], [39, 0, 17, 17], [3, 2, 1], [7] * 20])
 def test_rows_are_scored_in_their_order(
     engine: Engine, expected: np.ndarray, rows: list[int]
 ) -> None:
@@ -133,6 +133,41 @@ def test_calls_from_several_threads_take_turns(plan: Plan, expected: np.ndarray)
         caller.join()
     assert wrong == []
     engine.close()
+
+
+def test_timing_steps_changes_nothing(engine: Engine, plan: Plan, expected: np.ndarray) -> None:
+    cache = engine.new_cache()
+    engine.forward(IDS[:10], cache)
+
+    times = engine.time_steps(IDS[10:14], cache)
+
+    assert sorted(step.name for step, _ in times) == sorted(step.name for step in plan.steps)
+    assert all(0 < seconds < 1 for _, seconds in times)
+    assert cache.length == 10
+    np.testing.assert_array_equal(engine.forward(IDS[10:], cache)[0], expected[-1])
+    with pytest.raises(ConfigError, match="30 tokens to time; the chunk is 16"):
+        engine.time_steps(IDS[:30], engine.new_cache())
+
+
+@pytest.mark.usefixtures("shared_work")
+def test_many_short_calls_on_more_threads_than_cores(plan: Plan, expected: np.ndarray) -> None:
+    """Barriers met thousands of times, by threads that lose their cores to each other."""
+    engine = Engine(plan, context_length=CONTEXT, threads=3)
+    for _ in range(8):
+        cache = engine.new_cache()
+        rows = [engine.forward(IDS[i : i + 1], cache)[0] for i in range(len(IDS))]
+        np.testing.assert_array_equal(rows, expected)
+    waited = engine.waited_seconds()
+    assert waited.shape == (3,)
+    assert waited.max() > 0
+    engine.close()
+
+
+def test_a_cache_longer_than_the_context_is_refused(engine: Engine) -> None:
+    cache = engine.new_cache(capacity=CONTEXT + 10)
+
+    with pytest.raises(ContextLengthError, match="context of 64"):
+        engine.forward(np.full(CONTEXT + 1, 5), cache)
 
 
 def test_an_interrupt_leaves_whole_chunks(

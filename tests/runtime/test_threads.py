@@ -69,17 +69,20 @@ def test_threads_end_with_their_owner() -> None:
 
 
 class Barrier:
-    """The compiled executor on a program whose only step is a kernel made here."""
+    """The compiled executor on a program whose only step is a kernel made here.
+
+    Threads meet before every step but the first.
+    """
 
     def __init__(self, threads: int, steps: int) -> None:
         self.threads = threads
-        self.state = np.zeros(16, np.int64)
+        self.state = np.zeros((1 + threads) * 8, np.int64)  # a cache line each
         self.counts = np.zeros((threads, 8), np.int64)
         self.late = 0
         kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
         self.kernel = kernel_type(self.step)  # kept: the program holds its address
         address = ctypes.cast(self.kernel, ctypes.c_void_p).value
-        self.program = np.full((steps, 1), address, np.int64)
+        self.program = np.array([[address, int(step > 0)] for step in range(steps)], np.int64)
         self.run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(_objects.executor_address())
 
     def step(self, _row: int, thread: int, _threads: int) -> None:
@@ -92,7 +95,7 @@ class Barrier:
 
     def task(self, number: int) -> None:
         program, state = self.program.ctypes.data, self.state.ctypes.data
-        self.run(program, len(self.program), 8, number, self.threads, state)
+        self.run(program, len(self.program), 16, number, self.threads, state)
 
     def give_up(self) -> None:
         self.state[1] = 1
@@ -108,8 +111,21 @@ def test_no_thread_passes_the_barrier_before_all_have_met(threads: int) -> None:
 
     assert barrier.late == 0
     assert barrier.counts[:, 0].tolist() == [200] * threads
-    assert barrier.state[0] == 200 * threads
+    assert barrier.state[0] == 199 * threads
+    waited = barrier.state[8::8]
+    assert (waited >= 0).all()
+    assert waited.any()
     workers.close()
+
+
+def test_threads_do_not_meet_where_the_program_does_not_say_so() -> None:
+    barrier = Barrier(2, steps=5)
+    barrier.program[:, -1] = 0
+
+    barrier.task(0)  # alone: it would hang at a barrier
+
+    assert barrier.counts[:, 0].tolist() == [5, 0]
+    assert barrier.state[0] == 0
 
 
 def test_waiting_threads_leave_when_another_gives_up() -> None:
