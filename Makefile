@@ -26,9 +26,8 @@ lint: $(VENV)/.test-ready
 # mypy does not follow setuptools' package-dir, so it reads the packages through a tree of links.
 typecheck: $(VENV)/.test-ready
 	rm -rf $(TYPING) && mkdir -p $(TYPING)/edgellm
-	ln -s $(abspath edgellm)/* $(TYPING)/edgellm/
-	ln -s $(abspath exporters) $(abspath runtime) $(abspath devices) $(TYPING)/edgellm/
-	cd $(TYPING) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p edgellm
+	cd $(TYPING)/edgellm && ln -s ../../../edgellm/* ../../../exporters ../../../runtime ../../../devices .
+	cd $(TYPING) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgellm
 
 # The bundles of the golden tests, exported here to be run elsewhere.
 golden: $(VENV)/.run-ready
@@ -40,7 +39,7 @@ golden: $(VENV)/.run-ready
 
 test-arm: $(VENV)/.test-ready golden
 	tests/arm/setup_rootfs.sh $(BIN)/python
-	EDGELLM_GOLDEN_BUNDLES=$(abspath build/golden) tests/arm/run.sh $(ARGS)
+	EDGELLM_GOLDEN_BUNDLES="$$PWD/build/golden" tests/arm/run.sh $(ARGS)
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python tests/benchmarks/matmuls.py

@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.random and options.calib:
         raise ConfigError("--calib needs a checkpoint: random weights are not calibrated")
+    if options.random and options.revision:
+        raise ConfigError("--revision needs a checkpoint to download: random weights have none")
     with progress_bar(options, "exporting", "weight") as advance:
         done = 0
 

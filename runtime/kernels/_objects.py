@@ -119,7 +119,13 @@ def _write(path: Path, code: bytes) -> None:
                 os.unlink(name)
             raise
     except OSError as error:
-        logger.warning("compiled kernels are not kept: %s (set EDGELLM_CACHE to change)", error)
+        _warn_not_kept(path.parent, error.strerror or str(error))
+
+
+@cache
+def _warn_not_kept(folder: Path, reason: str) -> None:
+    """Say once what each kernel would say."""
+    logger.warning("%s: compiled kernels are not kept: %s (see EDGELLM_CACHE)", folder, reason)
 
 
 def _link(symbol: str, code: bytes) -> int:

@@ -20,12 +20,13 @@ TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
 def start(*words: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "edgellm", *map(str, words)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, preexec_fn=heed_ctrl_c, **(pipes | options))
+    return subprocess.Popen(command, text=True, preexec_fn=heed_signals, **(pipes | options))
 
 
-def heed_ctrl_c() -> None:
-    """Undo what a shell does to commands in the background: their children ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def heed_signals() -> None:
+    """Undo what a shell or nohup does to commands in the background: they ignore these."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess:
@@ -106,6 +107,7 @@ def test_run_goes_on_with_a_session(random_bundle: Path, tmp_path: Path, main) -
         (("export", "CONFIG", "-o", "x"), 2, "no such directory"),
         (("export", "BUNDLE", "-o", "x", "--calib", "no-such-file"), 2, "cannot be read"),
         (("export", "--random", "CONFIG", "-o", "x", "--calib", "f"), 2, "needs a checkpoint"),
+        (("export", "--random", "CONFIG", "-o", "x", "--revision", "v"), 2, "needs a checkpoint"),
         (("export", "--random", "CONFIG", "-o", "BUNDLE"), 1, "pass --force"),
         (("export", "--random", "UNKNOWN", "-o", "x"), 3, "model_type 'other'"),
         (("inspect", "no-such-bundle"), 1, "no bundle here"),
