@@ -20,11 +20,12 @@ from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.interface import Heads
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+from edgellm.ops.attention import OUT_FRACTION_BITS
 
 RESIDUAL_FRAME = 24
 HEAD_FRAME = 18
 """Fixed point of queries, keys, values, gate and up."""
-ATTENTION_FRAME = HEAD_FRAME + 5
+ATTENTION_FRAME = HEAD_FRAME + OUT_FRACTION_BITS
 LOGITS_FRAME = 16
 ROTARY_BITS = 14
 INT8_LIMIT = 127
@@ -100,7 +101,6 @@ class IntegerLowering:
         self.context = context
         self.offset_keys = offset_keys
         self._table_scales: dict[str, Floats] = {}
-        self._presents: list[str] = []
         for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
                            ("logit_rows", "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))
