@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm import dtypes
 from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.exporters.components import rotary
 from edgellm.exporters.components.decoder_config import DecoderConfig
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.interface import Heads
-from edgellm.exporters.quantizers import int8
-from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+from edgellm.exporters.lowering.stored_weights import StoredWeights
+from edgellm.exporters.weights import WeightSource
 from edgellm.ops.attention import OUT_FRACTION_BITS
 
 RESIDUAL_FRAME = 24
@@ -100,7 +99,7 @@ class IntegerLowering:
         self.config = config
         self.context = context
         self.offset_keys = offset_keys
-        self._table_scales: dict[str, Floats] = {}
+        self.stored = StoredWeights(graph, weights)
         for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
                            ("logit_rows", "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))
@@ -110,8 +109,8 @@ class IntegerLowering:
 
     def embedding(self, path: str, shape: tuple[int, int]) -> Value:
         """Embedding, straight into the residual stream."""
-        table = self._int8_table(path, shape)
-        factors = multipliers(self._table_scales[table] * 2.0**RESIDUAL_FRAME, table)
+        table, scale = self.stored.table(path, shape)
+        factors = multipliers(scale * 2.0**RESIDUAL_FRAME, table)
         check_shift(factors.shift, table)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
         inputs = ["input_ids", table, multiplier]
@@ -139,17 +138,11 @@ class IntegerLowering:
     def linear(self, path: str, x: Value, shape: tuple[int, int], *, bias: bool = False) -> Value:
         """BitLinear or Int8Linear; a value that is no codes yet goes through AbsmaxQuantize."""
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
-        matrix = self.weights.linear(path, shape)
-        weight = f"{path}.weight"
-        is_ternary = isinstance(matrix, TernaryMatrix)
-        if isinstance(matrix, TernaryMatrix):
-            scales = self._store_ternary(weight, matrix)
-        else:
-            scales = self._store_int8(weight, matrix)
-        op_type = "BitLinear" if is_ternary else "Int8Linear"
-        (name,) = self.graph.call(op_type, _node(path, op_type), [codes.name, weight])
-        stored = self._bias(f"{path}.bias", shape[0]) if bias else None
-        return Accumulator(path, name, codes, scales, is_ternary, stored)
+        weight = self.stored.linear(path, shape)
+        node, inputs = _node(path, weight.op_type), [codes.name, *weight.inputs]
+        (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
+        added = self._bias(f"{path}.bias", shape[0]) if bias else None
+        return Accumulator(path, name, codes, weight.scale, weight.is_ternary, added)
 
     def head_norm(self, path: str, x: Value, head_dim: int) -> Value:
         """HeadRmsNorm, fixed point to fixed point."""
@@ -220,8 +213,8 @@ class IntegerLowering:
         """LogitsHead, and the outputs of the graph."""
         if not isinstance(x, Codes):
             raise ExportError(f"{path}: the head takes the output of a norm")
-        table = self._int8_table(tied_to or path, shape)
-        factors = multipliers(self._table_scales[table] * 2.0**LOGITS_FRAME, table)
+        table, scale = self.stored.table(tied_to or path, shape)
+        factors = multipliers(scale * 2.0**LOGITS_FRAME, table)
         check_shift_for(x, factors.shift, table)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
         self.graph.call(
@@ -330,33 +323,6 @@ class IntegerLowering:
                 f"{2 ** (31 - HEAD_FRAME)}"
             )
         return self.graph.initializer(name, np.rint(bias).astype(np.int32))
-
-    def _int8_table(self, path: str, shape: tuple[int, int]) -> str:
-        """Store an embedding or a head once, however often it is used."""
-        name = f"{path}.weight"
-        if name not in self._table_scales:
-            self._table_scales[name] = self._store_int8(name, self.weights.matrix(name, shape))
-        return name
-
-    def _store_int8(self, name: str, matrix: FloatMatrix) -> Floats:
-        """Store int8 codes and return the scale of each row."""
-        scales: list[Floats] = []
-
-        def codes() -> Iterator[npt.NDArray[np.int8]]:
-            for block in matrix.blocks():
-                quantized, scale = int8.quantize_rows(block)
-                scales.append(scale)
-                yield quantized
-
-        self.graph.streamed(name, "int8", matrix.shape, codes())
-        return np.concatenate(scales)
-
-    def _store_ternary(self, name: str, matrix: TernaryMatrix) -> Floats:
-        """Store packed codes and return the scale of each row, which is the same for all."""
-        rows, columns = matrix.shape
-        packed = (dtypes.pack_ternary(block) for block in matrix.blocks())
-        self.graph.streamed(name, "uint8", (rows, dtypes.packed_columns(columns)), packed)
-        return np.full(rows, matrix.scale)
 
 
 def check_shift_for(x: Codes, shift: int, where: str) -> None:
