@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ContextLengthError
+from edgellm.runtime.choices import Choices
 from edgellm.runtime.kernels import _objects
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.memory import ALIGNMENT
@@ -50,7 +51,13 @@ class Engine:
     """
 
     def __init__(
-        self, plan: Plan, *, context_length: int, threads: int, chunk: int | None = None
+        self,
+        plan: Plan,
+        *,
+        context_length: int,
+        threads: int,
+        chunk: int | None = None,
+        choices: Choices | None = None,
     ) -> None:
         """Compile or load the kernels, and lower the plan.
 
@@ -59,6 +66,7 @@ class Engine:
             context_length: positions a cache has room for.
             threads: how many run each step, the caller's own included.
             chunk: tokens a call; longer inputs take several.
+            choices: which kernels run; default: the best for this processor.
 
         Raises:
             ConfigError: a count is out of range.
@@ -73,7 +81,9 @@ class Engine:
         self.vocab_size = plan.vocab_size
         self.chunk = min(chunk or DEFAULT_CHUNK, context_length)
         self.bytes_per_token = plan.weight_bytes_per_token()
-        self._program = lower(plan, self.chunk)
+        self.choices = choices or Choices()
+        self._program = lower(plan, self.chunk, self.choices)
+        self._many = False
         self.arena_bytes = self._program.arena.size
         self._arena = _aligned(self.arena_bytes)
         self._ids = np.zeros(self.chunk, np.int64)
@@ -249,6 +259,7 @@ class Engine:
     def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
         """Write the sizes of this call, and the addresses of its arrays, into the table."""
         count, length = len(ids), cache.length
+        self._use_kernels_for(count)
         self._ids[:count] = ids
         self._positions[:count] = self._counting[length : length + count]
         self._write_size(TOKENS, count)
@@ -263,6 +274,15 @@ class Engine:
         if self._cache is None or self._cache() is not cache:
             self._table[self._cache_places] = cache.addresses[self._cache_slots]
             self._cache = weakref.ref(cache)
+
+    def _use_kernels_for(self, count: int) -> None:
+        """Write the addresses of the kernels for one token or for many, where they differ."""
+        many = count > 1
+        if many != self._many:
+            self._many = many
+            self._program.table[:, 0] = (
+                self._program.many_tokens if many else self._program.one_token
+            )
 
     def _write_size(self, name: str, size: int) -> None:
         """Write a size of this call where it differs from the last call's."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels import _objects, find
+from edgellm import ops
+from edgellm.runtime.choices import Choices
+from edgellm.runtime.kernels import _objects
 from edgellm.runtime.memory import Arena, lifetimes, place
 from edgellm.runtime.phases import cut_into_phases
 from edgellm.runtime.plan import (
@@ -28,8 +30,10 @@ class Program:
 
     Attributes:
         steps: in the order of the table.
-        table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``, and in the last
-            column 1 where threads have to meet before the step.
+        one_token: (steps,) int64, addresses of the kernels for calls of one token.
+        many_tokens: the same for calls of more.
+        table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``, first with the kernel
+            for one token, and in the last column 1 where threads have to meet before the step.
         arena: where the values between the steps are, as offsets.
         sizes: for each dynamic size, the places in the flat table.
         offsets: (places, offsets into the arena): add the arena's address.
@@ -37,6 +41,8 @@ class Program:
     """
 
     steps: tuple[Step, ...]
+    one_token: npt.NDArray[np.int64]
+    many_tokens: npt.NDArray[np.int64]
     table: npt.NDArray[np.int64]
     arena: Arena
     sizes: dict[str, Places]
@@ -61,8 +67,8 @@ class Address:
 Field = int | Size | Address
 
 
-def lower(plan: Plan, chunk: int) -> Program:
-    """Lower a plan for calls of at most ``chunk`` tokens."""
+def lower(plan: Plan, chunk: int, choices: Choices | None = None) -> Program:
+    """Lower a plan for calls of at most ``chunk`` tokens, with the chosen kernels."""
     outside = _outside_arena(plan)
     bytes_of = {name: value_bytes(plan, name, chunk) for name in plan.values if name not in outside}
     phases = cut_into_phases(plan)
@@ -86,8 +92,12 @@ def lower(plan: Plan, chunk: int) -> Program:
                 offsets[flat] = arena.offsets[field.name]
             else:
                 addresses.setdefault(field.name, []).append(flat)
+    one_token, many_tokens = _kernels(plan, steps, choices or Choices())
+    table[:, 0] = one_token
     return Program(
         steps=steps,
+        one_token=one_token,
+        many_tokens=many_tokens,
         table=table,
         arena=arena,
         sizes=_as_places(sizes),
@@ -101,11 +111,20 @@ def _names(phase: Sequence[Step]) -> tuple[list[str], list[str]]:
     return inputs, [name for step in phase for name in step.outputs]
 
 
+def _kernels(
+    plan: Plan, steps: Sequence[Step], choices: Choices
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the addresses of the steps' kernels for one token, and for many."""
+    one, many = (
+        [_objects.kernel_address(choices.kernel(plan, step, many=many)) for step in steps]
+        for many in (False, True)
+    )
+    return np.array(one, np.int64), np.array(many, np.int64)
+
+
 def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
-    """Return the fields of each step, as ``kernels/_jit.py`` has them."""
-    kernels = {step.op_type: find(step.op_type) for step in steps}
-    schemas = {op_type: kernel.schema for op_type, kernel in kernels.items()}
-    addresses = _objects.kernel_addresses(kernels.values())
+    """Return the fields of each step, as ``kernels/_jit.py`` has them, but for the kernel."""
+    schemas = {step.op_type: ops.find(step.op_type).SCHEMA for step in steps}
     # The cache grows in place: what comes out is in the memory of what went in.
     memory = {present_name(past): past for past in plan.cache_inputs}
     rows: list[list[Field]] = []
@@ -115,7 +134,7 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
         operands = [memory.get(name, name) for name in [*step.inputs, *step.outputs]]
         rows.append(
             [
-                addresses[step.op_type],
+                0,
                 *(Address(name) for name in operands),
                 *(_size(sizes[letter]) for letter in schema.letters),
                 *(step.attributes[name] for name in schema.attributes),

@@ -34,11 +34,6 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edgellm"
 
 
-def kernel_addresses(kernels: Iterable[Kernel]) -> dict[str, int]:
-    """Return the addresses of compiled kernels by operator type."""
-    return {kernel.op_type: _kernel_address(kernel) for kernel in kernels}
-
-
 @cache
 def executor_address() -> int:
     """Return the address of the compiled executor."""
@@ -46,7 +41,8 @@ def executor_address() -> int:
 
 
 @cache
-def _kernel_address(kernel: Kernel) -> int:
+def kernel_address(kernel: Kernel) -> int:
+    """Return the address of a compiled kernel."""
     name = f"{kernel.py.__name__}.py"
     sources = [_folder(_jit) / name, _folder(ops) / name]
     if kernel.variant != simd.PORTABLE:

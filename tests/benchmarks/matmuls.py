@@ -125,7 +125,7 @@ def kernel_call(
     kernel: kernels.Kernel, x: np.ndarray, weights: np.ndarray, acc: np.ndarray
 ) -> Call:
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-    function = prototype(_objects.kernel_addresses([kernel])[kernel.op_type])
+    function = prototype(_objects.kernel_address(kernel))
     sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
     shape = [sizes[letter] for letter in kernel.schema.letters]
     table = np.array(

@@ -72,9 +72,7 @@ def run_compiled(kernel: Kernel, example: Example, outputs: Arrays, threads: int
         np.int64,
     )
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-    call: Callable[[int, int, int], None] = prototype(
-        _objects.kernel_addresses([kernel])[schema.name]
-    )
+    call: Callable[[int, int, int], None] = prototype(_objects.kernel_address(kernel))
     for thread in reversed(range(threads)):
         call(row.ctypes.data, thread, threads)
 

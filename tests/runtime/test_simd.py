@@ -83,10 +83,10 @@ def test_each_variant_has_object_code_of_its_own(
 ) -> None:
     monkeypatch.setenv("EDGELLM_CACHE", str(tmp_path))
     variants = simd.available(cpu.host())
-    _objects._kernel_address.cache_clear()
+    _objects.kernel_address.cache_clear()
     found = [kernels.find("Int8Linear", variant) for variant in variants]
-    addresses = {_objects.kernel_addresses([kernel])["Int8Linear"] for kernel in found}
-    _objects._kernel_address.cache_clear()
+    addresses = {_objects.kernel_address(kernel) for kernel in found}
+    _objects.kernel_address.cache_clear()
 
     names = sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir())
     assert names == sorted(kernel.symbol for kernel in found)

@@ -33,6 +33,11 @@ def available(host: Cpu) -> tuple[str, ...]:
     return *sorted(suitable, key=lambda name: -units[name].rank), PORTABLE
 
 
+def forced() -> str | None:
+    """Return the variant that the environment names."""
+    return os.environ.get(ENVIRONMENT) or None
+
+
 def chosen(host: Cpu) -> str:
     """Return the variant to run: the one that the environment names, or the best.
 
@@ -40,7 +45,7 @@ def chosen(host: Cpu) -> str:
         ConfigError: the environment names one that there is not, or that the processor lacks.
     """
     variants = available(host)
-    name = os.environ.get(ENVIRONMENT) or variants[0]
+    name = forced() or variants[0]
     if name not in variants:
         raise ConfigError(f"{ENVIRONMENT} is {name!r}; this processor runs {', '.join(variants)}")
     return name
