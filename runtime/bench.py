@@ -4,24 +4,18 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-import numpy as np
 
 from edgellm.bundle import WEIGHTS
 from edgellm.errors import ConfigError
-from edgellm.runtime import cpu, kernels
+from edgellm.runtime import cpu
+from edgellm.runtime.engine import Engine
+from edgellm.runtime.limits import BANDWIDTH_METHOD, read_bandwidth
 from edgellm.runtime.model import Model
+from edgellm.runtime.observations import Observation, observe
 from edgellm.runtime.process_memory import peak_memory_bytes
+from edgellm.runtime.profile import Profile, profile
 
-BANDWIDTH_BYTES = 256 << 20
-"""Size of the array that is read: larger than the caches of common machines."""
-BANDWIDTH_REPETITIONS = 5
-BANDWIDTH_METHOD = (
-    f"best of {BANDWIDTH_REPETITIONS} NumPy sums over {BANDWIDTH_BYTES >> 20} MiB of int64, "
-    "split over the threads"
-)
 TOKEN_ID = 0
 """What is fed; speed does not depend on the id."""
 
@@ -35,6 +29,7 @@ class BenchRequest:
     threads: tuple[int, ...] = ()
     repetitions: int = 5
     context: int | None = None
+    by_operator: bool = False
 
     def __post_init__(self) -> None:
         """Check that all counts are positive."""
@@ -55,13 +50,17 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
-    """The figures for one number of threads."""
+    """The figures for one number of threads.
+
+    ``waiting`` is for each thread the share of the decoding that it waited for the others.
+    """
 
     threads: int
     load_time_s: float
     time_to_first_token_s: float
     prefill: tuple[Rate, ...]
     decode: tuple[Rate, ...]
+    waiting: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +79,8 @@ class Bandwidth:
 class BenchResult:
     """A benchmark and what is needed to repeat it.
 
-    ``kernel_variants`` holds for each operator type which of its kernels ran: for a vector unit, or
-    "portable".
+    ``kernel_variants`` holds for each operator type which of its kernels decode: for a vector unit,
+    or "portable"; several where the tuner chose by shape. ``profile`` is there where it was wanted.
     """
 
     bundle: str
@@ -99,6 +98,8 @@ class BenchResult:
     kernel_variants: dict[str, str]
     rows: tuple[BenchRow, ...]
     read_bandwidth: tuple[Bandwidth, ...]
+    observations: tuple[Observation, ...]
+    profile: Profile | None
 
 
 def bench(
@@ -126,9 +127,12 @@ def bench(
             _check_lengths(request, model.engine.context_length)
             rows.append(_measure(model, request, load_time, progress))
             manifest, bytes_per_token = model.info, model.engine.bytes_per_token
-            operators = sorted({step.op_type for step in model.engine.plan.steps})
-            variants = {op_type: kernels.find(op_type).variant for op_type in operators}
+            variants = _variants(model.engine)
     peak = peak_memory_bytes()  # before the bandwidth's array
+    progress("observations")
+    with Model(path, threads=1, context=request.context) as model:
+        observations = observe(model)
+        by_operator = _profile(model, request, progress) if request.by_operator else None
     progress("read bandwidth of the memory")
     bandwidths = tuple(_bandwidth(row, bytes_per_token) for row in rows)
     return BenchResult(
@@ -147,7 +151,23 @@ def bench(
         kernel_variants=variants,
         rows=tuple(rows),
         read_bandwidth=bandwidths,
+        observations=observations,
+        profile=by_operator,
     )
+
+
+def _variants(engine: Engine) -> dict[str, str]:
+    names: dict[str, set[str]] = {}
+    for step in engine.steps:
+        variant = engine.choices.kernel(engine.plan, step, many=False).variant
+        names.setdefault(step.op_type, set()).add(variant)
+    return {op_type: ", ".join(sorted(names[op_type])) for op_type in sorted(names)}
+
+
+def _profile(model: Model, request: BenchRequest, progress: Callable[[str], object]) -> Profile:
+    progress("1 thread: a call by operator")
+    context = min(request.prompt_lengths[0], model.engine.context_length - 1)
+    return profile(model.engine, context, request.repetitions)
 
 
 def _check_lengths(request: BenchRequest, context: int) -> None:
@@ -168,10 +188,12 @@ def _measure(
         progress(f"{threads} threads: prefill of {length} tokens")
         times[length] = _repeat(_prefill_seconds, model, length, request.repetitions)
     decode = []
+    waited, begin = model.engine.waited_seconds(), time.perf_counter()
     for length in request.generation_lengths:
         progress(f"{threads} threads: decode of {length} tokens")
         seconds = _repeat(_decode_seconds, model, length, request.repetitions)
         decode.append(_rate(length, seconds))
+    waited = (model.engine.waited_seconds() - waited) / (time.perf_counter() - begin)
     return BenchRow(
         threads=threads,
         load_time_s=load_time,
@@ -179,6 +201,7 @@ def _measure(
         time_to_first_token_s=statistics.median(times[request.prompt_lengths[0]]),
         prefill=tuple(_rate(length, seconds) for length, seconds in times.items()),
         decode=tuple(decode),
+        waiting=tuple(waited.tolist()),
     )
 
 
@@ -218,15 +241,3 @@ def _bandwidth(row: BenchRow, bytes_per_token: int) -> Bandwidth:
     speed = read_bandwidth(row.threads)
     share = bytes_per_token * row.decode[0].median / speed
     return Bandwidth(threads=row.threads, bytes_per_s=speed, decode_share=share)
-
-
-def read_bandwidth(threads: int) -> float:
-    """Return the bytes per second that so many threads read from memory together."""
-    parts = np.array_split(np.ones(BANDWIDTH_BYTES // 8, dtype=np.int64), threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(BANDWIDTH_REPETITIONS):
-            begin = time.perf_counter()
-            list(pool.map(np.sum, parts))
-            best = min(best, time.perf_counter() - begin)
-    return BANDWIDTH_BYTES / best

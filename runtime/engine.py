@@ -1,11 +1,10 @@
 """Run a plan: one compiled call a chunk of tokens, on all threads, without Python in between."""
 
 import ctypes
-import math
 import threading
-import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,6 @@ SHARED_WORK_BYTES = 4 << 20
 """Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.4 ms
 then, and waking another thread and meeting it 60 times (5 layers) takes 0.1 ms."""
 EXECUTOR_ARGUMENTS = 6
-TIMED_ROWS = 4
-"""Runs of a step for one reading of the clock, which with the call takes half a microsecond."""
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.int32]
@@ -189,18 +186,17 @@ class Engine:
         values[LOGITS] = logits
         return values
 
-    def time_steps(
-        self, ids: Ids, cache: KvCache, repetitions: int = 5
-    ) -> list[tuple[Step, float]]:
-        """Return how long each step of a call takes on one thread, in the order they run.
+    @contextmanager
+    def prepared(self, ids: Ids, cache: KvCache) -> Iterator[npt.NDArray[np.int64]]:
+        """Prepare a call to run and time its steps apart; the cache stays as long as it is.
 
         Args:
             ids: (n,) token ids, at most a chunk.
-            cache: it stays as long as it is; what is behind its end is overwritten.
-            repetitions: how often each is timed; the shortest time counts.
+            cache: what is behind its end is overwritten.
 
-        Returns:
-            (step, seconds) pairs.
+        Yields:
+            (steps, width) int64, a row a step, in the order of ``steps``; for ``run_rows``, inside
+            the block only.
 
         Raises:
             ConfigError: as ``forward``, and for more tokens than a chunk.
@@ -209,23 +205,21 @@ class Engine:
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         chosen = self._check(ids, cache, None)
         if len(ids) > self.chunk:
-            raise ConfigError(f"{len(ids)} tokens to time; the chunk is {self.chunk}")
+            raise ConfigError(f"{len(ids)} tokens to prepare; the chunk is {self.chunk}")
         logits = np.empty((1, self.vocab_size), np.int32)
-        times = []
         with self._lock:
             self._prepare(ids, cache, chosen, logits)
-            for index, step in enumerate(self._program.steps):
-                rows = np.repeat(self._program.table[index : index + 1], TIMED_ROWS, axis=0)
-                times.append((step, self._time_rows(rows, repetitions) / TIMED_ROWS))
-        return times
+            yield self._program.table
 
-    def _time_rows(self, rows: npt.NDArray[np.int64], repetitions: int) -> float:
-        best = math.inf
-        for _ in range(1 + repetitions):  # the first one fills the caches
-            begin = time.perf_counter()
-            self._execute(rows.ctypes.data, len(rows), rows.strides[0], 0, 1, self._meeting_address)
-            best = min(best, time.perf_counter() - begin)
-        return best
+    def run_rows(self, rows: npt.NDArray[np.int64]) -> None:
+        """Run rows of a prepared call, or copies of them, on this thread alone."""
+        address = rows.__array_interface__["data"][0]
+        self._execute(address, len(rows), rows.strides[0], 0, 1, self._meeting_address)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in the order in which they run."""
+        return self._program.steps
 
     def _copy_value(self, name: str, tokens: int) -> npt.NDArray[np.generic]:
         value = self.plan.values[name]

@@ -74,14 +74,13 @@ class Plan:
 
     def weight_bytes_per_token(self) -> int:
         """Return the bytes of weights that one decoded token reads; of a table, one row."""
-        total = 0
-        for step in self.steps:
-            looks_up = step.op_type in ("Embedding", "RotaryEmbedding")
-            for name in step.inputs:
-                constant = self.constants.get(name)
-                if constant is not None:
-                    total += constant.nbytes // (constant.shape[0] if looks_up else 1)
-        return total
+        return sum(map(self.weight_bytes, self.steps))
+
+    def weight_bytes(self, step: Step) -> int:
+        """Return the bytes of weights that a step reads for a token; of a table, one row."""
+        looks_up = step.op_type in ("Embedding", "RotaryEmbedding")
+        constants = (self.constants[name] for name in step.inputs if name in self.constants)
+        return sum(array.nbytes // (array.shape[0] if looks_up else 1) for array in constants)
 
 
 def present_name(past: str) -> str:

@@ -109,6 +109,14 @@ def compile_executor(symbol: str, cpu: Cpu) -> bytes:
     return _emit(_executor.run, symbol, cpu)
 
 
+def compile_dot_peak(symbol: str, variant: str, cpu: Cpu) -> bytes:
+    """Compile the loop of a vector unit's dot products to the bytes of an object file."""
+    from edgellm.runtime.kernels import _dot_peak
+
+    _let_numba_see(cpu)
+    return _emit(_dot_peak.build(simd.find(variant)), symbol, cpu)
+
+
 def _let_numba_see(cpu: Cpu) -> None:
     """Give Numba the processor's name and features where nobody has: under qemu it sees neither.
 

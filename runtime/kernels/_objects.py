@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,26 @@ def executor_address() -> int:
 
 
 @cache
+def dot_peak_address(variant: str) -> int:
+    """Return the address of the loop of a vector unit's dot products (see ``_dot_peak``)."""
+    symbol = f"edgellm_dot_peak_{variant}"
+    compile_object = partial(_jit.compile_dot_peak, symbol, variant, cpu.host())
+    return _address(symbol, _unit_sources(variant), compile_object)
+
+
+@cache
 def kernel_address(kernel: Kernel) -> int:
     """Return the address of a compiled kernel."""
     name = f"{kernel.py.__name__}.py"
     sources = [_folder(_jit) / name, _folder(ops) / name]
     if kernel.variant != simd.PORTABLE:
-        units, loops = _folder(simd), _folder(_jit) / "vector"
-        sources += [units / f"{kernel.variant}.py", *units.glob("_*.py")]
-        sources += [loops / name, *loops.glob("_*.py")]
+        loops = _folder(_jit) / "vector"
+        sources += [*_unit_sources(kernel.variant), loops / name, *loops.glob("_*.py")]
     return _address(kernel.symbol, sources, lambda: _jit.compile_kernel(kernel, cpu.host()))
+
+
+def _unit_sources(variant: str) -> list[Path]:
+    return [_folder(simd) / f"{variant}.py", *_folder(simd).glob("_*.py")]
 
 
 def _folder(module: Any) -> Path:  # noqa: ANN401

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgellm.dtypes import packed_columns
 from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import _objects, simd
+from edgellm.runtime.limits import dot_peak
 
 SHAPES = ((2560, 6912), (6912, 2560), (2560, 2560))
 TOKENS = 128
@@ -85,23 +86,22 @@ def report_many_tokens(columns: int, rows: int, rounds: int) -> None:
         nbits(TOKENS, columns, rows),
         float_gemm(TOKENS, columns, rows),
     ]
-    seconds = defaultdict(list)
-    dots = dot_peak()
+    seconds, peaks = defaultdict(list), []
+    variant = simd.chosen(cpu.host())
     for _ in range(rounds):
-        seconds["peak"].append(timed(dots, 1))
+        peaks.append(dot_peak(variant, 1) or 0.0)
         for one in contenders:
             seconds[one.name].append(timed(one.call, 1))
-    peak = dots.products / median(seconds["peak"])
+    peak = median(peaks)
     write(
         f"\n{columns} x {rows}, {TOKENS} tokens; {peak / 1e9:.0f} GMAC/s are what dot products of "
-        f"registers reach ({simd.chosen(cpu.host())})"
+        f"registers reach ({variant})"
     )
     for one in contenders:
         taken = median(seconds[one.name])
         rate = TOKENS * columns * rows / taken
-        write(
-            f"  {one.name:26} {taken * 1e3:8.2f} ms {rate / 1e9:7.1f} GMAC/s ({rate / peak:4.0%})"
-        )
+        share = f" ({rate / peak:4.0%})" if peak else ""
+        write(f"  {one.name:26} {taken * 1e3:8.2f} ms {rate / 1e9:7.1f} GMAC/s{share}")
 
 
 def kernel_contenders(tokens: int, columns: int, rows: int, *, copies: bool) -> list[Contender]:
@@ -182,52 +182,6 @@ def float_gemm(tokens: int, columns: int, rows: int) -> Contender:
     x = rng.standard_normal((tokens, columns), np.float32)
     weight = rng.standard_normal((columns, rows), np.float32)
     return Contender("NumPy float32", lambda _: x @ weight, 1, weight.nbytes)
-
-
-def dot_peak() -> Call:
-    """Return a loop of independent ternary dot products that touches no memory.
-
-    Activations are the sums themselves: nothing of the loop is the same twice.
-    """
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
-    unit = simd.find(simd.chosen(cpu.host()))
-    chains, rounds = 12, 1 << 20
-
-    @intrinsic
-    def loop(_typing, seed):
-        def generate(_context, builder, _signature, arguments):
-            byte = builder.trunc(arguments[0], ir.IntType(8))
-            operand = cgutils.alloca_once(builder, unit.bytes_type)
-            start = ir.Constant(unit.bytes_type, None)
-            builder.store(builder.insert_element(start, byte, ir.IntType(32)(0)), operand)
-            codes = [builder.load(operand)] * (64 // (4 * unit.lanes))
-            totals = [
-                cgutils.alloca_once_value(builder, ir.Constant(unit.totals_type, [i] * unit.lanes))
-                for i in range(chains)
-            ]
-            with cgutils.for_range(builder, ir.IntType(64)(rounds)):
-                for total in totals:
-                    value = builder.load(total)
-                    x = [builder.bitcast(value, unit.bytes_type)] * len(codes)
-                    builder.store(unit.dot_codes(builder, value, codes, x), total)
-            result = builder.load(totals[0])
-            for total in totals[1:]:
-                result = builder.add(result, builder.load(total))
-            return builder.sext(builder.extract_element(result, ir.IntType(32)(0)), ir.IntType(64))
-
-        return types.int64(seed), generate
-
-    run = njit(lambda seed: loop(seed))
-
-    def call(i: int) -> object:
-        return run(i)
-
-    call.products = chains * rounds * 64
-    return call
 
 
 def write(line: str) -> None:

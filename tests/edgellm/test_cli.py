@@ -191,8 +191,10 @@ def test_tables_for_people(random_bundle: Path, tmp_path: Path, main) -> None:
     assert "bitnet" in main("inspect", random_bundle, "--ops", "--tensors")[1]
     words = ("--text", tmp_path / "text.txt", "-t", 1)
     assert "nats per token" in main("eval", random_bundle, *words)[1]
-    out = main("bench", random_bundle, "-p", 4, "-n", "2,3", "-t", 1, "-r", 1)[1]
+    out = main("bench", random_bundle, "-p", 4, "-n", "2,3", "-t", 2, "-r", 1, "--by-op")[1]
     assert "decode 3" in out
+    assert "threads wait" in out
+    assert "LogitsHead K=" in out
     assert main("warmup", random_bundle, "-t", 1)[0] == 0
     assert main("doctor")[1].startswith("ok")
 

@@ -3,16 +3,15 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import ConfigError
-from edgellm.runtime import bench as module
-from edgellm.runtime import cpu
-from edgellm.runtime.bench import BenchRequest, bench, read_bandwidth
+from edgellm.runtime import cpu, limits
+from edgellm.runtime.bench import BenchRequest, bench
 from edgellm.runtime.kernels import simd
 
 
 def test_every_length_is_measured_with_every_number_of_threads(
     random_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "BANDWIDTH_BYTES", 1 << 20)
     request = BenchRequest(
         prompt_lengths=(4, 8), generation_lengths=(3,), threads=(1, 2), repetitions=3
     )
@@ -33,13 +32,26 @@ def test_every_length_is_measured_with_every_number_of_threads(
     assert result.kernel_variants["RotaryEmbedding"] == "portable"
     assert result.kernel_variants["LogitsHead"] == simd.chosen(cpu.host())
     assert result.peak_memory_bytes > 1 << 20
+    for row in result.rows:
+        assert len(row.waiting) == row.threads
+        assert all(0 <= share < 1 for share in row.waiting)
+    observations = {item.name: item.value for item in result.observations}
+    assert observations["weights read a token"] == result.bytes_per_token
+    assert result.profile is None
 
 
-def test_the_bandwidth_is_that_of_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BANDWIDTH_BYTES", 1 << 24)
+def test_the_operators_are_measured_where_that_is_wanted(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BANDWIDTH_BYTES", 1 << 20)
+    request = BenchRequest(
+        prompt_lengths=(64,), generation_lengths=(3,), threads=(1,), repetitions=1, by_operator=True
+    )
 
-    # From a memory card's speed to more than any cache's.
-    assert 1e7 < read_bandwidth(1) < 1e13
+    result = bench(random_bundle, request)
+
+    assert result.profile is not None
+    assert result.profile.decode.context == 63  # and a token more: the context of this bundle
 
 
 @pytest.mark.parametrize(

@@ -135,18 +135,24 @@ def test_calls_from_several_threads_take_turns(plan: Plan, expected: np.ndarray)
     engine.close()
 
 
-def test_timing_steps_changes_nothing(engine: Engine, plan: Plan, expected: np.ndarray) -> None:
+def test_the_steps_of_a_prepared_call_run_apart(
+    engine: Engine, plan: Plan, expected: np.ndarray
+) -> None:
     cache = engine.new_cache()
     engine.forward(IDS[:10], cache)
 
-    times = engine.time_steps(IDS[10:14], cache)
+    with engine.prepared(IDS[10:14], cache) as table:
+        assert len(table) == len(engine.steps) == len(plan.steps)
+        for index in range(len(table)):
+            engine.run_rows(table[index : index + 1])
 
-    assert sorted(step.name for step, _ in times) == sorted(step.name for step in plan.steps)
-    assert all(0 < seconds < 1 for _, seconds in times)
     assert cache.length == 10
     np.testing.assert_array_equal(engine.forward(IDS[10:], cache)[0], expected[-1])
-    with pytest.raises(ConfigError, match="30 tokens to time; the chunk is 16"):
-        engine.time_steps(IDS[:30], engine.new_cache())
+    with (
+        pytest.raises(ConfigError, match="30 tokens to prepare; the chunk is 16"),
+        engine.prepared(IDS[:30], engine.new_cache()),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("shared_work")

@@ -18,6 +18,8 @@ INT64 = ir.IntType(64)
 
 BLOCK = 64
 """Columns a step: one block of the layout ternary-2bit/v1, 16 bytes of it."""
+DOT_CHAINS = 12
+"""Sums that the measurement of the peak keeps: they hide its latency and fit in the registers."""
 
 # llvmlite and Numba have no types.
 Builder = Any

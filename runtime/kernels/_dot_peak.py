@@ -1,0 +1,66 @@
+"""A loop of nothing but a vector unit's dot products: how fast integers are multiplied at most.
+
+Imported only to compile.
+"""
+
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# Numba's internals have no types.
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from edgellm.runtime.kernels.simd._unit import (
+    BLOCK,
+    DOT_CHAINS,
+    INT8,
+    INT32,
+    INT64,
+    Builder,
+    Context,
+    Intrinsic,
+    Type,
+    Value,
+    VectorUnit,
+)
+
+
+def build(unit: VectorUnit) -> Callable[[int, int], None]:
+    """Return ``loop(place, rounds)``: ``rounds * DOT_CHAINS * BLOCK`` products.
+
+    They begin with the int64 at ``place``, and end in it.
+    """
+
+    def generate(context: Context, builder: Builder, _signature: Type, args: Value) -> Value:
+        place = builder.inttoptr(args[0], INT64.as_pointer())
+        # From memory, so that the codes are no constant and nothing is computed in advance.
+        byte = builder.trunc(builder.load(place), INT8)
+        code = builder.insert_element(ir.Constant(unit.bytes_type, None), byte, INT32(0))
+        codes = [code] * (BLOCK // (4 * unit.lanes))
+        totals = [
+            cgutils.alloca_once_value(builder, ir.Constant(unit.totals_type, [i] * unit.lanes))
+            for i in range(DOT_CHAINS)
+        ]
+        with cgutils.for_range(builder, args[1]):
+            for total in totals:
+                # A sum is its own activations: nothing of the loop is the same twice.
+                value = builder.load(total)
+                x = [builder.bitcast(value, unit.bytes_type)] * len(codes)
+                builder.store(unit.dot_codes(builder, value, codes, x), total)
+        result = builder.load(totals[0])
+        for total in totals[1:]:
+            result = builder.add(result, builder.load(total))
+        lane = builder.extract_element(result, INT32(0))
+        builder.store(builder.sext(lane, INT64), place)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def dots(_: Context, place: Type, rounds: Type) -> Intrinsic:
+        return types.void(place, rounds), generate
+
+    def loop(place: int, rounds: int) -> None:
+        dots(place, rounds)
+
+    return loop

@@ -1,0 +1,89 @@
+"""Where the time of a call goes: all of its steps, once each, and work counted by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgellm.bundle import open_bundle
+from edgellm.exporters.architectures.bitnet import TINY
+from edgellm.runtime import limits
+from edgellm.runtime.choices import Kind
+from edgellm.runtime.engine import Engine
+from edgellm.runtime.loader import load_plan
+from edgellm.runtime.profile import CallFigures, OpFigures, products_of, profile, time_steps
+
+HIDDEN, LAYERS, VOCAB_SIZE = (
+    TINY[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")
+)
+
+
+@pytest.fixture(scope="module")
+def engine(random_bundle: Path) -> Iterator[Engine]:
+    plan = load_plan(open_bundle(random_bundle))
+    made = Engine(plan, context_length=64, threads=1, chunk=16)
+    yield made
+    made.close()
+
+
+def find_operator(call: CallFigures, name: str) -> OpFigures:
+    (found,) = [item for item in call.operators if item.operator.startswith(name)]
+    return found
+
+
+def test_every_step_is_timed_and_the_cache_stays(engine: Engine) -> None:
+    cache = engine.new_cache()
+    engine.forward(np.arange(10), cache)
+
+    times = time_steps(engine, np.arange(4), cache, repetitions=2)
+
+    assert len(times) == len(engine.steps)
+    assert all(0 < seconds < 10 for seconds in times)
+    assert cache.length == 10
+
+
+def test_a_profile_is_complete(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BANDWIDTH_BYTES", 1 << 20)
+
+    result = profile(engine, context=20, repetitions=2)
+
+    assert (result.decode.context, result.decode.tokens) == (20, 1)
+    assert (result.prefill.context, result.prefill.tokens) == (0, 16)
+    for call in (result.decode, result.prefill):
+        assert sum(item.calls for item in call.operators) == len(engine.steps)
+        assert sum(item.share for item in call.operators) == pytest.approx(1)
+        assert sum(item.seconds for item in call.operators) == pytest.approx(call.seconds)
+        seconds = [item.seconds for item in call.operators]
+        assert seconds == sorted(seconds, reverse=True)
+    head = find_operator(result.decode, "LogitsHead")
+    assert head.products == HIDDEN * VOCAB_SIZE
+    assert head.bytes_read == HIDDEN * VOCAB_SIZE + 4 * VOCAB_SIZE  # with a multiplier a row
+    assert head.limit_share is not None
+    assert head.limit_share >= head.bytes_per_s / result.bytes_per_s * 0.999
+    assert find_operator(result.decode, "ResidualAdd").limit_share is None
+
+
+def test_attention_reads_and_multiplies_what_a_token_sees(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BANDWIDTH_BYTES", 1 << 20)
+
+    result = profile(engine, context=20, repetitions=1)
+
+    attention = find_operator(result.decode, "Attention")
+    heads = TINY["num_key_value_heads"]
+    dim = HIDDEN // TINY["num_attention_heads"]
+    assert attention.calls == LAYERS
+    assert attention.bytes_read == LAYERS * 21 * 2 * heads * (dim + 4)
+    assert attention.products == LAYERS * 21 * 2 * HIDDEN
+    prefill = find_operator(result.prefill, "Attention")
+    assert prefill.products == LAYERS * sum(range(1, 17)) * 2 * HIDDEN
+
+
+def test_products_are_counted_for_all_tokens() -> None:
+    sizes = (("K", 8), ("N", 3), ("B", 16))
+
+    assert products_of(Kind("BitLinear", sizes), [1, 2]) == 2 * 8 * 3
+    assert products_of(Kind("Int8Linear", sizes), [7]) == 8 * 3
+    assert products_of(Kind("Requantize", sizes), [7]) == 0
