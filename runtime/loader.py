@@ -1,6 +1,7 @@
 """Read the graph of a bundle into a Plan: the only file that knows ONNX. No byte is trusted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from edgellm.runtime.plan import (
 )
 from edgellm.runtime.plan_checks import MAX_CONTEXT, check_attributes, check_step
 from edgellm.runtime.sampler import LOGITS_FRAME
+from edgellm.runtime.weights_memory import map_weights
 
 Array = npt.NDArray[np.generic]
 
@@ -35,8 +37,14 @@ MAX_RANK = 8
 ALIGNMENT = 64
 
 
-def load_plan(bundle: Bundle) -> Plan:
-    """Read, check and return the plan of a bundle; its weights are mapped, not read.
+def load_plan(
+    bundle: Bundle, read_weights: Callable[[Path], npt.NDArray[np.uint8]] = map_weights
+) -> Plan:
+    """Read, check and return the plan of a bundle.
+
+    Args:
+        bundle: what to read.
+        read_weights: returns the bytes of the weights file; by default they are mapped.
 
     Raises:
         BundleError: the file is no ONNX model, or a weight is not where the file says.
@@ -48,7 +56,7 @@ def load_plan(bundle: Bundle) -> Plan:
     outputs = contract_outputs(bundle.manifest)
     _check_interface("input", _declared(graph.input), inputs)
     _check_interface("output", _declared(graph.output), outputs)
-    constants = _read_constants(graph.initializer, bundle)
+    constants = _read_constants(graph.initializer, read_weights(bundle.weights_path))
     reader = _GraphReader(bundle.manifest.context_length, [*inputs, *_constant_values(constants)])
     steps = tuple(reader.read(node) for node in graph.node)
     for value in [*outputs, *_declared(graph.value_info)]:
@@ -165,11 +173,10 @@ def _constant_values(constants: Mapping[str, Array]) -> list[Value]:
     return [Value(name, str(array.dtype), array.shape) for name, array in constants.items()]
 
 
-def _read_constants(initializers: Iterable[Any], bundle: Bundle) -> dict[str, Array]:
-    """Return the weights by name; those in the weights file are views of one mapping."""
-    path = bundle.weights_path
-    size = path.stat().st_size
-    weights = np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
+def _read_constants(
+    initializers: Iterable[Any], weights: npt.NDArray[np.uint8]
+) -> dict[str, Array]:
+    """Return the weights by name; those in the weights file are views of its bytes."""
     constants: dict[str, Array] = {}
     for tensor in initializers:
         name = _text(tensor.name)
@@ -198,7 +205,7 @@ def _inline_bytes(tensor: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401
 
 
 def _external_bytes(tensor: Any, weights: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:  # noqa: ANN401
-    """Return the bytes of a weight, a view of the mapped file."""
+    """Return the bytes of a weight, a view of those of the file."""
     fields = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
     if fields.get("location") != WEIGHTS:
         raise BundleError(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
@@ -20,6 +21,7 @@ from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
 from edgellm.runtime.session import Session, bundle_identity
 from edgellm.runtime.tokenizer import Tokenizer
+from edgellm.runtime.weights_memory import place_weights
 
 MAX_TOKENS = 256
 """How many tokens a generation has unless the caller says."""
@@ -43,7 +45,7 @@ class Model:
         threads: int | None = None,
         context: int | None = None,
     ) -> None:
-        """Open a bundle, map its weights and get ready to run.
+        """Open a bundle, map or copy its weights and get ready to run.
 
         Args:
             path: the bundle's directory.
@@ -58,8 +60,8 @@ class Model:
         self._bundle = open_bundle(path)
         threads = checked_threads(threads)
         context_length = checked_context(self._bundle.manifest, context)
-        require_memory(self._bundle, context_length)
-        plan = load_plan(self._bundle)
+        reserved = require_memory(self._bundle, context_length)
+        plan = load_plan(self._bundle, partial(place_weights, reserved_bytes=reserved))
         self._engine = Engine(plan, context_length=context_length, threads=threads)
         self._tokenizer: Tokenizer | None = None
         self._chat_template: ChatTemplate | None = None
@@ -307,8 +309,10 @@ def checked_context(manifest: Manifest, context: int | None) -> int:
     return context
 
 
-def require_memory(bundle: Bundle, context_length: int) -> None:
-    """Check that cache and working memory fit; the weights are mapped and can be paged out.
+def require_memory(bundle: Bundle, context_length: int) -> int:
+    """Check that cache and working memory fit, and return their bytes.
+
+    The weights need none: where there is no room for a copy they are mapped, and can be paged out.
 
     Raises:
         NotEnoughMemoryError: they do not; the message has the numbers.
@@ -321,3 +325,4 @@ def require_memory(bundle: Bundle, context_length: int) -> None:
             f"cache of {context_length} tokens), available are {available >> 20} MiB; "
             "use a smaller --context, or close other programs"
         )
+    return needed
