@@ -3,13 +3,18 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from edgellm.errors import ConfigError
 from edgellm.runtime.process_memory import peak_memory_bytes
 from edgellm.runtime.sampler import Sampler, SamplingParams
 from edgellm.runtime.session import Session
+from edgellm.runtime.speculation import NgramSpeculation, Plain, SpeculationStats
 from edgellm.runtime.stop_strings import StopStrings
 from edgellm.runtime.tokenizer import Tokenizer
+
+Speculate = Literal["none", "ngram"]
+"""How likely next tokens are found, to compute several in a call; the text is always the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,7 @@ class Stats:
     generation_tps: float
     time_to_first_token_s: float
     peak_memory_bytes: int
+    speculation: SpeculationStats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +55,13 @@ class GenerationRequest:
     max_tokens: int = 256
     stop: Sequence[str] = ()
     eos_token_ids: frozenset[int] = frozenset()
+    speculate: Speculate = "none"
 
     def __post_init__(self) -> None:
-        """Check the count and the stop strings."""
+        """Check the count, the stop strings and the kind of speculation."""
+        if self.speculate not in get_args(Speculate):
+            kinds = ", ".join(get_args(Speculate))
+            raise ConfigError(f"speculate is {self.speculate!r}; allowed are {kinds}")
         count = self.max_tokens
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ConfigError(f"max_tokens is {count!r}; it must be a whole number of at least 1")
@@ -74,11 +84,13 @@ def generate(
     watch = _Stopwatch(len(ids), len(ids) - session.common_prefix(ids))
     logits = session.align(ids, room=1)
     decoder = tokenizer.decoder(ids)
+    decoding = NgramSpeculation(session, ids) if request.speculate == "ngram" else Plain(session)
     for index in range(request.max_tokens):
         if index:
-            logits = session.extend()
+            logits = decoding.extend(request.max_tokens - index)
         token_id = sampler.choose(logits, len(session), session.ids)
         session.append([token_id])
+        decoding.note(token_id)
         watch.token_done()
         ended = token_id in request.eos_token_ids
         text = "" if ended else stop.feed(decoder.step(token_id))
@@ -93,7 +105,7 @@ def generate(
             continue
         if not stop.found:
             text += stop.feed(decoder.flush()) + stop.flush()
-        stats = watch.stats()
+        stats = watch.stats(decoding.stats())
         yield Token(text=text, token_id=token_id, index=index, finish_reason=reason, stats=stats)
         return
 
@@ -118,7 +130,7 @@ class _Stopwatch:
         if self._tokens == 1:
             self._first = self._last
 
-    def stats(self) -> Stats:
+    def stats(self, speculation: SpeculationStats | None) -> Stats:
         """Return the figures so far; the first token counts as part of the prompt."""
         return Stats(
             prompt_tokens=self._prompt_tokens,
@@ -127,6 +139,7 @@ class _Stopwatch:
             generation_tps=_rate(self._tokens - 1, self._last - self._first),
             time_to_first_token_s=self._first - self._begin,
             peak_memory_bytes=peak_memory_bytes(),
+            speculation=speculation,
         )
 
 

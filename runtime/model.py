@@ -15,7 +15,7 @@ from edgellm.errors import BundleError, ConfigError, NotEnoughMemoryError
 from edgellm.runtime import cpu
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
-from edgellm.runtime.generation import GenerationRequest, Token, generate
+from edgellm.runtime.generation import GenerationRequest, Speculate, Token, generate
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
@@ -133,10 +133,18 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         session: Session | None = None,
+        speculate: Speculate = "none",
         **sampling: Unpack[SamplingOptions],
     ) -> str:
         """Return the text that follows a prompt; arguments as for ``stream``."""
-        tokens = self.stream(prompt, max_tokens=max_tokens, stop=stop, session=session, **sampling)
+        tokens = self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            stop=stop,
+            session=session,
+            speculate=speculate,
+            **sampling,
+        )
         return "".join(token.text for token in tokens)
 
     def stream(
@@ -146,6 +154,7 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         session: Session | None = None,
+        speculate: Speculate = "none",
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Token]:
         """Yield what follows a prompt, token by token; the last token carries the figures.
@@ -155,6 +164,8 @@ class Model:
             max_tokens: most tokens to generate.
             stop: texts that end the generation; they are not part of it.
             session: continue its text; default: a new text.
+            speculate: "ngram" drafts tokens from earlier parts of the text and checks several in
+                one call, where that pays; the tokens are the same.
             sampling: temperature, top_k, top_p, min_p, repetition_penalty, seed as in
                 ``SamplingParams``; default: greedy.
 
@@ -162,7 +173,7 @@ class Model:
             ConfigError: an option is out of range, or the prompt is empty and there is no BOS.
             ContextLengthError: the prompt leaves no room in the context.
         """
-        request = self._request(max_tokens, stop, SamplingParams(**sampling))
+        request = self._request(max_tokens, stop, speculate, SamplingParams(**sampling))
         session = self.session() if session is None else session
         ids = [*session.ids, *self._prompt_ids(prompt, first=len(session) == 0)]
         return generate(session, self.tokenizer, ids, request)
@@ -176,6 +187,7 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         session: Session | None = None,
+        speculate: Speculate = "none",
         **sampling: Unpack[SamplingOptions],
     ) -> str: ...
 
@@ -188,6 +200,7 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         session: Session | None = None,
+        speculate: Speculate = "none",
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Token]: ...
 
@@ -199,6 +212,7 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         session: Session | None = None,
+        speculate: Speculate = "none",
         **sampling: Unpack[SamplingOptions],
     ) -> str | Iterator[Token]:
         """Return the answer to a conversation, or with ``stream`` yield its tokens.
@@ -211,13 +225,14 @@ class Model:
             max_tokens: most tokens of the answer.
             stop: texts that end the answer; they are not part of it.
             session: where to keep what was computed; default: one that the model has for chats.
+            speculate: as for ``stream``.
             sampling: as for ``stream``.
 
         Raises:
             ConfigError: no chat template, one that refuses the messages, or a bad option.
             ContextLengthError: the conversation leaves no room in the context.
         """
-        request = self._request(max_tokens, stop, SamplingParams(**sampling))
+        request = self._request(max_tokens, stop, speculate, SamplingParams(**sampling))
         # The template writes BOS and the like itself, as in every published one.
         text = self.chat_template.render(messages)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
@@ -254,11 +269,18 @@ class Model:
         self.close()
 
     def _request(
-        self, max_tokens: int, stop: Sequence[str], sampling: SamplingParams
+        self,
+        max_tokens: int,
+        stop: Sequence[str],
+        speculate: Speculate,
+        sampling: SamplingParams,
     ) -> GenerationRequest:
-        eos = frozenset(self.info.eos_token_ids)
         return GenerationRequest(
-            sampling=sampling, max_tokens=max_tokens, stop=stop, eos_token_ids=eos
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop,
+            eos_token_ids=frozenset(self.info.eos_token_ids),
+            speculate=speculate,
         )
 
     def _prompt_ids(self, prompt: Prompt, *, first: bool) -> list[int]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,6 +48,21 @@ def bundle_identity(manifest: Manifest) -> str:
     return f"{manifest.files[GRAPH].sha256}-{manifest.files[WEIGHTS].sha256}"
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """What a call computed behind the end of the text.
+
+    Attributes:
+        start: length of the text then.
+        draft: the ids that were tried.
+        logits: (1 + len(draft), vocab) int32, from the last position of the text on.
+    """
+
+    start: int
+    draft: list[int]
+    logits: npt.NDArray[np.int32]
+
+
 class Session:
     """A text of token ids and the cache that belongs to it.
 
@@ -65,6 +81,7 @@ class Session:
         self._identity = identity
         self._cache = engine.new_cache()
         self._ids: list[int] = []
+        self._ahead: _Ahead | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -94,22 +111,46 @@ class Session:
         """
         self._ids += self._checked(ids)
 
-    def extend(self, ids: Sequence[int] = ()) -> npt.NDArray[np.int32]:
+    def extend(
+        self, ids: Sequence[int] = (), *, draft: Sequence[int] = ()
+    ) -> npt.NDArray[np.int32]:
         """Add ids to the text and return the (vocab,) logits of its last position.
+
+        Args:
+            ids: what to add.
+            draft: ids that may come next, computed in the same call. They are not part of the text;
+                as far as it goes on with them, the calls that follow have nothing to compute.
 
         Raises:
             ConfigError: the text is empty, or an id is not in the vocabulary.
-            ContextLengthError: the text would not fit in the context.
+            ContextLengthError: text and draft would not fit in the context.
         """
-        text = self._ids + self._checked(ids)
-        if not text:
+        text = self._ids + self._checked([*ids, *draft])
+        size = len(text) - len(draft)
+        if not size:
             raise ConfigError("a session needs at least one token id before it has logits")
-        known = self._cache.length
-        start = min(known, len(text) - 1)  # at least the last id is computed, for its logits
-        self._cache.truncate(start)
-        last: npt.NDArray[np.int32] = self._forward(text, start, None)[-1]
-        self._ids = text
-        return last
+        logits = self._computed_ahead(text[:size])
+        if logits is None:
+            start = min(self._cache.length, size - 1)  # at least the last id is computed
+            self._cache.truncate(start)
+            rows = self._forward(text, start, range(size - 1 - start, len(text) - start))
+            if draft:
+                self._cache.truncate(size)
+                self._ahead = _Ahead(size, text[size:], rows)
+            logits = rows[0]
+        self._ids = text[:size]
+        return logits
+
+    def _computed_ahead(self, text: list[int]) -> npt.NDArray[np.int32] | None:
+        """Return the logits of a text that goes on as drafted, and let the cache hold it."""
+        if self._ahead is None:
+            return None
+        new = text[self._ahead.start :]
+        if new != self._ahead.draft[: len(new)]:
+            return None
+        self._cache.advance(len(text) - self._cache.length)
+        logits: npt.NDArray[np.int32] = self._ahead.logits[len(new)]
+        return logits
 
     def score(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
         """Add ids to the text and return (len(ids), vocab) int32 logits, a row for each of them.
@@ -163,6 +204,7 @@ class Session:
         """
         if not 0 <= length <= len(self._ids):
             raise ConfigError(f"cannot rewind to {length}; the session has {len(self._ids)} tokens")
+        self._ahead = None
         del self._ids[length:]
         self._cache.truncate(min(length, self._cache.length))
 
@@ -171,6 +213,7 @@ class Session:
         twin = Session.__new__(Session)
         twin._engine, twin._identity = self._engine, self._identity
         twin._cache, twin._ids = self._cache.copy(), list(self._ids)
+        twin._ahead = None
         return twin
 
     def save(self, path: str | os.PathLike[str], notes: str = "") -> None:
@@ -215,13 +258,12 @@ class Session:
             raise BundleError(f"{path}: {error}") from error
         if cache.length > len(text):
             raise BundleError(f"{path}: a cache of {cache.length} tokens for {len(text)} ids")
-        self._cache, self._ids = cache, text
+        self._cache, self._ids, self._ahead = cache, text, None
         return metadata.get("notes", "")
 
-    def _forward(
-        self, text: list[int], start: int, rows: Sequence[int] | None
-    ) -> npt.NDArray[np.int32]:
+    def _forward(self, text: list[int], start: int, rows: Sequence[int]) -> npt.NDArray[np.int32]:
         """Compute text[start:]; when that is interrupted, cut off what was half computed."""
+        self._ahead = None  # what was computed for a draft is overwritten
         try:
             return self._engine.forward(np.array(text[start:], dtype=np.int64), self._cache, rows)
         except BaseException:

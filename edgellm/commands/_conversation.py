@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from edgellm.commands._generation import describe
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.chat_template import Message
-from edgellm.runtime.generation import Stats
+from edgellm.runtime.generation import Speculate, Stats
 from edgellm.runtime.model import Model
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
 
@@ -22,6 +22,7 @@ class Conversation:
         system: str | None = None,
         max_tokens: int = 256,
         stop: Sequence[str] = (),
+        speculate: Speculate = "none",
     ) -> None:
         self.sampling: SamplingOptions = {}
         self._model = model
@@ -30,6 +31,7 @@ class Conversation:
         self._messages: list[Message] = list(self._first)
         self._max_tokens = max_tokens
         self._stop = stop
+        self._speculate = speculate
         self._stats: Stats | None = None
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/help": ("list the commands", self._help),
@@ -67,6 +69,7 @@ class Conversation:
             max_tokens=self._max_tokens,
             stop=self._stop,
             session=self._session,
+            speculate=self._speculate,
             **self.sampling,
         )
         pieces: list[str] = []

@@ -44,6 +44,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="one seed gives one text, on every device (default: 0)")  # fmt: skip
     add("--stop", action="append", default=[], metavar="TEXT",
         help="end before this text; may be given more than once")  # fmt: skip
+    add("--speculate", choices=("none", "ngram"), default="none",
+        help="ngram: draft tokens from earlier parts of the text and check several in one call; "
+        "the text stays the same (default: none)")  # fmt: skip
 
 
 def sampling_options(options: argparse.Namespace) -> "SamplingOptions":
@@ -60,9 +63,16 @@ def sampling_options(options: argparse.Namespace) -> "SamplingOptions":
 
 def describe(stats: "Stats") -> str:
     """Return the figures of a generation in one line."""
-    return (
+    line = (
         f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tokens/s; "
         f"generation {stats.generation_tokens} tokens, {stats.generation_tps:.1f} tokens/s; "
         f"first token after {stats.time_to_first_token_s * 1000:.0f} ms; "
         f"peak memory {stats.peak_memory_bytes / 1e6:.0f} MB"
+    )
+    drafts = stats.speculation
+    if drafts is None:
+        return line
+    return (
+        f"{line}; {drafts.accepted_tokens} of {drafts.drafted_tokens} drafted tokens accepted "
+        f"({drafts.acceptance_rate:.0%}), {drafts.calls_per_token:.2f} calls a token"
     )

@@ -39,7 +39,11 @@ def run(options: argparse.Namespace) -> int:
         if options.chat_template:
             model.read_chat_template(options.chat_template)
         conversation = Conversation(
-            model, system=options.system, max_tokens=options.max_tokens, stop=options.stop
+            model,
+            system=options.system,
+            max_tokens=options.max_tokens,
+            stop=options.stop,
+            speculate=options.speculate,
         )
         conversation.sampling = sampling_options(options)
         model.chat_template.render([{"role": "user", "content": ""}])  # fails now, not later

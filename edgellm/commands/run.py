@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
             max_tokens=options.max_tokens,
             stop=options.stop,
             session=session,
+            speculate=options.speculate,
             **sampling_options(options),
         )
         try:

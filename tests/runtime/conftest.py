@@ -21,26 +21,36 @@ class HashCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.ids = np.zeros(0, dtype=np.int64)
+        self.length = 0
+        self.memory = np.zeros(capacity, dtype=np.int64)
 
     @property
-    def length(self) -> int:
-        return len(self.ids)
+    def ids(self) -> npt.NDArray[np.int64]:
+        return self.memory[: self.length]
+
+    def write(self, ids: npt.NDArray[np.int64]) -> None:
+        self.memory[self.length : self.length + len(ids)] = ids
+        self.advance(len(ids))
+
+    def advance(self, count: int) -> None:
+        self.length += count
+        assert 0 <= self.length <= self.capacity
 
     def truncate(self, length: int) -> None:
         assert 0 <= length <= self.length
-        self.ids = self.ids[:length]
+        self.length = length
 
     def copy(self) -> "HashCache":
         twin = HashCache(self.capacity)
-        twin.ids = self.ids.copy()
+        twin.import_arrays(self.export_arrays())
         return twin
 
     def export_arrays(self) -> dict[str, npt.NDArray[np.integer]]:
-        return {"known": self.ids}
+        return {"known": self.ids.copy()}
 
     def import_arrays(self, arrays: dict[str, npt.NDArray[np.integer]]) -> None:
-        self.ids = arrays["known"].astype(np.int64)
+        self.length = 0
+        self.write(arrays["known"])
 
 
 class HashEngine:
@@ -59,19 +69,29 @@ class HashEngine:
         assert cache.length + len(ids) <= cache.capacity
         self.computed.append(len(ids))
         if self.interrupt:
-            cache.ids = np.append(cache.ids, ids[: len(ids) // 2])
+            cache.write(ids[: len(ids) // 2])
             raise KeyboardInterrupt
         start = cache.length
-        cache.ids = np.append(cache.ids, ids)
+        cache.write(ids)
         chosen = [len(ids) - 1] if rows is None else list(rows)
         return np.stack([self.logits(cache.ids[: start + row + 1]) for row in chosen])
 
     def logits(self, text: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        seed = int(np.sum((text + 1) * np.arange(1, len(text) + 1) ** 2))
+        seed = self.seed_of(text)
         generator = np.random.Generator(np.random.PCG64(seed))
         logits = generator.integers(-(2**18), 2**18, self.vocab_size, dtype=np.int32)
         logits[[BOS, EOS]] = -(2**30)
         return logits
+
+    def seed_of(self, text: npt.NDArray[np.int64]) -> int:
+        return int(np.sum((text + 1) * np.arange(1, len(text) + 1) ** 2))
+
+
+class RepeatingEngine(HashEngine):
+    """Logits depend on the last two ids only, so a greedy text soon repeats itself."""
+
+    def seed_of(self, text: npt.NDArray[np.int64]) -> int:
+        return int(np.sum((text[-2:] % 3 + 1) * np.arange(1, len(text[-2:]) + 1) ** 2))
 
 
 @pytest.fixture
@@ -146,3 +166,8 @@ def tokenizer(tokenizer_files: dict[str, Path]) -> Tokenizer:
 @pytest.fixture(scope="session")
 def engine_class() -> type[HashEngine]:
     return HashEngine
+
+
+@pytest.fixture(scope="session")
+def repeating_engine_class() -> type[RepeatingEngine]:
+    return RepeatingEngine

@@ -220,3 +220,57 @@ def test_rewinding_beyond_the_text_is_refused(session: Session) -> None:
     for length in (-1, 3):
         with pytest.raises(ConfigError, match=f"cannot rewind to {length}"):
             session.rewind(length)
+
+
+def test_what_was_drafted_right_is_not_computed_again(engine, session: Session) -> None:
+    assert list(session.extend([5], draft=[6, 7, 8])) == logits_of(engine, [5])
+    assert session.ids == (5,)
+    assert engine.computed == [4]
+
+    assert list(session.extend([6])) == logits_of(engine, [5, 6])
+    session.append([7])
+    assert list(session.extend()) == logits_of(engine, [5, 6, 7])
+    assert engine.computed == [4]
+
+    assert list(session.extend([9])) == logits_of(engine, [5, 6, 7, 9])
+    assert engine.computed == [4, 1]
+
+
+steps = st.one_of(
+    st.tuples(st.just("extend"), st.lists(st.integers(5, 6), max_size=2)),
+    st.tuples(st.just("draft"), st.lists(st.integers(5, 6), max_size=4)),
+    st.tuples(st.just("append"), st.lists(st.integers(5, 6), max_size=2)),
+    st.tuples(st.just("rewind"), st.integers(0, 3)),
+    st.tuples(st.just("align"), st.lists(st.integers(5, 6), min_size=1, max_size=6)),
+    st.tuples(st.just("score"), st.lists(st.integers(5, 6), min_size=1, max_size=2)),
+    st.tuples(st.just("fork"), st.none()),
+)
+
+
+@given(actions=st.lists(steps, max_size=12))
+def test_drafts_change_no_logits(actions: list[tuple], engine_class) -> None:
+    engine = engine_class()
+    session = Session(engine, "bundle-a")
+    session.extend([5])
+    for name, value in actions:
+        if name == "rewind":
+            session.rewind(max(len(session) - value, 1))
+        elif name == "fork":
+            session = session.fork()
+        elif name == "draft":
+            assert list(session.extend(draft=value)) == logits_of(engine, list(session.ids))
+        else:
+            getattr(session, name)(value)
+        assert session.fork().extend().tolist() == logits_of(engine, list(session.ids))
+    assert list(session.extend()) == logits_of(engine, list(session.ids))
+
+
+def test_a_draft_must_fit(session: Session) -> None:
+    session.extend([5] * 60)
+    with pytest.raises(ContextLengthError, match="65 tokens, the context holds 64"):
+        session.extend([5], draft=[5] * 4)
+    with pytest.raises(ConfigError, match="token id 320"):
+        session.extend([5], draft=[320])
+    with pytest.raises(ConfigError, match="at least one token"):
+        Session(session._engine, "bundle-a").extend(draft=[5])
+    assert session.ids == (5,) * 60
