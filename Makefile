@@ -1,5 +1,6 @@
 # make demo      sets up .venv, exports the embedded checkpoint, tells a story
 # make test      sets up .venv, lints, type-checks, runs all tests
+# make bench-peers  our speed against llama.cpp and onnxruntime, builds llama.cpp (needs cmake, g++)
 # make test-arm  the golden tests on an emulated aarch64 (Debian or Ubuntu, installs qemu-user-static)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ CHECKPOINT := samples/stories-bitnet
 BUNDLE := build/stories-bitnet
 TYPING := build/typing
 
-.PHONY: demo test lint typecheck golden test-arm bench clean
+.PHONY: demo test lint typecheck golden test-arm bench bench-peers clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
@@ -44,6 +45,9 @@ test-arm: $(VENV)/.test-ready golden
 bench: $(VENV)/.test-ready
 	$(BIN)/python tests/benchmarks/matmuls.py
 
+bench-peers: $(VENV)/.peers-ready
+	$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+
 $(VENV)/.run-ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgellm needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +56,10 @@ $(VENV)/.run-ready: pyproject.toml
 
 $(VENV)/.test-ready: $(VENV)/.run-ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.peers-ready: $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
 
 clean:

@@ -1,0 +1,128 @@
+"""Which engines are compared for which shape, and the files that they need."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.peers import gguf_files
+from tests.benchmarks.peers.ggml_products import GgmlProduct
+from tests.benchmarks.peers.measures import Engine
+from tests.benchmarks.peers.models import LlamaCpp, Ours
+from tests.benchmarks.peers.products import OnnxRuntimeProduct, OurProduct
+from tests.benchmarks.peers.shapes import MODELS, PRODUCTS, STORIES, ModelShape, ProductShape
+
+OUR_OPERATORS = {"ternary": "BitLinear", "int8": "Int8Linear"}
+OURS = tuple(f"edgellm {kind}" for kind in OUR_OPERATORS)
+FILE_KINDS = ("TQ2_0", "TQ1_0", "Q2_K", "Q4_0", "Q8_0")
+REPACKED = ("Q4_0", "Q8_0")
+"""What llama.cpp may copy to another layout; compared as it lies in the file, too ("-mapped")."""
+MAPPED = "-mapped"
+ONNX_BITS = {"ort-2": 2, "ort-4": 4, "ort-int8": 8}
+
+MODEL_ENGINES = (*OUR_OPERATORS, *FILE_KINDS, *(kind + MAPPED for kind in REPACKED))
+STORIES_ENGINES = ("int8", "F32", "Q8_0", "Q8_0" + MAPPED)
+PRODUCT_ENGINES = (*OUR_OPERATORS, *FILE_KINDS, *ONNX_BITS)
+ALL_ENGINES = tuple(dict.fromkeys((*MODEL_ENGINES, *STORIES_ENGINES, *PRODUCT_ENGINES)))
+ALL_SHAPES = (*MODELS, STORIES.name, *PRODUCTS)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where the files are made.
+
+    Attributes:
+        directory: for the bundles and GGUF files; what is there is used again.
+        checkpoint: of stories260k in the layout of transformers, or None to leave it out.
+        tell: called with a line when something is made or left out.
+    """
+
+    directory: Path
+    checkpoint: Path | None
+    tell: Callable[[str], object]
+
+
+def prepare(shape: str, wanted: Sequence[str], place: Workplace) -> list[Engine]:
+    """Return the engines of a shape among ``wanted``, after making their files."""
+    if shape in PRODUCTS:
+        chosen = [name for name in PRODUCT_ENGINES if name in wanted]
+        return [product_engine(name, PRODUCTS[shape]) for name in chosen]
+    names = STORIES_ENGINES if shape == STORIES.name else MODEL_ENGINES
+    if shape == STORIES.name and place.checkpoint is None:
+        place.tell(f"{shape} is left out: give its checkpoint with --checkpoint DIRECTORY")
+        return []
+    engines = []
+    for name in names:
+        if name in wanted:
+            try:
+                engines.append(model_engine(name, MODELS.get(shape, STORIES), place))
+            except ImportError as error:
+                place.tell(f"{name} is left out: {error}; pip install -e '.[peers]'")
+    return engines
+
+
+def product_engine(name: str, shape: ProductShape) -> Engine:
+    if name in OUR_OPERATORS:
+        return OurProduct(f"edgellm {name}", OUR_OPERATORS[name], shape)
+    if name in ONNX_BITS:
+        title = "int8" if ONNX_BITS[name] == 8 else f"MatMulNBits {ONNX_BITS[name]}"
+        return OnnxRuntimeProduct(f"onnxruntime {title}", ONNX_BITS[name], shape)
+    return GgmlProduct(f"llama.cpp {name}", name, shape)
+
+
+def model_engine(name: str, shape: ModelShape, place: Workplace) -> Engine:
+    if name in OUR_OPERATORS:
+        return Ours(f"edgellm {name}", bundle(name, shape, place))
+    kind = name.removesuffix(MAPPED)
+    return LlamaCpp(f"llama.cpp {name}", gguf_file(kind, shape, place), repack=kind == name)
+
+
+def bundle(kind: str, shape: ModelShape, place: Workplace) -> Path:
+    """Return our bundle of a shape, exported if it is not there."""
+    from edgellm import api
+
+    path = place.directory / f"{shape.name}-{kind}"
+    if path.exists():
+        return path
+    place.tell(f"exporting {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shape is STORIES:
+        api.export(str(place.checkpoint), path)
+    else:
+        config = place.directory / f"{path.name}.json"
+        config.write_text(json.dumps(shape.config(kind)))
+        api.export_random(config, path)
+    for file in path.iterdir():
+        if file.is_file():
+            settle(file)
+    return path
+
+
+def gguf_file(kind: str, shape: ModelShape, place: Workplace) -> Path:
+    """Return the GGUF file of a shape, written if it is not there."""
+    path = place.directory / f"{shape.name}-{kind}.gguf"
+    if path.exists():
+        return path
+    place.tell(f"writing {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    if shape is STORIES:
+        gguf_files.write_checkpoint(unfinished, shape, kind, place.checkpoint)
+    else:
+        gguf_files.write_random(unfinished, shape, kind)
+    settle(unfinished)
+    return unfinished.rename(path)
+
+
+def settle(path: Path) -> None:
+    """Make the system read a file anew, from the beginning to the end.
+
+    The pages that it keeps of a file just written may be smaller than those of one read in order,
+    and a mapped file of small pages was read at 12 instead of 16 GB/s.
+    """
+    with path.open("rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while file.read(1 << 24):
+            pass
