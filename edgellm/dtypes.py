@@ -59,3 +59,50 @@ def unpack_ternary(packed: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[n
         row = int(np.argwhere(codes == 3)[0, 0])
         raise CheckpointError(f"packed ternary row {row} holds the code 3; allowed are 0, 1, 2")
     return (codes.astype(np.int8) - np.int8(1)).reshape(packed.shape[0], -1)[:, :columns]
+
+
+INT8_PLANES = "int8-planes/v1"
+"""Eight bits a weight, in planes that can be read apart. A weight + 128 is a byte; its bits 4..7 are
+in ``high``, its bits 3, 2, 1, 0 in the planes 0, 1, 2, 3 of ``low``. Columns are a multiple of 64. Of
+``high``, a block of 64 columns is 32 bytes: bits 0..3 of byte b are column b, bits 4..7 column 32 + b.
+Of a plane, such a block is 8 bytes: bit p of byte b is column 8*p + b."""
+
+PLANES_BLOCK = 64
+"""Columns in one block of INT8_PLANES."""
+PLANES = 4
+"""Planes of one bit in INT8_PLANES."""
+
+_LEFT = np.arange(8, dtype=np.uint8).reshape(1, 1, 8, 1)
+_PLACES = np.arange(PLANES - 1, -1, -1, dtype=np.uint8).reshape(PLANES, 1, 1)
+
+
+def pack_planes(
+    weight: npt.NDArray[np.int8],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Pack int8 weights in the layout INT8_PLANES.
+
+    Args:
+        weight: (N, K) int8, K a multiple of PLANES_BLOCK.
+
+    Returns:
+        high (N, K / 2) uint8 and low (4, N, K / 8) uint8.
+    """
+    rows = weight.shape[0]
+    bytes_ = weight.view(np.uint8) ^ np.uint8(128)
+    halves = (bytes_ >> np.uint8(4)).reshape(rows, -1, 2, PLANES_BLOCK // 2)
+    high = halves[:, :, 0] | halves[:, :, 1] << np.uint8(4)
+    bits = (bytes_ >> _PLACES & np.uint8(1)).reshape(PLANES * rows, -1, 8, 8)
+    low = np.bitwise_or.reduce(bits << _LEFT, axis=2)
+    return high.reshape(rows, -1), low.reshape(PLANES, rows, -1)
+
+
+def unpack_planes(
+    high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int8]:
+    """Unpack what ``pack_planes`` made: (N, K) int8."""
+    rows = high.shape[0]
+    blocks = high.reshape(rows, -1, 1, PLANES_BLOCK // 2)
+    nibbles = np.concatenate([blocks << np.uint8(4), blocks & np.uint8(0xF0)], axis=2)
+    fields = low.reshape(PLANES * rows, -1, 1, 8) >> _LEFT & np.uint8(1)
+    bits = np.bitwise_or.reduce(fields.reshape(PLANES, rows, -1) << _PLACES, axis=0)
+    return ((nibbles.reshape(rows, -1) | bits) ^ np.uint8(128)).view(np.int8)

@@ -161,6 +161,9 @@ class Value:
     def __xor__(self, other: "Operand") -> "Value":
         return self._with("BitwiseXor", other)
 
+    def __or__(self, other: "Operand") -> "Value":
+        return self._with("BitwiseOr", other)
+
     def __rshift__(self, amount: "Operand") -> "Value":
         """Shift an int64 of any sign right, towards minus infinity, by 0 to 63.
 
@@ -192,6 +195,11 @@ class Value:
         pair = [unsigned, self.body._value(amount, unsigned.dtype)]
         shifted = self.body.node("BitShift", pair, unsigned.dtype, {"direction": "RIGHT"})
         return shifted.to(self.dtype)
+
+    def shift_left(self, amount: int) -> "Value":
+        """Shift an unsigned value left; what leaves it is lost."""
+        pair = [self, self.body.constant(amount, self.dtype)]
+        return self.body.node("BitShift", pair, self.dtype, {"direction": "LEFT"})
 
     def at_least(self, other: "Operand") -> "Value":
         """Return the larger, element by element."""

@@ -40,6 +40,8 @@ class VectorUnit(ABC):
         lanes: int32 values in a vector.
         ternary_shifts: for each 128 bits of a vector, how far ``ternary_codes`` has its codes
             shifted left: the sums are shifted right by as much.
+        nibble_shifts: the same of ``nibble_codes``.
+        bit_shifts: the same of ``bit_codes``, for each of as many equal parts of a vector.
         ternary_bias: what ``ternary_codes`` adds to a weight.
         byte_bias: what ``dot_bytes`` adds to a weight.
         tokens: how many a tile has that is for many: its sums, TILE_ROWS * tokens, stay in
@@ -53,6 +55,8 @@ class VectorUnit(ABC):
     rank: int
     lanes: int
     ternary_shifts: tuple[int, ...]
+    nibble_shifts: tuple[int, ...] = (0,)
+    bit_shifts: tuple[int, ...] = (0,)
     ternary_bias = 1
     byte_bias = 0
     tokens: int
@@ -67,8 +71,16 @@ class VectorUnit(ABC):
         """Return the codes of 64 columns, in their order, from the 16 bytes at ``packed``."""
 
     @abstractmethod
+    def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return the high nibbles of 64 columns, in their order, from the 32 bytes at ``packed``."""
+
+    @abstractmethod
+    def bit_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return one bit of each of 64 columns, in their order, from the 8 bytes at ``packed``."""
+
+    @abstractmethod
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add to each lane of ``total`` products of ternary codes and activations."""
+        """Add to each lane of ``total`` products of codes (0 to 15, shifted) and activations."""
 
     @abstractmethod
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
@@ -151,7 +163,7 @@ def repeat(builder: Builder, vector: Value, times: int) -> Value:
 
 
 def per_quarter(kind: Type, values: Sequence[int]) -> Value:
-    """Return a constant vector that holds one value for every 128 bits."""
+    """Return a constant vector of as many equal parts as there are values."""
     each = kind.count // len(values)
     return ir.Constant(kind, [value for value in values for _ in range(each)])
 
@@ -162,10 +174,13 @@ def sum_four(builder: Builder, vectors: Values, shifts: Sequence[int]) -> Value:
     Args:
         builder: where to emit.
         vectors: four of any length from 4.
-        shifts: how far each 128 bits of the vectors are to be shifted right first.
+        shifts: how far each of as many equal parts of the vectors is to be shifted right first.
     """
+    lanes = vectors[0].type.count
+    if 4 * len(shifts) > lanes:  # parts of less than 128 bits, which will be mixed
+        vectors = [_shift_back(builder, vector, shifts) for vector in vectors]
+        shifts = (0,)
     a, b, c, d = vectors
-    lanes = a.type.count
     starts = range(0, lanes, 4)
     low = [s + i for s in starts for i in (0, lanes, 1, lanes + 1)]
     high = [s + i for s in starts for i in (2, lanes + 2, 3, lanes + 3)]

@@ -30,6 +30,7 @@ class Avx2(VectorUnit):
     rank = 20
     lanes = 8
     ternary_shifts = (0, 2)
+    bit_shifts = (0, 1, 2, 3)
     tokens = 2
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
@@ -38,13 +39,21 @@ class Avx2(VectorUnit):
         The 16 bytes go to both halves; bits 0..3 and bits 4..7 hold two columns each.
         """
         bytes_ = repeat(builder, load_vector(builder, packed, ir.VectorType(INT8, 16)), 2)
-        # There is no shift of bytes: what comes in from the neighbour is masked off.
-        upper = builder.lshr(builder.bitcast(bytes_, WORDS), splat(WORDS, 4))
-        masks = per_quarter(self.bytes_type, (0x03, 0x0C))
-        return [builder.and_(part, masks) for part in (bytes_, builder.bitcast(upper, bytes_.type))]
+        return _nibbles(builder, bytes_, per_quarter(self.bytes_type, (0x03, 0x0C)))
+
+    def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return two vectors: the lower nibbles and the upper ones."""
+        bytes_ = load_vector(builder, packed, self.bytes_type)
+        return _nibbles(builder, bytes_, splat(self.bytes_type, 0x0F))
+
+    def bit_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return two vectors: bits 0..3 times 1, 2, 4, 8, a quarter each, and so bits 4..7."""
+        eighth = load_vector(builder, packed, ir.VectorType(INT64, 1))
+        bytes_ = builder.bitcast(repeat(builder, eighth, 4), self.bytes_type)
+        return _nibbles(builder, bytes_, per_quarter(self.bytes_type, (1, 2, 4, 8)))
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 12 * 128."""
+        """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 15 * 128."""
         sums = [
             call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [code, activation])
             for code, activation in zip(codes, x, strict=True)
@@ -61,6 +70,15 @@ class Avx2(VectorUnit):
         for weight, activation in zip(weights, x, strict=True):
             total = _add_pairs(builder, total, weight, activation)
         return total
+
+
+def _nibbles(builder: Builder, bytes_: Value, masks: Value) -> list[Value]:
+    """Return the masked lower and upper nibbles of bytes.
+
+    There is no shift of bytes: what comes in from the neighbour is masked off.
+    """
+    upper = builder.lshr(builder.bitcast(bytes_, WORDS), splat(WORDS, 4))
+    return [builder.and_(part, masks) for part in (bytes_, builder.bitcast(upper, bytes_.type))]
 
 
 def _add_pairs(builder: Builder, total: Value, a: Value, b: Value) -> Value:

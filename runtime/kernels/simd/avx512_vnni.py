@@ -4,6 +4,7 @@ from llvmlite import ir
 
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
+    INT64,
     Builder,
     Value,
     Values,
@@ -24,6 +25,8 @@ class Avx512Vnni(VectorUnit):
     rank = 40
     lanes = 16
     ternary_shifts = (0, 2, 4, 6)
+    nibble_shifts = (0, 0, 4, 4)
+    bit_shifts = (0, 1, 2, 3, 4, 5, 6, 7)
     byte_bias = 128
     panels = True
     tokens = 6
@@ -36,6 +39,19 @@ class Avx512Vnni(VectorUnit):
         quarter = load_vector(builder, packed, ir.VectorType(INT8, 16))
         masks = per_quarter(self.bytes_type, (0x03, 0x0C, 0x30, 0xC0))
         return [builder.and_(repeat(builder, quarter, 4), masks)]
+
+    def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return one vector; its second half, the upper nibbles, is times 16."""
+        half = load_vector(builder, packed, ir.VectorType(INT8, 32))
+        masks = per_quarter(self.bytes_type, (0x0F, 0xF0))
+        return [builder.and_(repeat(builder, half, 2), masks)]
+
+    def bit_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return one vector; eighth p is bit p, times 2^p."""
+        eighth = load_vector(builder, packed, ir.VectorType(INT64, 1))
+        masks = per_quarter(self.bytes_type, [1 << bit for bit in range(8)])
+        bytes_ = builder.bitcast(repeat(builder, eighth, 8), self.bytes_type)
+        return [builder.and_(bytes_, masks)]
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, codes, x)

@@ -6,16 +6,21 @@ from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
     INT32,
+    INT64,
     Builder,
     Value,
     Values,
     VectorUnit,
     call,
     load_vector,
+    move,
+    per_quarter,
+    repeat,
     shuffle,
     splat,
 )
 
+BYTES = ir.VectorType(INT8, 16)
 WORDS = ir.VectorType(INT16, 8)
 
 
@@ -37,8 +42,21 @@ class Neon(VectorUnit):
         codes = [builder.and_(part, mask) for part in (bytes_, *shifted)]
         return [*codes, builder.lshr(bytes_, splat(bytes_.type, 6))]
 
+    def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return four vectors: the lower nibbles of 2 * 16 bytes, then the upper ones."""
+        halves = [load_vector(builder, move(builder, packed, INT64(i)), BYTES) for i in (0, 16)]
+        lower = [builder.and_(half, splat(BYTES, 0x0F)) for half in halves]
+        return [*lower, *(builder.lshr(half, splat(BYTES, 4)) for half in halves)]
+
+    def bit_codes(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return four vectors: bits 2i and 2i + 1 are the codes of columns 16i..16i+15."""
+        eighth = load_vector(builder, packed, ir.VectorType(INT64, 1))
+        bytes_ = builder.bitcast(repeat(builder, eighth, 2), BYTES)
+        places = [per_quarter(BYTES, (bit, bit + 1)) for bit in range(0, 8, 2)]
+        return [builder.and_(builder.lshr(bytes_, place), splat(BYTES, 1)) for place in places]
+
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 3 * 128."""
+        """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 15 * 128."""
         return _add_pairs(builder, total, _products(builder, codes, x))
 
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:

@@ -14,7 +14,7 @@ from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector import _panels
 from edgellm.runtime.kernels.vector._panels import TOKENS, Panels, int8_panels, ternary_panels
-from edgellm.runtime.kernels.vector._tiles import ROWS, Operation, as_row, int8, ternary
+from edgellm.runtime.kernels.vector._tiles import ROWS, Operation, as_matrix, int8, ternary
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -119,7 +119,7 @@ def ternary_product(unit: VectorUnit) -> Add:
         columns = x.shape[1]
         whole = columns // BLOCK * BLOCK
         starts = stack_int32(MAX_TOKENS)
-        last: Codes = as_row(stack_int8(BLOCK))
+        last: Codes = as_matrix(stack_int8(BLOCK), BLOCK)
         for first in range(0, x.shape[0], MAX_TOKENS):
             end = min(first + MAX_TOKENS, x.shape[0])
             for t in range(first, end):

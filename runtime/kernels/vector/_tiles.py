@@ -55,7 +55,7 @@ class Operation:
         load_x: (builder, pointer) -> 64 activations, as vectors.
         dot: (builder, total, weights, activations) -> total.
         shifts: see ``VectorUnit.ternary_shifts``.
-        ahead_bytes: how far ahead weights are prefetched.
+        ahead_bytes: how far ahead weights are prefetched; 0 for not at all.
     """
 
     unit: VectorUnit
@@ -74,7 +74,7 @@ class Operation:
             t, n = args[3:]
             blocks = builder.udiv(cgutils.unpack_tuple(builder, x.shape)[1], INT64(BLOCK))
             xs = matrix_rows(builder, x, t, tokens)
-            totals = self._multiply(builder, blocks, xs, matrix_rows(builder, weight, n, rows))
+            totals = self.multiply(builder, blocks, xs, matrix_rows(builder, weight, n, rows))
             for i, row in enumerate(matrix_rows(builder, acc, t, tokens)):
                 place = move(builder, row, builder.mul(n, INT64(4)))
                 self._add(builder, place, totals[i * rows : (i + 1) * rows])
@@ -86,7 +86,7 @@ class Operation:
 
         return tile
 
-    def _multiply(self, builder: Builder, blocks: Value, x: Values, weight: Values) -> list[Value]:
+    def multiply(self, builder: Builder, blocks: Value, x: Values, weight: Values) -> list[Value]:
         """Return the sums of each token with each row, as vectors: the sums of their lanes."""
         zero = ir.Constant(self.unit.totals_type, None)
         count = len(x) * len(weight)
@@ -96,7 +96,7 @@ class Operation:
         with cgutils.for_range(builder, blocks) as loop:
             column = builder.mul(loop.index, INT64(BLOCK))
             offset = builder.mul(loop.index, INT64(self.block_bytes))
-            if len(weight) == ROWS:
+            if len(weight) == ROWS and self.ahead_bytes:
                 self._prefetch(builder, weight[0], offset)
             xs = [self.load_x(builder, move(builder, row, column)) for row in x]
             for n, row in enumerate(weight):
@@ -155,8 +155,8 @@ def int8(unit: VectorUnit) -> Operation:
 
 
 @intrinsic
-def as_row(_: Context, vector: Type) -> Intrinsic:
-    """``as_row(vector)``: the same memory as a matrix of one row."""
+def as_matrix(_: Context, vector: Type, columns: Type) -> Intrinsic:
+    """``as_matrix(vector, columns)``: the same memory as rows of so many columns."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         source = context.make_array(vector)(context, builder, args[0])
@@ -166,14 +166,14 @@ def as_row(_: Context, vector: Type) -> Intrinsic:
         populate_array(
             matrix,
             data=source.data,
-            shape=[INT64(1), size],
-            strides=[builder.mul(stride, size), stride],
+            shape=[builder.udiv(size, args[1]), args[1]],
+            strides=[builder.mul(stride, args[1]), stride],
             itemsize=source.itemsize,
             meminfo=None,
         )
         return matrix._getvalue()
 
-    return types.Array(vector.dtype, 2, "C")(vector), generate
+    return types.Array(vector.dtype, 2, "C")(vector, types.int64), generate
 
 
 def open_arrays(context: Context, builder: Builder, signature: Type, values: Values) -> list[Value]:

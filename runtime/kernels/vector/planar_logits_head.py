@@ -1,0 +1,181 @@
+"""PlanarLogitsHead on a vector unit: reads of the weights what the wanted logits need.
+
+One product with the high nibbles of all rows, and bounds that follow from them; then, bit by bit,
+the rest of the rows that can still be among the best.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._pruning import (
+    MAX_TOP,
+    NO_LIMIT,
+    Ids,
+    Multipliers,
+    Norms,
+    Sums,
+    Token,
+    add_bit,
+    fill_up,
+    find_likely,
+    find_limit,
+    finish,
+    list_all,
+    measure,
+    narrow,
+)
+from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
+from edgellm.runtime.kernels.vector._planes import PLANES, bits, nibbles, unpack
+from edgellm.runtime.kernels.vector._products import Codes, int8_product, tiled
+from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix
+
+CHUNK = 1024
+"""Rows that are narrowed down together: their sums stay in the level-1 cache."""
+AHEAD = 16
+"""How far ahead the rows of a list are prefetched."""
+SLAB_BYTES = 1 << 17
+"""Weights that are unpacked at once for many tokens; they stay in the level-2 cache."""
+SLAB_ROWS = 32
+"""A multiple of the rows of any panel."""
+MAX_PRUNED_ROWS = 8
+"""More tokens than that are multiplied with whole weights."""
+
+High = npt.NDArray[np.uint8]
+Low = npt.NDArray[np.uint8]
+Multiply = Callable[[Codes, npt.NDArray[np.uint8], Ids, Sums], None]
+Prune = Callable[[Codes, Low, Norms, Sums, Multipliers, Token, Int], None]
+
+
+def multiply_bit(unit: VectorUnit) -> Multiply:
+    """Return ``multiply(x, plane, ids, sums)``: products of x with rows of a plane.
+
+    The rows are as many as a multiple of ROWS.
+    """
+    tile = bits(unit)
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, plane: npt.NDArray[np.uint8], ids: Ids, sums: Sums) -> None:
+        last = ids.shape[0] - ROWS
+        for i in range(0, last + 1, ROWS):
+            tile(x, plane, ids, i, min(i + AHEAD, last), sums)
+
+    return multiply
+
+
+def find_limit_of(multiply: Multiply) -> Callable[..., Int]:
+    """Return ``limit(x, low, acc, multiplier, token, top)``: what the ``top`` best reach."""
+
+    @register_jitable(**PART_POLICY)
+    def limit(
+        x: Codes, low: Low, acc: Sums, multiplier: Multipliers, token: Token, top: Int
+    ) -> Int:
+        if top == 0 or top > MAX_TOP or top >= acc.shape[0]:
+            return np.int64(NO_LIMIT)
+        ids = stack_int32(MAX_TOP)
+        sums = stack_int32(MAX_TOP)
+        whole = stack_int32(MAX_TOP)
+        find_likely(acc, multiplier, token, stack_int64(MAX_TOP), ids[:top])
+        for i in range(top):
+            whole[i] = acc[ids[i]]
+        filled = fill_up(ids, top, ROWS)
+        for q in range(PLANES):
+            multiply(x, low[q], ids[:filled], sums)
+            for i in range(top):
+                whole[i] = 2 * whole[i] + sums[i]
+        return find_limit(whole, multiplier, token, ids[:top])
+
+    return limit
+
+
+def prune_by(multiply: Multiply) -> Prune:
+    """Return ``prune(x, low, norms, acc, multiplier, token, limit)``: make logits of sums.
+
+    ``acc`` holds the products of x with the high nibbles of all rows.
+    """
+
+    @register_jitable(**PART_POLICY)
+    def prune(
+        x: Codes, low: Low, norms: Norms, acc: Sums, multiplier: Multipliers, token: Token, limit: Int
+    ) -> None:
+        ids = stack_int32(CHUNK)
+        sums = stack_int32(CHUNK)
+        for first in range(0, acc.shape[0], CHUNK):
+            end = min(first + CHUNK, acc.shape[0])
+            part, factors = acc[first:end], multiplier[first:end]
+            count = list_all(ids, end - first)
+            for q in range(PLANES):
+                known = norms[q, first:end]
+                count = narrow(part, known, factors, token, ids[:count], PLANES - q, limit)
+                filled = fill_up(ids, count, ROWS)
+                multiply(x, low[q, first:end], ids[:filled], sums)
+                add_bit(part, ids[:count], sums)
+            finish(part, factors, token, ids[:count])
+
+    return prune
+
+
+def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
+    """Return ``product(x, high, low, acc, rows)``: with whole weights, unpacked slab by slab."""
+
+    @register_jitable(**PART_POLICY)
+    def product(
+        x: Codes, high: High, low: Low, acc: Sums, rows: npt.NDArray[np.int64]
+    ) -> None:
+        slab = as_matrix(stack_int8(SLAB_BYTES), x.shape[1])
+        step = slab.shape[0]
+        if step > SLAB_ROWS:
+            step = step // SLAB_ROWS * SLAB_ROWS
+        for n in range(0, high.shape[0], step):
+            end = min(n + step, high.shape[0])
+            for v in range(n, end):
+                unpack(high, low, v, slab, v - n)
+            multiply(x, slab[: end - n], acc[:, n:end], rows)
+
+    return product
+
+
+def build(unit: VectorUnit) -> Callable[..., None]:
+    """Return the kernel."""
+    add_nibbles = of_rows(tiled(nibbles(unit), unit.tokens))
+    multiply = multiply_bit(unit)
+    find, prune = find_limit_of(multiply), prune_by(multiply)
+    whole = multiply_whole(of_rows(int8_product(unit)))
+
+    def planar_logits_head(
+        thread: int,
+        threads: int,
+        x: npt.NDArray[np.int8],  # (T, K)
+        scale: npt.NDArray[np.int32],  # (T, 2)
+        high: npt.NDArray[np.uint8],  # (V, K / 2)
+        low: npt.NDArray[np.uint8],  # (4, V, K / 8)
+        norms: npt.NDArray[np.int16],  # (4, V)
+        multiplier: npt.NDArray[np.int32],  # (V,)
+        rows: npt.NDArray[np.int64],  # (R,)
+        logits: npt.NDArray[np.int32],  # (R, V)
+        shift: int,
+        top: int,
+    ) -> None:
+        begin, end = share(high.shape[0], thread, threads)
+        out, factors = logits[:, begin:end], multiplier[begin:end]
+        if rows.shape[0] > (MAX_PRUNED_ROWS if top > 0 else 1):
+            whole(x, high[begin:end], low[:, begin:end], out, rows)
+            scale_sums(out, scale, factors, rows, shift)
+            return
+        for r in range(rows.shape[0]):
+            out[r, :] = 0
+        add_nibbles(x, high[begin:end], out, rows)
+        for r in range(rows.shape[0]):
+            t = rows[r]
+            token = measure(x[t], scale[t], shift)
+            limit = find(x[t], low[:, begin:end], out[r], factors, token, top)
+            prune(x[t], low[:, begin:end], norms[:, begin:end], out[r], factors, token, limit)
+
+    return planar_logits_head
