@@ -103,6 +103,15 @@ def _bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
+def _column_bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    fixed = all(isinstance(sizes[letter], int) for letter in "SKW")
+    return [
+        (fixed, "its packed weight has a fixed size"),
+        (_at_most(sizes["K"], MAX_TERNARY_COLUMNS), f"at most {MAX_TERNARY_COLUMNS} columns"),
+        (_divides(16, sizes["W"]), "an input has 16 bytes for every 64 outputs"),
+    ]
+
+
 def _int8_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
     return [(_at_most(sizes["K"], MAX_INT8_COLUMNS), f"at most {MAX_INT8_COLUMNS} columns")]
 
@@ -163,7 +172,9 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "Attention": _attention,
     "BitLinear": _bit_linear,
     "CacheAppend": _cache_append,
+    "ColumnBitLinear": _column_bit_linear,
     "Embedding": _embedding,
+    "GatedBitLinear": _bit_linear,
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,

@@ -23,6 +23,7 @@ from edgellm.runtime.plan import Plan, present_name
 
 ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""
+TWO_BIT_OPERATORS = ("BitLinear", "GatedBitLinear", "ColumnBitLinear")
 SCAN_BYTES = 1 << 24
 
 Progress = Callable[[int], object]
@@ -92,7 +93,7 @@ def _check_files(bundle: Bundle) -> Check:
 
 def _check_ternary_codes(plan: Plan) -> Check:
     """Look for the code 3, which stands for no weight, in packed ternary weights."""
-    packed = [step.inputs[1] for step in plan.steps if step.op_type == "BitLinear"]
+    packed = [step.inputs[1] for step in plan.steps if step.op_type in TWO_BIT_OPERATORS]
     for name in packed:
         flat = plan.constants[name].reshape(-1).view(np.uint8)
         for begin in range(0, flat.size, SCAN_BYTES):

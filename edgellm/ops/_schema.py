@@ -1,5 +1,6 @@
 """What an operator declares about itself: ports, attributes, shapes, examples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class Port:
     """One input or output: its name, element type, and dimensions by letter.
 
     The same letter is the same size everywhere in one schema, a number is that size, and an output
-    may use a sum ("S+T").
+    may use a sum ("S+T"), or a product of numbers and fixed sizes ("4*S*W").
     """
 
     name: str
@@ -67,14 +68,24 @@ class OpSchema:
     def infer(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the output shapes that follow from the input shapes."""
         bound = self.bind(shapes)
-        return [tuple(_add(dim, bound) for dim in port.dims) for port in self.outputs]
+        return [tuple(_evaluate(dim, bound) for dim in port.dims) for port in self.outputs]
 
 
-def _add(expression: str, bound: Mapping[str, Dim]) -> Dim:
-    sizes = [bound[letter] for letter in expression.split("+")]
+def _evaluate(expression: str, bound: Mapping[str, Dim]) -> Dim:
+    sizes = [_multiply(term, bound) for term in expression.split("+")]
     if all(isinstance(size, int) for size in sizes):
         return sum(int(size) for size in sizes)
     return "+".join(str(size) for size in sizes)
+
+
+def _multiply(term: str, bound: Mapping[str, Dim]) -> Dim:
+    factors = [int(factor) if factor.isdigit() else bound[factor] for factor in term.split("*")]
+    if len(factors) == 1:
+        return factors[0]
+    sizes = [factor for factor in factors if isinstance(factor, int)]
+    if len(sizes) < len(factors):
+        raise PlanError(f"{term} needs fixed sizes, got {factors}")
+    return math.prod(sizes)
 
 
 @dataclass(frozen=True)

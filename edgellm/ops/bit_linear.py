@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edgellm.dtypes import TERNARY_BLOCK, pack_ternary, unpack_ternary
 from edgellm.ops import _examples as draw
-from edgellm.ops._body import Body
+from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
 
@@ -33,20 +33,23 @@ def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDA
 
 
 def body() -> "FunctionProto":
-    """Return the operator in standard ONNX operators.
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    return b.function(product_body(b, *b.inputs))
+
+
+def product_body(b: Body, x: Value, packed: Value) -> Value:
+    """Return the accumulators in standard ONNX operators.
 
     The activations go in as uint8 with the zero point 128, the codes 0, 1, 2 with the zero point 1:
     uint8 by uint8 is exact on every CPU.
     """
-    b = Body(SCHEMA)
-    x, packed = b.inputs
     blocks = packed.reshape(0, -1, 1, TERNARY_BLOCK // 4)
     shifts = b.constant([0, 2, 4, 6], "uint8").reshape(1, 1, 4, 1)
     fields = blocks.shift_right(shifts) & 3  # (N, B / 16, 4, 16)
     weight = fields.reshape(packed.size(0), -1).columns(x.size(1)).transpose(1, 0)
     zero_points = [b.constant(128, "uint8"), b.constant(1, "uint8")]
-    acc = b.node("MatMulInteger", [x.to("uint8") ^ 128, weight, *zero_points], "int32")
-    return b.function(acc)
+    return b.node("MatMulInteger", [x.to("uint8") ^ 128, weight, *zero_points], "int32")
 
 
 def examples() -> Iterator[Example]:

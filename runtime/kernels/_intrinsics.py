@@ -36,11 +36,14 @@ def operands(schema: OpSchema) -> Any:  # noqa: ANN401
             return builder.load(builder.gep(row, [INT64(place)]))
 
         def size(dim: str) -> Any:  # noqa: ANN401
-            if dim.isdigit():
-                return INT64(int(dim))
             total = INT64(0)
-            for letter in dim.split("+"):
-                total = builder.add(total, field(places[letter]))
+            for term in dim.split("+"):
+                product = INT64(1)
+                for factor in term.split("*"):
+                    known = factor.isdigit()
+                    number = INT64(int(factor)) if known else field(places[factor])
+                    product = builder.mul(product, number)
+                total = builder.add(total, product)
             return total
 
         values = [

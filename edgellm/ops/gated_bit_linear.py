@@ -1,0 +1,64 @@
+"""GatedBitLinear: BitLinear where a gate is open, and 0 where squared ReLU would give 0 anyway."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.ops import _examples as draw
+from edgellm.ops import bit_linear
+from edgellm.ops._body import Body
+from edgellm.ops._integers import INT32_MAX
+from edgellm.ops._schema import Example, OpSchema, Port
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto
+
+SCHEMA = OpSchema(
+    name="GatedBitLinear",
+    inputs=(
+        Port("x", "int8", ("T", "K")),
+        Port("packed", "uint8", ("N", "B")),
+        Port("gate", "int32", ("T", "N")),
+    ),
+    outputs=(Port("acc", "int32", ("T", "N")),),
+)
+
+
+def reference(
+    x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8], gate: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Return ``x @ W.T`` where ``gate > 0``, 0 elsewhere: relu(gate)^2 times it is the same.
+
+    Args:
+        x: (T, K), K <= 16,777,215 (127 * K fits in int32).
+        packed: (N, B), B = packed_columns(K): W in the layout ``ternary-2bit/v1``.
+        gate: (T, N) accumulators of gate_proj.
+    """
+    return np.where(gate > 0, bit_linear.reference(x, packed), np.int32(0))
+
+
+def body() -> "FunctionProto":
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    x, packed, gate = b.inputs
+    acc = bit_linear.product_body(b, x, packed)
+    return b.function(b.where(gate > 0, acc, b.constant(0, "int32")))
+
+
+def examples() -> Iterator[Example]:
+    """Yield inputs on which every executor must agree."""
+    rng = np.random.default_rng(18)
+    sizes = ((3, 64, 32), (1, 1, 1), (2, 7, 63), (1, 63, 6), (1, 65, 7), (1, 172, 65), (9, 256, 40))
+    for tokens, k, n in sizes:
+        inputs = (draw.codes(rng, tokens, k), draw.ternary(rng, n, k))
+        gate = draw.narrow(rng, 18, tokens, n)
+        yield Example(f"random_{tokens}x{k}x{n}", (*inputs, gate))
+    inputs = (draw.codes(rng, 1, 70), draw.ternary(rng, 9, 70))
+    limits = np.array([[0, 1, -1, INT32_MAX, -INT32_MAX - 1, 0, 1, 1, 0]], np.int32)
+    yield Example("limits", (*inputs, limits))
+    for name, gate in (("open", np.ones((1, 9))), ("closed", np.zeros((1, 9)))):
+        yield Example(name, (*inputs, gate.astype(np.int32)))
+    inputs = (draw.codes(rng, 1, 1100), draw.ternary(rng, 5000, 1100))
+    yield Example("random_1x1100x5000", (*inputs, draw.narrow(rng, 18, 1, 5000)))
