@@ -151,3 +151,62 @@ def unpack_ternary_columns(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8
     """
     rows = 4 * packed.shape[2]
     return np.concatenate([unpack_ternary(strip, rows).T for strip in packed])
+
+
+BIT_PLANES = "bit-planes/v1"
+"""One bit a weight in each plane, for look-ups by rows. A block of 64 rows and 8 columns is 64
+bytes a plane: bit c of byte r of block (b, o) of plane p is the bit of row 64*b + r and column
+8*o + c. Rows and columns beyond the matrix are zero. The planes of a block lie side by side, so one
+pass over the memory serves weights of any number of bits, and its length grows with them."""
+
+PLANE_ROWS = 64
+"""Rows in one block of BIT_PLANES."""
+PLANE_COLUMNS = 8
+"""Columns in one block of BIT_PLANES."""
+
+
+def bit_plane_shape(rows: int, columns: int, planes: int) -> tuple[int, int, int, int]:
+    """Return the shape that a matrix of so many rows and columns has in BIT_PLANES."""
+    return -(-rows // PLANE_ROWS), -(-columns // PLANE_COLUMNS), planes, PLANE_ROWS
+
+
+def pack_bit_planes(bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Pack planes of bits.
+
+    Args:
+        bits: (P, N, K) uint8, each 0 or 1.
+
+    Returns:
+        ``bit_plane_shape(N, K, P)`` uint8 in the layout BIT_PLANES.
+    """
+    planes, rows, columns = bits.shape
+    blocks, octets, _, _ = bit_plane_shape(rows, columns, planes)
+    padded = np.zeros((planes, blocks * PLANE_ROWS, octets * PLANE_COLUMNS), np.uint8)
+    padded[:, :rows, :columns] = bits
+    packed = np.packbits(padded, axis=2, bitorder="little")
+    return np.ascontiguousarray(
+        packed.reshape(planes, blocks, PLANE_ROWS, octets).transpose(1, 3, 0, 2)
+    )
+
+
+def unpack_bit_planes(
+    packed: npt.NDArray[np.uint8], rows: int, columns: int
+) -> npt.NDArray[np.uint8]:
+    """Return the bits that ``pack_bit_planes`` packed, (P, rows, columns) of 0 and 1."""
+    blocks, octets, planes, _ = packed.shape
+    by_row = packed.transpose(2, 0, 3, 1).reshape(planes, blocks * PLANE_ROWS, octets)
+    bits = np.unpackbits(by_row, axis=2, bitorder="little")
+    return bits[:, :rows, :columns]
+
+
+SHIFT_TERMS_LAYOUT = "shift-terms/v1"
+"""A signed power of two in a byte: 0 is zero; else bits 0..6 are exponent + 1 and bit 7 is set for
+minus."""
+
+MAX_SHIFT_EXPONENT = 31
+
+SHIFT_TERMS: npt.NDArray[np.int64] = np.zeros(256, np.int64)
+"""What each byte of SHIFT_TERMS_LAYOUT stands for; bytes of larger exponents stand for zero."""
+SHIFT_TERMS[1 : MAX_SHIFT_EXPONENT + 2] = np.int64(1) << np.arange(MAX_SHIFT_EXPONENT + 1)
+SHIFT_TERMS[128:] = -SHIFT_TERMS[:128]
+SHIFT_TERMS.setflags(write=False)

@@ -7,7 +7,7 @@ that are used as indices, and the ranges that the operators' definitions state.
 
 from collections.abc import Callable, Mapping
 
-from edgellm.dtypes import packed_columns
+from edgellm.dtypes import PLANE_COLUMNS, bit_plane_shape, packed_columns
 from edgellm.errors import PlanError
 from edgellm.runtime.plan import (
     IDS,
@@ -25,6 +25,9 @@ MAX_CONTEXT = 65_535
 MAX_HEAD_DIM = 512
 MAX_NORM_COLUMNS = 65_536
 MAX_INT8_COLUMNS = 133_144
+MAX_PLANE_COLUMNS = 65_536
+MAX_PLANES = 8
+MAX_TERMS = 8
 MAX_TERNARY_COLUMNS = 16_777_215
 
 Sizes = Mapping[str, Dim]
@@ -36,8 +39,11 @@ ATTRIBUTE_RANGES = {
     "mantissa": (0, 2**31 - 1),
     "exponent": (-4096, 4096),
     "Embedding.shift": (1, 62),
+    "GroupLinear.shift": (0, 62),
+    "ShiftAddLinear.shift": (0, 62),
+    "group_size": (8, 65_536),
 }
-"""By name, by last word of the name, or for one operator alone."""
+"""For one operator alone, by name, or by last word of the name."""
 
 
 def check_attributes(step: Step) -> None:
@@ -48,7 +54,8 @@ def check_attributes(step: Step) -> None:
     """
     for name, value in step.attributes.items():
         last_word = name.rpartition("_")[2]
-        bounds = ATTRIBUTE_RANGES.get(f"{step.op_type}.{name}") or ATTRIBUTE_RANGES[last_word]
+        names = (f"{step.op_type}.{name}", name, last_word)
+        bounds = next(ATTRIBUTE_RANGES[key] for key in names if key in ATTRIBUTE_RANGES)
         if not bounds[0] <= value <= bounds[1]:
             raise PlanError(
                 f"{step.name}: {name} is {value}; allowed are {bounds[0]} to {bounds[1]}"
@@ -109,6 +116,31 @@ def _column_bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
         (fixed, "its packed weight has a fixed size"),
         (_at_most(sizes["K"], MAX_TERNARY_COLUMNS), f"at most {MAX_TERNARY_COLUMNS} columns"),
         (_divides(16, sizes["W"]), "an input has 16 bytes for every 64 outputs"),
+    ]
+
+
+def _bit_planes(step: Step, sizes: Sizes, _context: int) -> Demands:
+    columns, rows, planes = sizes["K"], sizes["N"], sizes["P"]
+    if not isinstance(columns, int) or not isinstance(rows, int) or not isinstance(planes, int):
+        return [(False, "its weight has a fixed size")]
+    size = step.attributes["group_size"]
+    blocks, octets, _, _ = bit_plane_shape(rows, columns, planes)
+    return [
+        (columns <= MAX_PLANE_COLUMNS, f"at most {MAX_PLANE_COLUMNS} columns"),
+        (1 <= planes <= MAX_PLANES, f"1 to {MAX_PLANES} planes"),
+        (size % PLANE_COLUMNS == 0, f"a group is a multiple of {PLANE_COLUMNS} columns"),
+        (
+            (sizes["B"], sizes["C"]) == (blocks, octets),
+            "its planes have another number of rows or columns than scales and activations",
+        ),
+        (sizes["G"] == -(-columns // size), "it has one scale for each group"),
+    ]
+
+
+def _shift_add_linear(step: Step, sizes: Sizes, context: int) -> Demands:
+    return [
+        *_bit_planes(step, sizes, context),
+        (_at_most(sizes["S"], MAX_TERMS), f"at most {MAX_TERMS} terms"),
     ]
 
 
@@ -175,9 +207,11 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "ColumnBitLinear": _column_bit_linear,
     "Embedding": _embedding,
     "GatedBitLinear": _bit_linear,
+    "GroupLinear": _bit_planes,
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,
     "RmsNormQuantize": _row_scale,
     "RotaryEmbedding": _rotary_embedding,
+    "ShiftAddLinear": _shift_add_linear,
 }

@@ -33,7 +33,7 @@ SCHEMA = OpSchema(
 )
 
 
-def reference(  # noqa: PLR0913 (the ports of the operator)
+def reference(
     x: npt.NDArray[np.int8],
     scale: npt.NDArray[np.int32],
     high: npt.NDArray[np.uint8],

@@ -17,7 +17,7 @@ from edgellm.exporters.components.decoder_config import DecoderConfig
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.interface import Heads
-from edgellm.exporters.lowering.stored_weights import StoredWeights
+from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
 from edgellm.exporters.weights import WeightSource
 from edgellm.ops.attention import OUT_FRACTION_BITS
 
@@ -93,13 +93,14 @@ class IntegerLowering:
         context: int,
         *,
         offset_keys: bool = False,
+        quantizer: LinearQuantizer | None = None,
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config
         self.context = context
         self.offset_keys = offset_keys
-        self.stored = StoredWeights(graph, weights)
+        self.stored = StoredWeights(graph, weights, quantizer)
         for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
                            ("logit_rows", "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))

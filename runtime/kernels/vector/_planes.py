@@ -10,7 +10,6 @@ from numba.extending import intrinsic
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT8,
-    INT32,
     INT64,
     Builder,
     Context,
@@ -148,7 +147,5 @@ def _weights(builder: Builder, nibble: Value, bit_rows: Values) -> Value:
         held = builder.and_(shuffle(builder, eighth, eighth, [*range(8)] * 8), masks)
         is_set = builder.icmp_unsigned("!=", held, ir.Constant(kind, None))
         value = splat(kind, 1 << (PLANES - 1 - plane))
-        weights = builder.or_(
-            weights, builder.select(is_set, value, ir.Constant(kind, None))
-        )
+        weights = builder.or_(weights, builder.select(is_set, value, ir.Constant(kind, None)))
     return builder.xor(weights, splat(kind, 128))

@@ -103,7 +103,13 @@ def prune_by(multiply: Multiply) -> Prune:
 
     @register_jitable(**PART_POLICY)
     def prune(
-        x: Codes, low: Low, norms: Norms, acc: Sums, multiplier: Multipliers, token: Token, limit: Int
+        x: Codes,
+        low: Low,
+        norms: Norms,
+        acc: Sums,
+        multiplier: Multipliers,
+        token: Token,
+        limit: Int,
     ) -> None:
         ids = stack_int32(CHUNK)
         sums = stack_int32(CHUNK)
@@ -126,9 +132,7 @@ def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
     """Return ``product(x, high, low, acc, rows)``: with whole weights, unpacked slab by slab."""
 
     @register_jitable(**PART_POLICY)
-    def product(
-        x: Codes, high: High, low: Low, acc: Sums, rows: npt.NDArray[np.int64]
-    ) -> None:
+    def product(x: Codes, high: High, low: Low, acc: Sums, rows: npt.NDArray[np.int64]) -> None:
         slab = as_matrix(stack_int8(SLAB_BYTES), x.shape[1])
         step = slab.shape[0]
         if step > SLAB_ROWS:

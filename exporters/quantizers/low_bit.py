@@ -1,0 +1,183 @@
+"""Ordinary float weights to 2 to 8 bits a weight: the integers of GroupLinear, ShiftAddLinear.
+
+A scheme says how; the result is what the operators take, and the unit of each row's integers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.dtypes import SHIFT_TERMS, pack_bit_planes, unpack_bit_planes
+from edgellm.errors import ConfigError
+from edgellm.exporters.quantizers import binary_coding, rounding, uniform
+from edgellm.exporters.quantizers.binary_coding import Terms
+from edgellm.exporters.quantizers.grids import Floats, split_groups
+from edgellm.exporters.quantizers.rounding import Rounded
+
+Kind = Literal["group", "shiftadd"]
+
+ROW = 0
+"""A group size that means: a whole row."""
+GROUP_MULTIPLE = 8
+PASSES = 3
+"""Of descent and refit: a fourth gains less than 1 % of the error."""
+SCALE_LIMIT = 32_767
+CODE_LIMIT = 127
+"""Of activations."""
+ACCUMULATOR_BITS = 31
+TERMS = {1: 2, 2: 2, 3: 3, 4: 3}
+"""Powers of two an alpha, by bits: with two, 4 bits would lose 6 % and 3 bits 2 % more."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How linears are quantised.
+
+    Attributes:
+        kind: "group" (scale and zero point a group) or "shiftadd" (binary coding).
+        bits: 2 to 8; at most 4 for "shiftadd".
+        group_size: columns with one scale, a multiple of 8; ROW for all of a row.
+    """
+
+    kind: Kind
+    bits: int
+    group_size: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        most = 4 if self.kind == "shiftadd" else 8
+        if not 2 <= self.bits <= most:
+            raise ConfigError(f"bits is {self.bits}; {self.kind} allows 2 to {most}")
+        if self.group_size < 0 or self.group_size % GROUP_MULTIPLE:
+            raise ConfigError(
+                f"group size is {self.group_size}; allowed are multiples of {GROUP_MULTIPLE}, or "
+                "'row' for one group a row"
+            )
+
+    def columns(self, width: int) -> int:
+        """Return the columns of a group in a matrix of so many columns."""
+        whole = -(-width // GROUP_MULTIPLE) * GROUP_MULTIPLE
+        return min(self.group_size, whole) if self.group_size else whole
+
+
+@dataclass(frozen=True)
+class LowBitLinear:
+    """A weight as an operator takes it; real weight = integer * unit of its row.
+
+    Attributes:
+        op_type: the operator.
+        tensors: its inputs after x, by port.
+        attributes: of the operator.
+        unit: (N,) float64; the shift of the operator is in it already.
+    """
+
+    op_type: str
+    tensors: dict[str, npt.NDArray[np.generic]]
+    attributes: dict[str, int]
+    unit: Floats
+
+    def real(self, columns: int) -> Floats:
+        """Return the weights that the integers stand for, (N, columns)."""
+        planes = self.tensors["planes"].astype(np.uint8)
+        rows, size = len(self.unit), self.attributes["group_size"]
+        bits = split_groups(unpack_bit_planes(planes, rows, columns).astype(np.float64), size)
+        if self.op_type == "GroupLinear":
+            codes = np.tensordot(2.0 ** np.arange(len(bits)), bits, axes=1)
+            scale, zero = (self.tensors[port].T[..., None] for port in ("scale", "zero"))
+            integers = scale.astype(np.float64) * (codes - zero)
+        else:
+            alphas = SHIFT_TERMS[self.tensors["terms"]].sum(axis=2)  # (G, P, N)
+            integers = ((2 * bits - 1) * alphas.transpose(1, 2, 0)[..., None]).sum(axis=0)
+        flat = integers.reshape(rows, -1)[:, :columns]
+        real: Floats = flat * (self.unit * 2.0 ** -self.attributes["shift"])[:, None]
+        return real
+
+
+def quantize(weight: Floats, hessian: Floats | None, scheme: Scheme) -> LowBitLinear:
+    """Quantise a weight (N, K) so that the outputs change little on the calibration activations.
+
+    Args:
+        weight: (N, K) float64.
+        hessian: (K, K) sum of x x' over the calibration activations; without it each weight goes
+            to the nearest level.
+        scheme: how.
+    """
+    size = scheme.columns(weight.shape[1])
+    curvature = np.eye(weight.shape[1]) if hessian is None else rounding.damp(hessian)
+    groups = split_groups(weight, size)
+    importance = split_groups(rounding.importance(curvature), size)
+    maker = uniform if scheme.kind == "group" else binary_coding
+    grid = maker.fit(scheme.bits)(groups, importance)
+    rounded = rounding.plain(weight, grid, size)
+    if hessian is not None:
+        rounded = _improve(
+            weight, rounding.compensate(weight, grid, size, curvature), size, curvature
+        )
+    if scheme.kind == "group":
+        return _group_linear(rounded, size, scheme.bits)
+    return _shift_add(weight, rounded, size, None if hessian is None else curvature)
+
+
+def _improve(weight: Floats, start: Rounded, size: int, curvature: Floats) -> Rounded:
+    rounded = start
+    for _ in range(PASSES):
+        rounded = rounding.refit(weight, rounded, size, curvature)
+        rounded = rounding.descend(weight, rounded, size, curvature)
+    return rounded
+
+
+def _group_linear(rounded: Rounded, size: int, bits: int) -> LowBitLinear:
+    """Return scales as int16 of a unit a row; a negative scale is one too."""
+    scale = rounded.grid.parameters[..., 0]
+    zero = np.rint(-rounded.grid.features[..., 0, 0])
+    unit = np.abs(scale).max(axis=1) / SCALE_LIMIT
+    unit = np.where(unit > 0, unit, 1.0)
+    stored = np.rint(scale / unit[:, None]).astype(np.int16)
+    span = np.maximum(zero, 2.0**bits - 1 - zero)
+    shift = _shift((np.abs(stored) * span).sum(axis=1) * size)
+    tensors = {
+        "planes": pack_bit_planes(_bits(rounded.codes, bits)),
+        "scale": np.ascontiguousarray(stored.T),
+        "zero": np.ascontiguousarray(zero.T.astype(np.uint8)),
+    }
+    attributes = {"group_size": size, "shift": shift}
+    return LowBitLinear("GroupLinear", tensors, attributes, unit * 2.0**shift)
+
+
+def _shift_add(
+    weight: Floats, rounded: Rounded, size: int, curvature: Floats | None
+) -> LowBitLinear:
+    """Make the alphas powers of two, and choose the bits anew for them."""
+    bits = rounded.grid.parameters.shape[2]
+    terms = binary_coding.to_terms(rounded.grid.parameters, TERMS[bits])
+    final = Rounded(rounded.codes, binary_coding.from_alphas(terms.values()))
+    if curvature is None:
+        final = rounding.plain(weight, final.grid, size)
+    else:
+        for _ in range(PASSES):
+            final = rounding.descend(weight, final, size, curvature)
+    integers = terms.values() / terms.unit[:, None, None]
+    shift = _shift(np.abs(integers).sum(axis=(1, 2)) * size)
+    tensors = {
+        "planes": pack_bit_planes(_bits(final.codes, bits)),
+        "terms": np.ascontiguousarray(_term_bytes(terms).transpose(1, 2, 3, 0)),
+    }
+    attributes = {"group_size": size, "shift": shift}
+    return LowBitLinear("ShiftAddLinear", tensors, attributes, terms.unit * 2.0**shift)
+
+
+def _term_bytes(terms: Terms) -> npt.NDArray[np.uint8]:
+    """Return the layout shift-terms/v1, (N, G, P, S)."""
+    sign = np.where(terms.signs < 0, 128, 0)
+    return np.where(terms.signs == 0, 0, terms.exponents + 1 + sign).astype(np.uint8)
+
+
+def _bits(codes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    return np.stack([codes >> np.uint8(bit) & np.uint8(1) for bit in range(count)])
+
+
+def _shift(most: Floats) -> int:
+    """Return the shift that brings sums of ``most`` times an activation below 2^31."""
+    return max(0, int(most.max() * CODE_LIMIT).bit_length() - ACCUMULATOR_BITS)

@@ -1,0 +1,65 @@
+"""GroupLinear: look-ups in bit planes, then one multiplication a group and row."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels._bit_planes import (
+    ROWS,
+    SUMS,
+    TABLES,
+    choose_group,
+    first_row,
+    last_row,
+)
+from edgellm.runtime.kernels._jit import kernel
+from edgellm.runtime.kernels._scalar import (
+    INT32_MAX,
+    clamp,
+    round_shift,
+    share,
+    stack_int16,
+    stack_int32,
+    stack_int64,
+)
+
+
+def code_sum(sums: npt.NDArray[np.int32], row: int, planes: int) -> np.int64:
+    """Return the product of a group's codes with its activations from those of the planes."""
+    total = np.int64(0)
+    for plane in range(planes):
+        total += np.int64(sums[plane * ROWS + row]) << plane
+    return total
+
+
+@kernel("GroupLinear", split="columns")
+def group_linear(
+    thread: int,
+    threads: int,
+    x: npt.NDArray[np.int8],  # (T, K)
+    planes: npt.NDArray[np.uint8],  # (B, C, P, 64)
+    scale: npt.NDArray[np.int16],  # (G, N)
+    zero: npt.NDArray[np.uint8],  # (G, N)
+    acc: npt.NDArray[np.int32],  # (T, N)
+    group_size: int,
+    shift: int,
+) -> None:
+    """Split by output features."""
+    begin, end = share(scale.shape[1], thread, threads)
+    tables = stack_int16(TABLES)
+    sums = stack_int32(SUMS)
+    totals = stack_int64(ROWS)
+    for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+        first, last = first_row(block, begin), last_row(block, end)
+        for t in range(x.shape[0]):
+            totals[:] = 0
+            for group in range(scale.shape[0]):
+                columns = x[t][group * group_size : (group + 1) * group_size]
+                octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
+                whole = choose_group(columns, octets, tables, sums)
+                for n in range(first, last):
+                    centered = code_sum(sums, n % ROWS, planes.shape[2])
+                    centered -= np.int64(zero[group, n]) * whole
+                    totals[n % ROWS] += centered * scale[group, n]
+            for n in range(first, last):
+                value = round_shift(totals[n % ROWS], shift)
+                acc[t, n] = clamp(value, -INT32_MAX, INT32_MAX)

@@ -1,0 +1,90 @@
+"""Low-bit linears: the integers mean the weights that were chosen, and the operators take them."""
+
+import numpy as np
+import pytest
+
+from edgellm import ops
+from edgellm.errors import ConfigError
+from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers.low_bit import ROW, Kind, LowBitLinear, Scheme
+
+SCHEMES = [Scheme("group", bits, 32) for bits in (2, 3, 4, 8)] + [
+    Scheme("shiftadd", bits, 32) for bits in (2, 3, 4)
+]
+
+
+def run(linear: LowBitLinear, x: np.ndarray) -> np.ndarray:
+    """Return what the operator makes of activations of scale 1, in real numbers."""
+    reference = ops.find(linear.op_type).reference
+    return reference(x, *linear.tensors.values(), **linear.attributes) * linear.unit
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("columns", [64, 75])
+def test_operator_computes_with_the_weights_it_stands_for(scheme: Scheme, columns: int) -> None:
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(9, columns)) * np.exp(rng.normal(size=(9, 1)) * 3)
+    x = rng.integers(-127, 128, (4, columns)).astype(np.int8)
+    hessian = x.T.astype(np.float64) @ x
+
+    linear = low_bit.quantize(weight, hessian, scheme)
+
+    # One step of an accumulator is one unit, and it is rounded once.
+    exact = x.astype(np.float64) @ linear.real(columns).T
+    assert (np.abs(run(linear, x) - exact) <= 0.5 * linear.unit * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_more_bits_lose_less(scheme: Scheme) -> None:
+    weight = np.random.default_rng(6).normal(size=(8, 128))
+
+    real = low_bit.quantize(weight, None, scheme).real(128)
+
+    # 32 Gaussian numbers spread over 4.1 deviations, and equal steps lose step^2 / 12.
+    step = 4.1 / (2**scheme.bits - 1)
+    assert ((real - weight) ** 2).mean() < 1.15 * step**2 / 12
+
+
+@pytest.mark.parametrize("kind", ["group", "shiftadd"])
+@pytest.mark.parametrize("case", ["zero", "constant column", "zero row", "tiny", "huge"])
+def test_hard_weights(kind: Kind, case: str) -> None:
+    weight = np.random.default_rng(7).normal(size=(5, 64))
+    if case == "zero":
+        weight[:] = 0
+    elif case == "constant column":
+        weight[:, 3] = 1
+    elif case == "zero row":
+        weight[2] = 0
+    else:
+        weight *= 1e-30 if case == "tiny" else 1e30
+    hessian = np.diag(np.r_[np.zeros(8), np.ones(56)])
+
+    linear = low_bit.quantize(weight, hessian, Scheme(kind, 3, ROW))
+
+    real = linear.real(64)
+    assert np.isfinite(real).all()
+    assert (linear.unit > 0).all()
+    if case == "zero":
+        assert not real.any()
+    if case == "zero row":
+        assert not real[2].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "size", "message"),
+    [
+        ("group", 1, 64, "bits is 1; group allows 2 to 8"),
+        ("shiftadd", 5, 64, "bits is 5; shiftadd allows 2 to 4"),
+        ("group", 4, 12, "group size is 12"),
+        ("group", 4, -8, "group size is -8"),
+    ],
+)
+def test_scheme_refuses(kind: Kind, bits: int, size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Scheme(kind, bits, size)
+
+
+def test_group_is_never_wider_than_a_row() -> None:
+    assert Scheme("group", 4, 128).columns(75) == 80
+    assert Scheme("group", 4, ROW).columns(75) == 80
+    assert Scheme("group", 4, 32).columns(75) == 32
