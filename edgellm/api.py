@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edgellm.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
     from edgellm.bundle import Bundle
+    from edgellm.exporters.low_bit_export import LowBit
     from edgellm.runtime.bench import BenchRequest, BenchResult
     from edgellm.runtime.doctor import Finding
     from edgellm.runtime.evaluate import Evaluation
@@ -24,6 +26,22 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the linears of a float checkpoint get fewer bits than int8.
+
+    Args:
+        name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
+            to "w8a8" (a scale and a zero point for each group).
+        bits: of "shiftadd", 2 to 4; default 3.
+        group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
+    """
+
+    name: str
+    bits: int | None = None
+    group_size: int = 128
+
+
 def export(  # noqa: PLR0913 (the options of the command)
     source: PathLike,
     output: PathLike,
@@ -31,6 +49,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     context: int | None = None,
     revision: str | None = None,
     calibration: PathLike | None = None,
+    quantization: Quantization | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -42,8 +61,9 @@ def export(  # noqa: PLR0913 (the options of the command)
         output: the bundle's directory; nothing is left there if the export fails.
         context: most tokens of a text; default: the model's own, up to 4096.
         revision: which version to download: branch, tag or commit.
-        calibration: a text to measure the keys on, as ``evaluate`` reads it; default: a small
-            built-in one.
+        calibration: a text to measure the keys on, and to quantise for, as ``evaluate`` reads it;
+            default: a small built-in one.
+        quantization: fewer bits for the linears of a float checkpoint; default: int8.
         force: replace an existing bundle.
         progress: called with the parameters done and the total.
 
@@ -66,10 +86,20 @@ def export(  # noqa: PLR0913 (the options of the command)
         force=force,
         source=name if is_hub_name(name) else "",
         revision=revision or "",
+        low_bit=None if quantization is None else _low_bit(quantization, text.content),
     )
     directory = find_checkpoint(name, revision)
     measured = build.Calibration(text.name, lambda path: key_offsets(path, text.content))
     return build.export(directory, Path(output), options, golden.record, progress, measured)
+
+
+def _low_bit(options: Quantization, text: str) -> "LowBit":
+    from edgellm.exporters.low_bit_export import LowBit
+    from edgellm.exporters.quantizers.low_bit import Scheme
+    from edgellm.runtime.calibration import token_texts
+
+    scheme = Scheme.parse(options.name, options.bits, options.group_size)
+    return LowBit(scheme, partial(token_texts, text))
 
 
 def export_random(
@@ -77,6 +107,7 @@ def export_random(
     output: PathLike,
     *,
     context: int | None = None,
+    quantization: Quantization | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -87,7 +118,8 @@ def export_random(
     from edgellm.exporters import build
     from edgellm.runtime import golden
 
-    options = build.ExportOptions(context=context, force=force)
+    low_bit = None if quantization is None else _low_bit(quantization, "")
+    options = build.ExportOptions(context=context, force=force, low_bit=low_bit)
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 
 

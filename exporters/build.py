@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,15 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.low_bit_export import (
+    WORK_SUFFIX,
+    LowBit,
+    quantize_checkpoint,
+    round_plainly,
+)
 from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import LOGITS_FRAME, ROTARY_TABLES, IntegerLowering
+from edgellm.exporters.lowering.stored_weights import LinearQuantizer
 from edgellm.exporters.progress import Progress, ReportingWeights
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
@@ -57,6 +65,7 @@ class ExportOptions:
     source: str = ""
     revision: str = ""
     seed: int = 0
+    low_bit: LowBit | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -101,14 +110,31 @@ def export(
     with BundleWriter(output, force=options.force) as writer:
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
+        work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
+        quantizer = _low_bit(checkpoint, model, options, work, progress)
         manifest = replace(
-            _write_graph(model, writer, options, progress, calibration),
+            _write_graph(model, writer, options, progress, calibration, quantizer),
             bos_token_id=begin,
             eos_token_ids=ends,
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
         )
-        return _finish(writer, manifest, golden)
+        bundle = _finish(writer, manifest, golden)
+    shutil.rmtree(work, ignore_errors=True)
+    return bundle
+
+
+def _low_bit(
+    checkpoint: Checkpoint,
+    model: Source,
+    options: ExportOptions,
+    work: Path,
+    progress: Progress | None,
+) -> LinearQuantizer | None:
+    if options.low_bit is None:
+        return None
+    write = partial(float_model, checkpoint.path)
+    return quantize_checkpoint(checkpoint, model, options.low_bit, work, write, progress)
 
 
 def export_random(
@@ -132,7 +158,8 @@ def export_random(
     with BundleWriter(output, force=options.force) as writer:
         shutil.copyfile(config_path, writer.path / "config.json")
         tokenizer_files.write_byte_tokenizer(writer.path)
-        manifest = _write_graph(model, writer, options, progress)
+        quantizer = None if options.low_bit is None else round_plainly(options.low_bit.scheme)
+        manifest = _write_graph(model, writer, options, progress, quantizer=quantizer)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
         return _finish(writer, manifest, golden)
 
@@ -165,6 +192,7 @@ def _write_graph(
     options: ExportOptions,
     progress: Progress | None,
     calibration: Calibration | None = None,
+    quantizer: LinearQuantizer | None = None,
 ) -> Manifest:
     context = _context(model, options)
     weights = model.weights
@@ -174,7 +202,14 @@ def _write_graph(
         builder = GraphBuilder(model.model_type, stream)
         config, offset_keys = model.model.config, calibration is not None
         model.model.build(
-            IntegerLowering(builder, weights, config, context, offset_keys=offset_keys)
+            IntegerLowering(
+                builder,
+                weights,
+                config,
+                context,
+                offset_keys=offset_keys,
+                quantizer=quantizer,
+            )
         )
         manifest = _manifest(model, builder, options)
         if calibration is not None:
@@ -221,11 +256,17 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         logits_frame=LOGITS_FRAME,
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),
-        quantization="ternary W1.58A8" if is_ternary else "int8 W8A8",
+        quantization=_quantization(model, options),
         layout=options.layout if is_ternary else "",
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )
+
+
+def _quantization(model: Source, options: ExportOptions) -> str:
+    if model.quantization is not None:
+        return "ternary W1.58A8"
+    return "int8 W8A8" if options.low_bit is None else str(options.low_bit.scheme)
 
 
 def _finish(writer: BundleWriter, manifest: Manifest, golden: Golden | None) -> Bundle:

@@ -34,6 +34,9 @@ MAX_TOKENS = 512
 stories: their squared absmax falls to 0.29 of what it was."""
 MAX_BYTES = 16 * MAX_TOKENS
 """How much of the text is encoded."""
+QUANTIZER_TOKENS = 8192
+"""To quantise for: on stories260k twice as many lower the loss by a tenth of its rise."""
+LONGEST_TEXT = 2048
 TABLE_BITS = 14
 CODE_LIMIT = 127
 OFFSET_LIMIT = 2**31 - 1
@@ -133,6 +136,27 @@ def _read_tokens(bundle: Bundle, text: str) -> Iterator[list[int]]:
         left -= len(part)
         if part:
             yield part
+
+
+def token_texts(
+    text: str, checkpoint: Path, vocab_size: int, longest: int
+) -> list[npt.NDArray[np.int64]]:
+    """Return ``QUANTIZER_TOKENS`` ids of a text, by the tokenizer of a checkpoint.
+
+    Args:
+        text: ``<|endoftext|>`` separates its stories.
+        checkpoint: directory with tokenizer.json.
+        vocab_size: of the model.
+        longest: most tokens of one text.
+    """
+    tokenizer = Tokenizer(checkpoint / "tokenizer.json", vocab_size)
+    limit = 16 * QUANTIZER_TOKENS
+    texts, left = [], QUANTIZER_TOKENS
+    for ids in encode_texts(text, tokenizer, max(2, min(longest, LONGEST_TEXT)), limit):
+        if ids[:left]:
+            texts.append(np.array(ids[:left], np.int64))
+            left -= len(texts[-1])
+    return texts
 
 
 def _sum_at_zero(plan: Plan, keys: _Keys, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Wide:

@@ -22,11 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="the bundle's directory")
     add("--context", type=positive, metavar="N",
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
+    add("--quant", default="int8", metavar="SCHEME",
+        help="of the linears of a float checkpoint: int8; w2a8 to w8a8, with a scale and a zero "
+        "point a group; shiftadd, sums of powers of two")  # fmt: skip
+    add("--bits", type=positive, metavar="N", help="of shiftadd, 2 to 4; default 3")
+    add("--group-size", type=group_size, default=128, metavar="N",
+        help="columns with a scale of their own, times 8, or 'row'; default 128")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
-        help="text to calibrate on, UTF-8 or .gz of it; default: a small built-in one")  # fmt: skip
+        help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
+        "default: a small built-in one, which is short for --quant")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
+
+
+def group_size(text: str) -> int:
+    """Read a group size; "row" is 0."""
+    return 0 if text == "row" else positive(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,6 +49,13 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--calib needs a checkpoint: random weights are not calibrated")
     if options.random and options.revision:
         raise ConfigError("--revision needs a checkpoint to download: random weights have none")
+    chosen = None
+    if options.quant != "int8":
+        chosen = api.Quantization(
+            name=options.quant, bits=options.bits, group_size=options.group_size
+        )
+    elif options.bits is not None:
+        raise ConfigError("--bits belongs to --quant shiftadd")
     with progress_bar(options, "exporting", "weight") as advance:
         done = 0
 
@@ -50,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
                 options.random,
                 options.output,
                 context=options.context,
+                quantization=chosen,
                 force=options.force,
                 progress=progress,
             )
@@ -60,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
                 context=options.context,
                 revision=options.revision,
                 calibration=options.calib,
+                quantization=chosen,
                 force=options.force,
                 progress=progress,
             )

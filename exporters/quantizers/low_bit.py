@@ -18,6 +18,9 @@ from edgellm.exporters.quantizers.rounding import Rounded
 
 Kind = Literal["group", "shiftadd"]
 
+DEFAULT_BITS = 3
+UNIFORM = {f"w{bits}a8": bits for bits in range(2, 9)}
+"""Bits of the group-wise schemes, by name."""
 ROW = 0
 """A group size that means: a whole row."""
 GROUP_MULTIPLE = 8
@@ -55,6 +58,33 @@ class Scheme:
                 f"group size is {self.group_size}; allowed are multiples of {GROUP_MULTIPLE}, or "
                 "'row' for one group a row"
             )
+
+    def __str__(self) -> str:
+        """Return what ``edgellm inspect`` shows."""
+        width = f"groups of {self.group_size}" if self.group_size else "one group a row"
+        name = f"W{self.bits}A8" if self.kind == "group" else f"shift-and-add, {self.bits} bits"
+        return f"{name}, {width}"
+
+    @classmethod
+    def parse(cls, name: str, bits: int | None, group_size: int) -> "Scheme":
+        """Return the scheme that options name.
+
+        Args:
+            name: "shiftadd", or "w2a8" to "w8a8".
+            bits: of "shiftadd", 3 by default; the others name theirs.
+            group_size: columns with one scale, ROW for all of a row.
+
+        Raises:
+            ConfigError: an option is unknown or out of range.
+        """
+        if name == "shiftadd":
+            return cls("shiftadd", DEFAULT_BITS if bits is None else bits, group_size)
+        if name not in UNIFORM:
+            known = ", ".join(["shiftadd", *UNIFORM])
+            raise ConfigError(f"quant {name!r} is unknown; known are int8, {known}")
+        if bits not in (None, UNIFORM[name]):
+            raise ConfigError(f"bits is {bits}, but {name} has {UNIFORM[name]}")
+        return cls("group", UNIFORM[name], group_size)
 
     def columns(self, width: int) -> int:
         """Return the columns of a group in a matrix of so many columns."""
