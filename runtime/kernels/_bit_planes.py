@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import Int
+from edgellm.runtime.kernels._scalar import INT32_MAX, Int, clamp, round_shift
 
 ROWS = 64
 """Rows of a block of the layout bit-planes/v1."""
@@ -12,6 +12,7 @@ SPAN = 256
 TABLES = SPAN // 4 * 16
 SUMS = 8 * ROWS
 """For the most planes that there are, 8."""
+MAX_EXPONENT = 31
 
 
 def fill_tables(x: npt.NDArray[np.int8], tables: npt.NDArray[np.int16]) -> None:
@@ -58,10 +59,59 @@ def choose_group(
         part = x[first : first + SPAN]
         fill_tables(part, tables)
         add_chosen(planes[first // 8 : (first + part.shape[0] + 7) // 8], tables, sums)
+    return sum_of(x)
+
+
+def sum_of(x: npt.NDArray[np.int8]) -> np.int32:
+    """Return the sum of a group's activations."""
     total = np.int32(0)
     for column in range(x.shape[0]):
         total = np.int32(total + x[column])
     return total
+
+
+def add_group(
+    sums: npt.NDArray[np.int32],
+    planes: Int,
+    group: tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], np.int32],
+    totals: npt.NDArray[np.int64],
+) -> None:
+    """Add ``scale * (codes . x - zero * sum of x)`` of each row of a group to its total.
+
+    Args:
+        sums: (P * 64,) what each plane chose.
+        planes: P.
+        group: scale and zero of the rows, and the sum of the group's activations.
+        totals: of the rows.
+    """
+    scale, zero, whole = group
+    for row in range(scale.shape[0]):
+        code = np.int32(0)
+        for plane in range(planes):
+            code += sums[plane * ROWS + row] << np.int32(plane)
+        centered = np.int64(code) - np.int64(zero[row]) * np.int64(whole)
+        totals[row] += centered * np.int64(scale[row])
+
+
+def add_terms(
+    sums: npt.NDArray[np.int32],
+    whole: np.int32,
+    terms: npt.NDArray[np.uint8],
+    totals: npt.NDArray[np.int64],
+) -> None:
+    """Add what a plane chose, times a byte of the layout shift-terms/v1, to the rows' totals."""
+    for row in range(terms.shape[0]):
+        signed = np.int64(2 * sums[row] - whole)  # the bits mean +1 and -1
+        exponent = np.int64(terms[row] & 127) - 1
+        shifted = signed << (exponent & 31)
+        kept = shifted if 0 <= exponent <= MAX_EXPONENT else np.int64(0)
+        totals[row] += -kept if terms[row] >> 7 else kept
+
+
+def write_rounded(totals: npt.NDArray[np.int64], shift: Int, acc: npt.NDArray[np.int32]) -> None:
+    """Write totals as accumulators, rounded once and saturated."""
+    for row in range(acc.shape[0]):
+        acc[row] = clamp(round_shift(totals[row], shift), -INT32_MAX, INT32_MAX)
 
 
 def first_row(block: Int, begin: Int) -> Int:

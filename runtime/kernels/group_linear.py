@@ -7,28 +7,19 @@ from edgellm.runtime.kernels._bit_planes import (
     ROWS,
     SUMS,
     TABLES,
+    add_group,
     choose_group,
     first_row,
     last_row,
+    write_rounded,
 )
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
-    INT32_MAX,
-    clamp,
-    round_shift,
     share,
     stack_int16,
     stack_int32,
     stack_int64,
 )
-
-
-def code_sum(sums: npt.NDArray[np.int32], row: int, planes: int) -> np.int64:
-    """Return the product of a group's codes with its activations from those of the planes."""
-    total = np.int64(0)
-    for plane in range(planes):
-        total += np.int64(sums[plane * ROWS + row]) << plane
-    return total
 
 
 @kernel("GroupLinear", split="columns")
@@ -56,10 +47,11 @@ def group_linear(
                 columns = x[t][group * group_size : (group + 1) * group_size]
                 octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
                 whole = choose_group(columns, octets, tables, sums)
-                for n in range(first, last):
-                    centered = code_sum(sums, n % ROWS, planes.shape[2])
-                    centered -= np.int64(zero[group, n]) * whole
-                    totals[n % ROWS] += centered * scale[group, n]
-            for n in range(first, last):
-                value = round_shift(totals[n % ROWS], shift)
-                acc[t, n] = clamp(value, -INT32_MAX, INT32_MAX)
+                skipped = first % ROWS
+                add_group(
+                    sums[skipped:],
+                    planes.shape[2],
+                    (scale[group][first:last], zero[group][first:last], whole),
+                    totals[skipped:],
+                )
+            write_rounded(totals[first % ROWS :], shift, acc[t][first:last])

@@ -7,30 +7,19 @@ from edgellm.runtime.kernels._bit_planes import (
     ROWS,
     SUMS,
     TABLES,
+    add_terms,
     choose_group,
     first_row,
     last_row,
+    write_rounded,
 )
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
-    INT32_MAX,
-    clamp,
-    round_shift,
     share,
     stack_int16,
     stack_int32,
     stack_int64,
 )
-
-MAX_EXPONENT = 31
-
-
-def shifted(value: np.int64, term: np.uint8) -> np.int64:
-    """Return ``value`` times a byte of the layout shift-terms/v1."""
-    exponent = np.int64(term & 127) - 1
-    if exponent < 0 or exponent > MAX_EXPONENT:
-        return np.int64(0)
-    return -(value << exponent) if term >> 7 else value << exponent
 
 
 @kernel("ShiftAddLinear", split="columns")
@@ -58,12 +47,8 @@ def shift_add_linear(
                 octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
                 whole = choose_group(columns, octets, tables, sums)
                 for plane in range(planes.shape[2]):
-                    for n in range(first, last):
-                        chosen = np.int64(sums[plane * ROWS + n % ROWS])
-                        signed = 2 * chosen - whole  # the bits mean +1 and -1
-                        for term in range(terms.shape[2]):
-                            byte = terms[group, plane, term, n]
-                            totals[n % ROWS] += shifted(signed, byte)
-            for n in range(first, last):
-                value = round_shift(totals[n % ROWS], shift)
-                acc[t, n] = clamp(value, -INT32_MAX, INT32_MAX)
+                    chosen = sums[plane * ROWS + first % ROWS :]
+                    for term in range(terms.shape[2]):
+                        bytes_ = terms[group, plane, term][first:last]
+                        add_terms(chosen, whole, bytes_, totals[first % ROWS :])
+            write_rounded(totals[first % ROWS :], shift, acc[t][first:last])

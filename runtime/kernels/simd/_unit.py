@@ -62,6 +62,9 @@ class VectorUnit(ABC):
     tokens: int
     panels = False
 
+    planes = 2
+    """Bit planes that are looked up at once: the sums of 64 rows of each stay in registers."""
+
     def runs_on(self, cpu: Cpu) -> bool:
         """Tell whether a processor has this unit."""
         return cpu.machine in self.machines and all(map(cpu.has, self.features))
@@ -85,6 +88,10 @@ class VectorUnit(ABC):
     @abstractmethod
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         """Add to each lane of ``total`` products of int8 weights (+ byte_bias) and activations."""
+
+    @abstractmethod
+    def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
+        """Return ``table[key]`` for each byte of keys, 0 to 15, in each 16 bytes of a vector."""
 
     @property
     def bytes_type(self) -> Type:

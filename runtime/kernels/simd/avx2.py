@@ -52,6 +52,9 @@ class Avx2(VectorUnit):
         bytes_ = builder.bitcast(repeat(builder, eighth, 4), self.bytes_type)
         return _nibbles(builder, bytes_, per_quarter(self.bytes_type, (1, 2, 4, 8)))
 
+    def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
+        return call(builder, "llvm.x86.avx2.pshuf.b", table.type, [table, keys])
+
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 15 * 128."""
         sums = [

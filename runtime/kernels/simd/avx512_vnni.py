@@ -9,6 +9,7 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
+    call,
     dot_unsigned,
     flip_sign_bits,
     load_vector,
@@ -30,6 +31,7 @@ class Avx512Vnni(VectorUnit):
     byte_bias = 128
     panels = True
     tokens = 6
+    planes = 4
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return one vector; quarter p holds the codes of columns 16p..16p+15, times 4^p.
@@ -52,6 +54,9 @@ class Avx512Vnni(VectorUnit):
         masks = per_quarter(self.bytes_type, [1 << bit for bit in range(8)])
         bytes_ = builder.bitcast(repeat(builder, eighth, 8), self.bytes_type)
         return [builder.and_(bytes_, masks)]
+
+    def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
+        return call(builder, "llvm.x86.avx512.pshuf.b.512", table.type, [table, keys])
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, codes, x)

@@ -55,6 +55,9 @@ class Neon(VectorUnit):
         places = [per_quarter(BYTES, (bit, bit + 1)) for bit in range(0, 8, 2)]
         return [builder.and_(builder.lshr(bytes_, place), splat(BYTES, 1)) for place in places]
 
+    def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
+        return call(builder, "llvm.aarch64.neon.tbl1.v16i8", table.type, [table, keys])
+
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 15 * 128."""
         return _add_pairs(builder, total, _products(builder, codes, x))

@@ -1,0 +1,53 @@
+"""ShiftAddLinear on a vector unit."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels._bit_planes import (
+    ROWS,
+    SUMS,
+    add_terms,
+    first_row,
+    last_row,
+    write_rounded,
+)
+from edgellm.runtime.kernels._scalar import share, stack_int32, stack_int64
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._look_ups import group_chooser
+
+
+def build(unit: VectorUnit) -> Callable[..., None]:
+    """Return the kernel."""
+    choose = group_chooser(unit)
+
+    def shift_add_linear(
+        thread: int,
+        threads: int,
+        x: npt.NDArray[np.int8],  # (T, K)
+        planes: npt.NDArray[np.uint8],  # (B, C, P, 64)
+        terms: npt.NDArray[np.uint8],  # (G, P, S, N)
+        acc: npt.NDArray[np.int32],  # (T, N)
+        group_size: int,
+        shift: int,
+    ) -> None:
+        begin, end = share(terms.shape[3], thread, threads)
+        sums, totals = stack_int32(SUMS), stack_int64(ROWS)
+        for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+            first, last = first_row(block, begin), last_row(block, end)
+            skipped = first % ROWS
+            for t in range(x.shape[0]):
+                totals[:] = 0
+                for group in range(terms.shape[0]):
+                    columns = x[t][group * group_size : (group + 1) * group_size]
+                    octets = planes[block][group * group_size // 8 :]
+                    whole = choose(columns, octets, sums)
+                    for plane in range(planes.shape[2]):
+                        chosen = sums[plane * ROWS + skipped :]
+                        for term in range(terms.shape[2]):
+                            bytes_ = terms[group, plane, term][first:last]
+                            add_terms(chosen, whole, bytes_, totals[skipped:])
+                write_rounded(totals[skipped:], shift, acc[t][first:last])
+
+    return shift_add_linear
