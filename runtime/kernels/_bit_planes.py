@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import INT32_MAX, Int, clamp, round_shift
+from edgellm.runtime.kernels._scalar import INT32_MAX, Int, clamp, round_shift, stack_int32
 
 ROWS = 64
 """Rows of a block of the layout bit-planes/v1."""
@@ -85,12 +85,16 @@ def add_group(
         totals: of the rows.
     """
     scale, zero, whole = group
+    codes = stack_int32(ROWS)
+    codes[:] = 0
+    for plane in range(planes):
+        chosen = sums[plane * ROWS :]
+        for row in range(scale.shape[0]):
+            codes[row] += chosen[row] << np.int32(plane)
     for row in range(scale.shape[0]):
-        code = np.int32(0)
-        for plane in range(planes):
-            code += sums[plane * ROWS + row] << np.int32(plane)
-        centered = np.int64(code) - np.int64(zero[row]) * np.int64(whole)
-        totals[row] += centered * np.int64(scale[row])
+        # |code - zero| * 127 * K < 2^31: it may wrap around in between
+        centered = np.int32(codes[row] - np.int32(zero[row]) * whole)
+        totals[row] += np.int64(centered) * np.int64(scale[row])
 
 
 def add_terms(

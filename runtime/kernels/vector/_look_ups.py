@@ -15,9 +15,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
-from edgellm.runtime.kernels._bit_planes import ROWS, SPAN, fill_tables, sum_of
+from edgellm.runtime.kernels._bit_planes import ROWS, SPAN
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import stack_int8, stack_int16
+from edgellm.runtime.kernels._scalar import stack_int16
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -39,8 +39,12 @@ from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetc
 
 KEY_TABLE = 32
 """Bytes of a table: 16 lower halves, then 16 upper halves."""
-TABLES = SPAN // 4 * 16
-SHUFFLES = SPAN // 4 * KEY_TABLE
+MAX_COLUMNS = 65_536
+SHUFFLES = MAX_COLUMNS // 4 * KEY_TABLE
+"""Bytes of tables for the longest row: 512 KiB of the stack."""
+SPAN_OCTETS = SPAN // 8
+"""Octets whose sums fit in int16: 256 * 127."""
+WORDS = 8 * ROWS
 AHEAD_BYTES = 4096
 LANE = 16
 """Bytes of a vector that a shuffle treats as one."""
@@ -143,51 +147,69 @@ def _store(builder: Builder, vectors: Values, words: Value) -> None:
                 row += eight
 
 
-def group_chooser(unit: VectorUnit) -> Callable[..., np.int32]:
-    """Return ``choose(x, planes, sums)``, which does what ``_bit_planes.choose_group`` does."""
+def group_chooser(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``choose(planes, shuffles, sums)``: what ``_bit_planes.choose_group`` writes to sums.
+
+    planes are the octets of a group, shuffles its tables as ``fill_shuffles`` writes them.
+    """
     one, two, most = look_ups(unit, 1), look_ups(unit, 2), look_ups(unit, unit.planes)
     at_once = unit.planes
 
     @register_jitable(**PART_POLICY)
     def choose(
-        x: npt.NDArray[np.int8], planes: npt.NDArray[np.uint8], sums: npt.NDArray[np.int32]
-    ) -> np.int32:
-        tables, shuffles = stack_int16(TABLES), stack_int8(SHUFFLES)
-        words = stack_int16(512)
+        planes: npt.NDArray[np.uint8],
+        shuffles: npt.NDArray[np.int8],
+        sums: npt.NDArray[np.int32],
+    ) -> None:
+        words = stack_int16(WORDS)
         count = planes.shape[1]
         sums[: count * ROWS] = 0
-        for first in range(0, x.shape[0], SPAN):
-            part = x[first : first + SPAN]
-            fill_tables(part, tables)
-            octets = (part.shape[0] + 7) // 8
-            split_tables(tables[: octets * 32], shuffles)
-            keys = planes[first // 8 :]
+        for first in range(0, planes.shape[0], SPAN_OCTETS):
+            octets = min(planes.shape[0] - first, SPAN_OCTETS)
+            tables = shuffles[first * 2 * KEY_TABLE :]
             plane = 0
             while plane < count:
                 left = count - plane
-                block, out = keys[:, plane], words[plane * ROWS :]
+                keys, out = planes[first, plane], words[plane * ROWS :]
                 if left >= at_once:
-                    most(block[0], count * ROWS, octets, shuffles, out)
+                    most(keys, count * ROWS, octets, tables, out)
                     plane += at_once
                 elif left >= 2:
-                    two(block[0], count * ROWS, octets, shuffles, out)
+                    two(keys, count * ROWS, octets, tables, out)
                     plane += 2
                 else:
-                    one(block[0], count * ROWS, octets, shuffles, out)
+                    one(keys, count * ROWS, octets, tables, out)
                     plane += 1
             for i in range(count * ROWS):
                 sums[i] += words[i]
-        return sum_of(x)
 
     return choose
 
 
 @register_jitable(**PART_POLICY)
-def split_tables(tables: npt.NDArray[np.int16], shuffles: npt.NDArray[np.int8]) -> None:
-    """Write each table of 16 int16 as 16 lower and 16 upper bytes."""
-    for table in range(tables.shape[0] // 16):
-        source = tables[16 * table : 16 * table + 16]
-        target = shuffles[KEY_TABLE * table : KEY_TABLE * table + KEY_TABLE]
-        for i in range(16):
-            target[i] = np.int8(source[i])
-            target[16 + i] = np.int8(source[i] >> 8)
+def fill_shuffles(x: npt.NDArray[np.int8], shuffles: npt.NDArray[np.int8]) -> None:
+    """Write for every four columns the 16 sums that four bits can choose, as two times 16 bytes.
+
+    Whole octets are written; columns past the end of x count as 0.
+    """
+    for first in range(0, (x.shape[0] + 7) // 8 * 8, 4):
+        table = shuffles[first * (KEY_TABLE // 4) : first * (KEY_TABLE // 4) + KEY_TABLE]
+        a, b, c, d = four(x, first)
+        for key in range(16):
+            total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
+            total += (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3))
+            table[key] = np.int8(total)
+            table[16 + key] = np.int8(total >> 8)
+
+
+@register_jitable(**PART_POLICY)
+def four(x: npt.NDArray[np.int8], first: int) -> tuple[np.int16, np.int16, np.int16, np.int16]:
+    """Return four neighbouring activations, 0 past the end."""
+    columns = x.shape[0]
+    zero = np.int16(0)
+    return (
+        np.int16(x[first]) if first < columns else zero,
+        np.int16(x[first + 1]) if first + 1 < columns else zero,
+        np.int16(x[first + 2]) if first + 2 < columns else zero,
+        np.int16(x[first + 3]) if first + 3 < columns else zero,
+    )

@@ -11,11 +11,12 @@ from edgellm.runtime.kernels._bit_planes import (
     add_group,
     first_row,
     last_row,
+    sum_of,
     write_rounded,
 )
-from edgellm.runtime.kernels._scalar import share, stack_int32, stack_int64
+from edgellm.runtime.kernels._scalar import share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._look_ups import group_chooser
+from edgellm.runtime.kernels.vector._look_ups import SHUFFLES, fill_shuffles, group_chooser
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
@@ -35,21 +36,28 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         begin, end = share(scale.shape[1], thread, threads)
         sums, totals = stack_int32(SUMS), stack_int64(ROWS)
-        for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-            first, last = first_row(block, begin), last_row(block, end)
-            for t in range(x.shape[0]):
+        shuffles = stack_int8(SHUFFLES)
+        for t in range(x.shape[0]):
+            fill_shuffles(x[t], shuffles)
+            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+                first, last = first_row(block, begin), last_row(block, end)
+                skipped = first % ROWS
                 totals[:] = 0
                 for group in range(scale.shape[0]):
-                    columns = x[t][group * group_size : (group + 1) * group_size]
-                    octets = planes[block][group * group_size // 8 :]
-                    whole = choose(columns, octets, sums)
-                    skipped = first % ROWS
+                    start, stop = group * group_size, (group + 1) * group_size
+                    octets = planes[block][start // 8 : stop // 8]
+                    choose(octets, shuffles[start * 8 :], sums)
+                    whole = sum_of(x[t][start:stop])
                     add_group(
                         sums[skipped:],
                         planes.shape[2],
-                        (scale[group][first:last], zero[group][first:last], whole),
+                        (
+                            scale[group][first:last],
+                            zero[group][first:last],
+                            sum_of(x[t][start:stop]),
+                        ),
                         totals[skipped:],
                     )
-                write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
+                write_rounded(totals[skipped:], shift, acc[t][first:last])
 
     return group_linear

@@ -11,11 +11,12 @@ from edgellm.runtime.kernels._bit_planes import (
     add_terms,
     first_row,
     last_row,
+    sum_of,
     write_rounded,
 )
-from edgellm.runtime.kernels._scalar import share, stack_int32, stack_int64
+from edgellm.runtime.kernels._scalar import share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._look_ups import group_chooser
+from edgellm.runtime.kernels.vector._look_ups import SHUFFLES, fill_shuffles, group_chooser
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
@@ -34,15 +35,18 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         begin, end = share(terms.shape[3], thread, threads)
         sums, totals = stack_int32(SUMS), stack_int64(ROWS)
-        for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-            first, last = first_row(block, begin), last_row(block, end)
-            skipped = first % ROWS
-            for t in range(x.shape[0]):
+        shuffles = stack_int8(SHUFFLES)
+        for t in range(x.shape[0]):
+            fill_shuffles(x[t], shuffles)
+            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+                first, last = first_row(block, begin), last_row(block, end)
+                skipped = first % ROWS
                 totals[:] = 0
                 for group in range(terms.shape[0]):
-                    columns = x[t][group * group_size : (group + 1) * group_size]
-                    octets = planes[block][group * group_size // 8 :]
-                    whole = choose(columns, octets, sums)
+                    start, stop = group * group_size, (group + 1) * group_size
+                    octets = planes[block][start // 8 : stop // 8]
+                    choose(octets, shuffles[start * 8 :], sums)
+                    whole = sum_of(x[t][start:stop])
                     for plane in range(planes.shape[2]):
                         chosen = sums[plane * ROWS + skipped :]
                         for term in range(terms.shape[2]):
