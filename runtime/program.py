@@ -9,6 +9,7 @@ import numpy.typing as npt
 from edgellm import ops
 from edgellm.runtime.choices import Choices
 from edgellm.runtime.kernels import _objects
+from edgellm.runtime.kernels._compiler import compile_missing
 from edgellm.runtime.memory import Arena, lifetimes, place
 from edgellm.runtime.phases import cut_into_phases
 from edgellm.runtime.plan import (
@@ -116,10 +117,11 @@ def _kernels(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the addresses of the steps' kernels for one token, and for many."""
     one, many = (
-        [_objects.kernel_address(choices.kernel(plan, step, many=many)) for step in steps]
-        for many in (False, True)
+        [choices.kernel(plan, step, many=many) for step in steps] for many in (False, True)
     )
-    return np.array(one, np.int64), np.array(many, np.int64)
+    compile_missing([*one, *many])
+    addresses = [[_objects.kernel_address(kernel) for kernel in chosen] for chosen in (one, many)]
+    return np.array(addresses[0], np.int64), np.array(addresses[1], np.int64)
 
 
 def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:

@@ -34,10 +34,26 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edgellm"
 
 
+def can_keep() -> bool:
+    """Tell whether compiled kernels can be kept."""
+    folder = cache_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 @cache
 def executor_address() -> int:
     """Return the address of the compiled executor."""
-    return _address(EXECUTOR, [], lambda: _jit.compile_executor(EXECUTOR, cpu.host()))
+    compile_object = partial(_jit.compile_executor, EXECUTOR, cpu.host())
+    return _address(EXECUTOR, executor_path(), compile_object)
+
+
+def executor_path() -> Path:
+    """Return where the compiled executor is kept."""
+    return _path(EXECUTOR, ())
 
 
 @cache
@@ -45,18 +61,24 @@ def dot_peak_address(variant: str) -> int:
     """Return the address of the loop of a vector unit's dot products (see ``_dot_peak``)."""
     symbol = f"edgellm_dot_peak_{variant}"
     compile_object = partial(_jit.compile_dot_peak, symbol, variant, cpu.host())
-    return _address(symbol, _unit_sources(variant), compile_object)
+    return _address(symbol, _path(symbol, _unit_sources(variant)), compile_object)
 
 
 @cache
 def kernel_address(kernel: Kernel) -> int:
     """Return the address of a compiled kernel."""
+    compile_object = partial(_jit.compile_kernel, kernel, cpu.host())
+    return _address(kernel.symbol, kernel_path(kernel), compile_object)
+
+
+def kernel_path(kernel: Kernel) -> Path:
+    """Return where a compiled kernel is kept, whether it is there or not."""
     name = f"{kernel.py.__name__}.py"
     sources = [_folder(_jit) / name, _folder(ops) / name]
     if kernel.variant != simd.PORTABLE:
         loops = _folder(_jit) / "vector"
         sources += [*_unit_sources(kernel.variant), loops / name, *loops.glob("_*.py")]
-    return _address(kernel.symbol, sources, lambda: _jit.compile_kernel(kernel, cpu.host()))
+    return _path(kernel.symbol, sources)
 
 
 def _unit_sources(variant: str) -> list[Path]:
@@ -67,21 +89,28 @@ def _folder(module: Any) -> Path:  # noqa: ANN401
     return Path(module.__file__).parent
 
 
-def _address(symbol: str, sources: list[Path], compile_object: Callable[[], bytes]) -> int:
-    path = cache_directory() / f"{symbol}-{_key(sources)}.o"
+def _address(symbol: str, path: Path, compile_object: Callable[[], bytes]) -> int:
     code = _read(path)
     if code is None:
         logger.info("compiling %s", symbol)
         code = compile_object()
-        _write(path, code)
+        write_at_once(path, hashlib.sha256(code).digest() + code)
     return _link(symbol, code)
 
 
-def _key(sources: list[Path]) -> str:
-    """Return the digest of everything that decides what the object code is."""
+def _path(symbol: str, sources: Iterable[Path]) -> Path:
+    """Return the file of an object; its name has the digest of everything that decides the code."""
     digest = _common_digest().copy()
     _add_sources(digest, sources)
-    return digest.hexdigest()[:32]
+    return cache_directory() / f"{symbol}-{digest.hexdigest()[:32]}.o"
+
+
+@cache
+def sources_digest() -> str:
+    """Return the digest of all kernels' sources."""
+    digest = hashlib.sha256()
+    _add_sources(digest, _folder(_jit).rglob("*.py"))
+    return digest.hexdigest()
 
 
 @cache
@@ -112,14 +141,14 @@ def _read(path: Path) -> bytes | None:
     return None
 
 
-def _write(path: Path, code: bytes) -> None:
-    """Write a cache file at once, so that no reader meets a part; without one, it still works."""
+def write_at_once(path: Path, content: bytes) -> None:
+    """Write a file of the cache so that no reader meets a part; without one, all still works."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(hashlib.sha256(code).digest() + code)
+                stream.write(content)
             os.replace(name, path)
         except BaseException:
             with suppress(OSError):
@@ -131,7 +160,7 @@ def _write(path: Path, code: bytes) -> None:
 
 @cache
 def _warn_not_kept(folder: Path, reason: str) -> None:
-    """Say once what each kernel would say."""
+    """Say once what each file would say."""
     logger.warning("%s: compiled kernels are not kept: %s (see EDGELLM_CACHE)", folder, reason)
 
 

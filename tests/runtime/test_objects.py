@@ -33,7 +33,8 @@ def load(code: bytes, sources: list[Path]) -> tuple[int, int]:
         compiled.append(1)
         return code
 
-    return _objects._address(SYMBOL, sources, compile_object), len(compiled)
+    path = _objects._path(SYMBOL, sources)
+    return _objects._address(SYMBOL, path, compile_object), len(compiled)
 
 
 def test_a_kernel_is_compiled_once(code: bytes, folder: Path) -> None:
