@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from edgellm.runtime.doctor import Finding
     from edgellm.runtime.evaluate import Evaluation
     from edgellm.runtime.inspection import Inspection
+    from edgellm.runtime.kernels._compiler import Progress
     from edgellm.runtime.model import Model
+    from edgellm.runtime.tuner import TuneResult
     from edgellm.runtime.verify import Report
 
 PathLike = str | os.PathLike[str]
@@ -123,13 +125,25 @@ def export_random(
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 
 
-def load(path: PathLike, *, threads: int | None = None, context: int | None = None) -> "Model":
+def load(
+    path: PathLike,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    tune: bool = False,
+    progress: "Progress" = lambda _done, _total: None,
+) -> "Model":
     """Open a bundle to generate text with; use it in a ``with`` block, or close it.
 
     Args:
         path: the bundle's directory.
-        threads: worker threads; default: one for each core that this process may use.
+        threads: worker threads; default: what the tuner found best, or one for each core that this
+            process may use.
         context: most tokens of one text; default and limit: what the bundle was exported for.
+        tune: find out first which kernels and how many threads are fastest here (5 s), unless that
+            was done before; see ``tune``.
+        progress: called with the number of kernels that are compiled and of those that have to be,
+            at the first start.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -138,7 +152,7 @@ def load(path: PathLike, *, threads: int | None = None, context: int | None = No
     """
     from edgellm.runtime.model import Model
 
-    return Model(path, threads=threads, context=context)
+    return Model(path, threads=threads, context=context, tune=tune, progress=progress)
 
 
 def verify(
@@ -288,17 +302,59 @@ def inspect(path: PathLike) -> "Inspection":
     return inspect_bundle(path)
 
 
-def warmup(path: PathLike, *, threads: int | None = None, context: int | None = None) -> Path:
+def warmup(
+    path: PathLike,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    progress: "Progress" = lambda _done, _total: None,
+) -> Path:
     """Compile the kernels of a bundle for this processor, keep them, and run each once.
+
+    Arguments are those of ``load``.
 
     Returns:
         The folder where compiled kernels are kept.
     """
     from edgellm.runtime.kernels._objects import cache_directory
 
-    with load(path, threads=threads, context=context) as model:
+    with load(path, threads=threads, context=context, progress=progress) as model:
         model.logits([0])
     return cache_directory()
+
+
+def tune(
+    path: PathLike,
+    *,
+    context: int | None = None,
+    compiled: "Progress" = lambda _done, _total: None,
+    progress: Callable[[str], object] = lambda _: None,
+) -> "TuneResult":
+    """Find out which kernels and how many threads run a bundle fastest here, and remember it.
+
+    ``load`` and all commands use what was found; the results stay the same. It takes 5 s, and the
+    compiling of all kernels before.
+
+    Args:
+        path: the bundle.
+        context: most tokens of a text; default: the bundle's.
+        compiled: called with the number of kernels that are compiled, and of those that have to be.
+        progress: called with a line before each measurement.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        NotEnoughMemoryError: the key/value cache does not fit in the free memory.
+        ConfigError: context is out of range, or EDGELLM_KERNELS has chosen the kernels.
+    """
+    from edgellm.bundle import open_bundle
+    from edgellm.runtime import tuner
+    from edgellm.runtime.model import checked_context, load_placed
+
+    bundle = open_bundle(path)
+    context_length = checked_context(bundle.manifest, context)
+    plan = load_placed(bundle, context_length)
+    tuner.compile_variants(plan, compiled)
+    return tuner.tune(plan, context_length=context_length, progress=progress)
 
 
 def examine() -> "list[Finding]":

@@ -32,15 +32,15 @@ def kind_of(plan: Plan, step: Step) -> Kind:
 
 @dataclass(frozen=True)
 class Choices:
-    """Variants of kernels by kind of step; all give the same bits.
+    """Variants of kernels by the name of a kind, ``str(kind)``; all give the same bits.
 
     Attributes:
         one: for calls of one token.
         many: for calls of more.
     """
 
-    one: Mapping[Kind, str] = field(default_factory=dict)
-    many: Mapping[Kind, str] = field(default_factory=dict)
+    one: Mapping[str, str] = field(default_factory=dict)
+    many: Mapping[str, str] = field(default_factory=dict)
 
     def kernel(self, plan: Plan, step: Step, *, many: bool) -> Kernel:
         """Return the kernel of a step. What the environment names goes before what is chosen.
@@ -49,7 +49,15 @@ class Choices:
             ConfigError: the environment names a variant that this processor lacks.
         """
         host = cpu.host()
-        variant = (self.many if many else self.one).get(kind_of(plan, step))
+        variant = (self.many if many else self.one).get(str(kind_of(plan, step)))
         if simd.forced() or variant not in simd.available(host):
             variant = simd.chosen(host)
         return kernels.find(step.op_type, variant)
+
+    def kernels(self, plan: Plan) -> set[Kernel]:
+        """Return all kernels of a plan.
+
+        Raises:
+            ConfigError: as ``kernel``.
+        """
+        return {self.kernel(plan, step, many=many) for step in plan.steps for many in (False, True)}

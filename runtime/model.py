@@ -16,11 +16,15 @@ from edgellm.runtime import cpu
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.generation import GenerationRequest, Speculate, Token, generate
+from edgellm.runtime.kernels._compiler import Progress, compile_missing
 from edgellm.runtime.loader import load_plan
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
 from edgellm.runtime.session import Session, bundle_identity
 from edgellm.runtime.tokenizer import Tokenizer
+from edgellm.runtime.tuner import recall_or_tune
+from edgellm.runtime.tuning import recall
 from edgellm.runtime.weights_memory import place_weights
 
 MAX_TOKENS = 256
@@ -44,13 +48,20 @@ class Model:
         *,
         threads: int | None = None,
         context: int | None = None,
+        tune: bool = False,
+        progress: Progress = lambda _done, _total: None,
     ) -> None:
         """Open a bundle, map or copy its weights and get ready to run.
 
         Args:
             path: the bundle's directory.
-            threads: worker threads; default: one for each core that this process may use.
+            threads: worker threads; default: what the tuner found best, or one for each core that
+                this process may use.
             context: most tokens of one text; default and limit: what the bundle was exported for.
+            tune: time kernels and numbers of threads first (5 s), where that was not done before;
+                what was found out before is used in any case.
+            progress: called with the number of kernels that are compiled and of those that have to
+                be; not at all where nothing is missing.
 
         Raises:
             BundleError: the bundle is damaged.
@@ -58,11 +69,17 @@ class Model:
             NotEnoughMemoryError: the key/value cache does not fit in the free memory.
         """
         self._bundle = open_bundle(path)
-        threads = checked_threads(threads)
+        cores = checked_threads(threads)
         context_length = checked_context(self._bundle.manifest, context)
-        reserved = require_memory(self._bundle, context_length)
-        plan = load_plan(self._bundle, partial(place_weights, reserved_bytes=reserved))
-        self._engine = Engine(plan, context_length=context_length, threads=threads)
+        plan = load_placed(self._bundle, context_length)
+        tuning = recall_or_tune(plan, context_length, progress) if tune else recall(plan)
+        compile_missing(tuning.choices.kernels(plan), progress)
+        self._engine = Engine(
+            plan,
+            context_length=context_length,
+            threads=cores if threads is not None else tuning.threads or cores,
+            choices=tuning.choices,
+        )
         self._tokenizer: Tokenizer | None = None
         self._chat_template: ChatTemplate | None = None
         self._chat_session: Session | None = None
@@ -299,6 +316,17 @@ class Model:
                 "the prompt is empty and this model has no BOS token to start from; give a text"
             )
         return [self.info.bos_token_id]
+
+
+def load_placed(bundle: Bundle, context_length: int) -> Plan:
+    """Return a bundle's plan, with its weights where they are read fastest.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        NotEnoughMemoryError: the key/value cache does not fit in the free memory.
+    """
+    reserved = require_memory(bundle, context_length)
+    return load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
 
 
 def checked_threads(threads: int | None) -> int:

@@ -120,14 +120,32 @@ def time_steps(engine: Engine, ids: Ids, cache: KvCache, repetitions: int = 5) -
     """
     with engine.prepared(ids, cache) as table:
         rows = [table[index : index + 1] for index in range(len(table))]
-        empty = table[:0]
-        rounds = [_time_each(engine, rows) for _ in range(1 + repetitions)]
-        overhead = statistics.median(_time_each(engine, [empty] * 100))
-    times = np.median(rounds[1:], axis=0) - overhead  # the first one filled the caches
-    return [max(float(seconds), CLOCK_SECONDS) for seconds in times]
+        rounds = [time_rows(engine, rows) for _ in range(1 + repetitions)]
+        taken = np.median(rounds[1:], axis=0)  # the first one filled the caches
+        return without_call(engine, table, taken)
 
 
-def _time_each(engine: Engine, rows: Sequence[npt.NDArray[np.int64]]) -> list[float]:
+def without_call(
+    engine: Engine, table: npt.NDArray[np.int64], seconds: npt.NDArray[np.float64]
+) -> list[float]:
+    """Return times of ``time_rows`` less what the call itself takes, one or two microseconds.
+
+    Args:
+        engine: what ran.
+        table: of the prepared call.
+        seconds: (rows,) as measured.
+    """
+    call = statistics.median(time_rows(engine, [table[:0]] * 100))
+    return [max(taken, CLOCK_SECONDS) for taken in (seconds - call).tolist()]
+
+
+def time_rows(engine: Engine, rows: Sequence[npt.NDArray[np.int64]]) -> list[float]:
+    """Return the seconds that each of some rows takes, run one after the other, with its call.
+
+    Args:
+        engine: what runs.
+        rows: (n, width) each; of a prepared call, or copies.
+    """
     marks = [time.perf_counter()]
     for row in rows:
         engine.run_rows(row)

@@ -3,8 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from edgellm.commands._output import compile_bar
+
 if TYPE_CHECKING:
     from edgellm.runtime.generation import Stats
+    from edgellm.runtime.model import Model
     from edgellm.runtime.sampler import SamplingOptions
 
 
@@ -22,8 +25,23 @@ positive.__name__ = "count"  # argparse names it in its messages
 def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
     """Which bundle, and on what it runs."""
     parser.add_argument("bundle", metavar="BUNDLE", help="directory made by edgellm export")
-    parser.add_argument("-t", "--threads", type=positive, help="default: one for each core")
+    parser.add_argument(
+        "-t",
+        "--threads",
+        type=positive,
+        help="default: what edgellm tune found, or one for each core",
+    )
     parser.add_argument("--context", type=positive, metavar="N", help="most tokens of a text")
+
+
+def load_model(options: argparse.Namespace) -> "Model":
+    """Load the bundle, with a bar while kernels are compiled."""
+    from edgellm import api
+
+    with compile_bar(options) as progress:
+        return api.load(
+            options.bundle, threads=options.threads, context=options.context, progress=progress
+        )
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _typeshed import DataclassInstance
+    from tqdm import tqdm
 
 
 def write(text: str = "") -> None:
@@ -83,6 +84,34 @@ def progress_bar(
         total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, disable=hidden
     ) as bar:
         yield bar.update
+
+
+@contextmanager
+def compile_bar(options: argparse.Namespace) -> "Iterator[Callable[[int, int], object]]":
+    """Show a bar while kernels are compiled, at the first start; nothing where all are there.
+
+    Yields what to call with the kernels that are compiled, and those that have to be. Where there
+    is no terminal, a line is written.
+    """
+    bars: list[tqdm[object]] = []
+    hidden = options.quiet or not sys.stderr.isatty()
+
+    def update(done: int, total: int) -> None:
+        if done == 0 and hidden:
+            note(options, f"compiling {total} kernels for this processor, once")
+        if not hidden and not bars:
+            from tqdm import tqdm
+
+            label = "compiling for this processor, once"
+            bars.append(tqdm(total=total, desc=label, unit=" kernels", file=sys.stderr))
+        for bar in bars:
+            bar.update(done - bar.n)
+
+    try:
+        yield update
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def human_bytes(size: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgellm.commands._generation import (
     add_runtime_arguments,
     add_sampling_arguments,
+    load_model,
     sampling_options,
 )
 from edgellm.commands._output import note
@@ -31,11 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, answer, until the end of the input."""
-    from edgellm import api
     from edgellm.commands._conversation import Conversation
     from edgellm.errors import EdgeLLMError
 
-    with api.load(options.bundle, threads=options.threads, context=options.context) as model:
+    with load_model(options) as model:
         if options.chat_template:
             model.read_chat_template(options.chat_template)
         conversation = Conversation(

@@ -9,6 +9,7 @@ from edgellm.commands._generation import (
     add_runtime_arguments,
     add_sampling_arguments,
     describe,
+    load_model,
     sampling_options,
 )
 from edgellm.commands._output import fields_of, note, write, write_json
@@ -41,11 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Generate."""
-    from edgellm import api
-
     if options.session and not options.session.parent.is_dir():
         raise ConfigError(f"{options.session}: there is no folder {options.session.parent}")
-    with api.load(options.bundle, threads=options.threads, context=options.context) as model:
+    with load_model(options) as model:
         session = model.session()
         if options.session and options.session.exists():
             session.load(options.session)

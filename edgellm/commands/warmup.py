@@ -4,7 +4,7 @@ import argparse
 import time
 
 from edgellm.commands._generation import add_runtime_arguments
-from edgellm.commands._output import note
+from edgellm.commands._output import compile_bar, note
 
 HELP = "compile the kernels now, for quick starts later"
 EXAMPLE = "edgellm warmup bundle"
@@ -20,6 +20,9 @@ def run(options: argparse.Namespace) -> int:
     from edgellm import api
 
     begin = time.perf_counter()
-    folder = api.warmup(options.bundle, threads=options.threads, context=options.context)
+    with compile_bar(options) as progress:
+        folder = api.warmup(
+            options.bundle, threads=options.threads, context=options.context, progress=progress
+        )
     note(options, f"kernels are ready in {folder} ({time.perf_counter() - begin:.1f} s)")
     return 0

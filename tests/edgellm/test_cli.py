@@ -13,6 +13,8 @@ import pytest
 
 import edgellm
 from edgellm import cli, commands, registry
+from edgellm.runtime import tuning
+from edgellm.runtime.kernels import simd
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
 
@@ -169,7 +171,11 @@ def test_verify_ends_with_4_and_names_the_file(random_bundle: Path, tmp_path: Pa
     assert "model.onnx: sha256 is" in err
 
 
-def test_every_json_is_one_object(random_bundle: Path, tmp_path: Path, main) -> None:
+def test_every_json_is_one_object(
+    random_bundle: Path, tmp_path: Path, main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "tuning_path", lambda: tmp_path / "tuning.json")
+    monkeypatch.delenv(simd.ENVIRONMENT, raising=False)
     text = tmp_path / "text.txt"
     text.write_text("one<|endoftext|>two")
     config = random_bundle / "config.json"
@@ -178,6 +184,7 @@ def test_every_json_is_one_object(random_bundle: Path, tmp_path: Path, main) -> 
         ("verify", random_bundle, "--executor", "numba", "-t", 1): "checks",
         ("eval", random_bundle, "--text", text, "-t", 1): "nats_per_token",
         ("doctor",): "findings",
+        ("tune", random_bundle): "threads",
         ("export", "--random", config, "-o", tmp_path / "new"): "files",
     }
     for words, field in fields.items():
@@ -186,7 +193,12 @@ def test_every_json_is_one_object(random_bundle: Path, tmp_path: Path, main) -> 
         assert field in json.loads(out)
 
 
-def test_tables_for_people(random_bundle: Path, tmp_path: Path, main) -> None:
+def test_tables_for_people(
+    random_bundle: Path, tmp_path: Path, main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "tuning_path", lambda: tmp_path / "tuning.json")
+    monkeypatch.delenv(simd.ENVIRONMENT, raising=False)
+    assert "us a decoded token" in main("tune", random_bundle)[1]
     (tmp_path / "text.txt").write_text("one")
     assert "bitnet" in main("inspect", random_bundle, "--ops", "--tensors")[1]
     words = ("--text", tmp_path / "text.txt", "-t", 1)

@@ -80,7 +80,7 @@ class OurProductRunner:
         x = np.random.default_rng(0).integers(-127, 128, (tokens, self._shape.columns), np.int8)
         acc = np.empty((tokens, self._shape.rows), np.int32)
         sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
-        address = _objects.kernel_addresses([kernel])[self._op_type]
+        address = _objects.kernel_address(kernel)
         operands = [[x.ctypes.data, weight.ctypes.data, acc.ctypes.data] for weight in weights]
         tail = [*(sizes[letter] for letter in kernel.schema.letters), 1]
         return np.array([[address, *row, *tail] for row in operands], np.int64), (x, acc)
