@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgellm import ops
 from edgellm.ops import Shape
 
 Dim = int | str
@@ -17,6 +18,9 @@ ROWS = "logit_rows"
 LOGITS = "logits"
 PAST = "past_key_values."
 PRESENT = "present."
+
+TABLE_ROWS = {"Embedding": "V", "PlanarEmbedding": "V", "RotaryEmbedding": "C"}
+"""For operators that look up rows of their constants: the dimension that counts the rows."""
 
 TOKENS = "tokens"
 PAST_LENGTH = "past"
@@ -78,9 +82,11 @@ class Plan:
 
     def weight_bytes(self, step: Step) -> int:
         """Return the bytes of weights that a step reads for a token; of a table, one row."""
-        looks_up = step.op_type in ("Embedding", "RotaryEmbedding")
+        schema = ops.find(step.op_type).SCHEMA
+        sizes = schema.bind([self.values[name].shape for name in step.inputs])
+        rows = int(sizes[TABLE_ROWS[step.op_type]]) if step.op_type in TABLE_ROWS else 1
         constants = (self.constants[name] for name in step.inputs if name in self.constants)
-        return sum(array.nbytes // (array.shape[0] if looks_up else 1) for array in constants)
+        return sum(array.nbytes // rows for array in constants)
 
 
 def present_name(past: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgellm import ops
 from edgellm.runtime import cpu
 from edgellm.runtime.choices import Kind, kind_of
 from edgellm.runtime.engine import Engine
@@ -177,7 +178,7 @@ def _figures(
         step = engine.steps[members[0]]
         seconds = sum(times[index] for index in members)
         read = len(members) * bytes_of(engine.plan, step, context + tokens)
-        products = len(members) * products_of(kind, _keys_seen(step, context, tokens))
+        products = len(members) * products_of(engine.plan, step, _keys_seen(step, context, tokens))
         least = max(read / bandwidth, products / peak if peak else 0.0)
         operators.append(
             OpFigures(
@@ -222,19 +223,19 @@ def _keys_seen(step: Step, context: int, tokens: int) -> list[int]:
     return [min(context + token + 1, window) for token in range(tokens)]
 
 
-def products_of(kind: Kind, keys_seen: Sequence[int]) -> int:
+def products_of(plan: Plan, step: Step, keys_seen: Sequence[int]) -> int:
     """Return the multiply-accumulates of a step: with weights, or with keys and values.
 
     Args:
-        kind: of the step.
+        plan: whose step it is.
+        step: the step.
         keys_seen: for each token of the call, how many keys it sees.
     """
-    sizes = dict(kind.sizes)
-    match kind.op_type:
-        case "BitLinear" | "Int8Linear":
-            return len(keys_seen) * sizes["K"] * sizes["N"]
-        case "LogitsHead":
-            return sizes["K"] * sizes["V"]  # of the last token
-        case "Attention":
-            return 2 * sizes["M"] * sum(keys_seen)
-    return 0
+    schema = ops.find(step.op_type).SCHEMA
+    first, columns = plan.values[step.inputs[0]].shape, plan.values[step.outputs[0]].shape[-1]
+    match schema.outputs[0].name:
+        case "acc":
+            return len(keys_seen) * int(first[-1]) * int(columns)
+        case "logits":  # of the last token
+            return int(first[-1]) * int(columns)
+    return 2 * int(columns) * sum(keys_seen) if step.op_type == "Attention" else 0

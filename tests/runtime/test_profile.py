@@ -9,7 +9,6 @@ import pytest
 from edgellm.bundle import open_bundle
 from edgellm.exporters.architectures.bitnet import TINY
 from edgellm.runtime import limits
-from edgellm.runtime.choices import Kind
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.profile import CallFigures, OpFigures, products_of, profile, time_steps
@@ -81,9 +80,11 @@ def test_attention_reads_and_multiplies_what_a_token_sees(
     assert prefill.products == LAYERS * sum(range(1, 17)) * 2 * HIDDEN
 
 
-def test_products_are_counted_for_all_tokens() -> None:
-    sizes = (("K", 8), ("N", 3), ("B", 16))
+def test_products_are_counted_for_all_tokens(engine: Engine) -> None:
+    def count(op_type: str, keys_seen: list[int]) -> int:
+        step = next(step for step in engine.steps if step.op_type == op_type)
+        return products_of(engine.plan, step, keys_seen)
 
-    assert products_of(Kind("BitLinear", sizes), [1, 2]) == 2 * 8 * 3
-    assert products_of(Kind("Int8Linear", sizes), [7]) == 8 * 3
-    assert products_of(Kind("Requantize", sizes), [7]) == 0
+    assert count("BitLinear", [1, 2, 3]) == 3 * HIDDEN * HIDDEN  # q_proj
+    assert count("LogitsHead", [1, 2, 3]) == HIDDEN * VOCAB_SIZE
+    assert count("Requantize", [1, 2, 3]) == 0
