@@ -73,9 +73,13 @@ def product_engine(name: str, shape: ProductShape) -> Engine:
 
 def model_engine(name: str, shape: ModelShape, place: Workplace) -> Engine:
     if name in OUR_OPERATORS:
-        return Ours(f"edgellm {name}", bundle(name, shape, place))
+        path = bundle(name, shape, place)
+        settle(path)
+        return Ours(f"edgellm {name}", path)
     kind = name.removesuffix(MAPPED)
-    return LlamaCpp(f"llama.cpp {name}", gguf_file(kind, shape, place), repack=kind == name)
+    path = gguf_file(kind, shape, place)
+    settle(path)
+    return LlamaCpp(f"llama.cpp {name}", path, repack=kind == name)
 
 
 def bundle(kind: str, shape: ModelShape, place: Workplace) -> Path:
@@ -93,9 +97,6 @@ def bundle(kind: str, shape: ModelShape, place: Workplace) -> Path:
         config = place.directory / f"{path.name}.json"
         config.write_text(json.dumps(shape.config(kind)))
         api.export_random(config, path)
-    for file in path.iterdir():
-        if file.is_file():
-            settle(file)
     return path
 
 
@@ -111,18 +112,20 @@ def gguf_file(kind: str, shape: ModelShape, place: Workplace) -> Path:
         gguf_files.write_checkpoint(unfinished, shape, kind, place.checkpoint)
     else:
         gguf_files.write_random(unfinished, shape, kind)
-    settle(unfinished)
     return unfinished.rename(path)
 
 
 def settle(path: Path) -> None:
-    """Make the system read a file anew, from the beginning to the end.
+    """Make the system read a file, or the files of a bundle, anew and from beginning to end.
 
-    The pages that it keeps of a file just written may be smaller than those of one read in order,
-    and a mapped file of small pages was read at 12 instead of 16 GB/s.
+    What it keeps in memory of a file that was just written, or that a program touched here and
+    there, may lie in small pages. They halve the speed of an engine that maps the file, so each run
+    starts with all files in the same state.
     """
-    with path.open("rb", buffering=0) as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while file.read(1 << 24):
-            pass
+    for part in path.iterdir() if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb", buffering=0) as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                while file.read(1 << 24):
+                    pass
