@@ -26,34 +26,30 @@ class Ours:
 
 
 class OurRunner:
-    """Calls ``Engine.forward``, with an engine for each number of threads."""
+    """Calls ``Engine.forward``; the bundle is opened again for another number of threads."""
 
     def __init__(self, bundle: Path) -> None:
         self._bundle = bundle
-        self._models = {}
-        self.weight_bytes = self._model(1)[0].engine.bytes_per_token
+        self._open(1)
+        self.weight_bytes = self._model.engine.bytes_per_token
 
-    def _model(self, threads: int):
-        if threads not in self._models:
-            from edgellm.runtime.model import Model
+    def _open(self, threads: int) -> None:
+        from edgellm.runtime.model import Model
 
-            model = Model(self._bundle, threads=threads)
-            self._models[threads] = model, model.engine.new_cache(self._capacity(model))
-        return self._models[threads]
-
-    def _capacity(self, model) -> int:
-        return min(CONTEXT, model.engine.context_length)
+        self._model = Model(self._bundle, threads=threads)
+        capacity = min(CONTEXT, self._model.engine.context_length)
+        self._cache = self._model.engine.new_cache(capacity)
 
     def seconds(self, measure: Measure) -> float:
-        model, cache = self._model(measure.threads)
+        if self._model.engine.threads != measure.threads:
+            self._model.close()
+            self._open(measure.threads)
+        engine, cache = self._model.engine, self._cache
 
         def feed(tokens: int) -> None:
-            model.engine.forward(np.full(tokens, 7), cache)
+            engine.forward(np.full(tokens, 7), cache)
 
-        def forget() -> None:
-            cache.truncate(0)
-
-        return phase_seconds(measure, feed, forget)
+        return phase_seconds(measure, feed, lambda: cache.truncate(0))
 
 
 @dataclass(frozen=True)
