@@ -207,14 +207,17 @@ def examples() -> Iterator[Example]:
         (1, 300, 2, 2, 8),
         (3, 70, 1, 3, 80),
         (2, 67, 3, 1, 7),
+        (1, 301, 2, 7, 64),
+        (5, 70, 3, 2, 128),
     )
     for tokens, length, groups, share, dim in sizes:
         name = f"random_{tokens}_of_{length}_{groups}x{share}x{dim}"
         inputs = _random_inputs(rng, (tokens, length, groups, share, dim))
         yield Example(name, inputs, _attributes(dim))
     for window in (1, 4, 29, 30, 1000):
-        inputs = _random_inputs(rng, (4, 30, 2, 2, 8))
-        yield Example(f"window_{window}", inputs, _attributes(8, window=window))
+        for dim in (8, 64):
+            inputs = _random_inputs(rng, (4, 30, 2, 2, dim))
+            yield Example(f"window_{window}_x{dim}", inputs, _attributes(dim, window=window))
     yield from _degenerate_examples(rng)
     yield from _extreme_examples(rng)
 
@@ -266,8 +269,9 @@ def _extreme_examples(rng: np.random.Generator) -> Iterator[Example]:
         scaling = {"scaling_mantissa": INT32_MAX, "scaling_exponent": exponent, "window": 0}
         inputs = _random_inputs(rng, (2, 30, 2, 1, 8))
         yield Example(f"scaling_exponent_{exponent}", inputs, scaling)
-    values = np.full((65_535, 1, 2), 127, np.int8)
-    values[:, :, 1] = -127
     peaks = np.full((65_535, 1), INT32_MAX, np.int32)
-    query, zeros = np.array([[3, -5]], np.int32), np.zeros_like(values)
-    yield Example("longest_row", (query, zeros, peaks, values, peaks), _attributes(2))
+    for dim in (2, 64):
+        values = np.full((65_535, 1, dim), 127, np.int8)
+        values[:, :, 1::2] = -127
+        query, zeros = draw.alternating(dim, 5, np.int32)[None], np.zeros_like(values)
+        yield Example(f"longest_row_x{dim}", (query, zeros, peaks, values, peaks), _attributes(dim))
