@@ -118,10 +118,34 @@ def find_limit(acc: Sums, multiplier: Multipliers, token: Token, ids: Ids) -> In
     return smallest if smallest > -INT32_MAX else np.int64(NO_LIMIT)
 
 
-def list_all(ids: Ids, count: int) -> int:
-    """List the rows 0 to ``count``, which is returned."""
-    for i in range(count):
-        ids[i] = i
+def list_open(
+    acc: Sums,
+    norms: Norms,
+    multiplier: Multipliers,
+    token: Token,
+    limit: Int,
+    bounds: npt.NDArray[np.int64],
+    ids: Ids,
+) -> int:
+    """List the rows that can reach a limit after their first 4 bits, and return how many.
+
+    Args:
+        acc: (n,) what was read of the rows, times x; INT32_MIN in the end where a row is out.
+        norms: (n,) of the unread bits.
+        multiplier: (n,).
+        token: see ``Token``.
+        limit: a logit, or NO_LIMIT for all rows.
+        bounds: scratch, n or more.
+        ids: to fill, n or more.
+    """
+    for i in range(acc.shape[0]):  # a loop without choices: vector code
+        bounds[i] = logit(highest(acc[i], norms[i], 4, token), multiplier[i], token)
+    count = 0
+    for i in range(acc.shape[0]):
+        is_open = bounds[i] >= limit
+        ids[count] = i
+        count += is_open
+        acc[i] = acc[i] if is_open else INT32_MIN
     return count
 
 
@@ -158,11 +182,10 @@ def narrow(
     count = 0
     for i in range(ids.shape[0]):
         v = ids[i]
+        bound = logit(highest(acc[v], norms[v], unread, token), multiplier[v], token)
         ids[count] = v
-        if logit(highest(acc[v], norms[v], unread, token), multiplier[v], token) >= limit:
-            count += 1
-        else:
-            acc[v] = INT32_MIN
+        count += bound >= limit
+        acc[v] = acc[v] if bound >= limit else INT32_MIN
     return count
 
 

@@ -26,19 +26,18 @@ from edgellm.runtime.kernels.simd._unit import (
     sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import (
-    LINE_BYTES,
-    ROWS,
     Operation,
     bytes_of,
     matrix_rows,
     open_arrays,
-    prefetch,
     row_stride,
 )
 
 NIBBLES_BYTES = 32
 BITS_BYTES = 8
 PLANES = 4
+LISTED = 8
+"""Rows of a tile of bits: their sums do not wait for each other."""
 AHEAD_BYTES = 8192
 
 
@@ -58,8 +57,8 @@ def nibbles(unit: VectorUnit) -> Operation:
 def bits(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``tile(x, plane, ids, i, ahead, sums)`` for a plane of bits.
 
-    It stores in ``sums[i]`` and the three that follow the products of x, (K,), with the rows
-    ids[i] and so on of the plane, and prefetches the rows from ids[ahead].
+    It stores in ``sums[i]`` and those that follow the products of x, (K,), with LISTED rows of the
+    plane, ids[i] and so on, and prefetches as many from ids[ahead].
     """
     operation = Operation(
         unit,
@@ -76,13 +75,13 @@ def bits(unit: VectorUnit) -> Intrinsic:
         i, ahead, sums = args[3:]
         out = context.make_array(signature.args[5])(context, builder, sums)
         (columns,) = cgutils.unpack_tuple(builder, x.shape)
-        _prefetch_rows(builder, plane, _listed(builder, plane, ids, ahead))
-        rows = _listed(builder, plane, ids, i)
+        rows, wanted = (_listed(builder, plane, ids, first) for first in (i, ahead))
         blocks = builder.udiv(columns, INT64(BLOCK))
-        totals = operation.multiply(builder, blocks, [bytes_of(builder, x)], rows)
-        place = builder.gep(out.data, [i])
-        four = sum_four(builder, totals, unit.bit_shifts)
-        builder.store(four, builder.bitcast(place, four.type.as_pointer()), align=4)
+        totals = operation.multiply(builder, blocks, [bytes_of(builder, x)], rows, wanted)
+        for first in range(0, LISTED, 4):
+            place = builder.gep(out.data, [builder.add(i, INT64(first))])
+            four = sum_four(builder, totals[first : first + 4], unit.bit_shifts)
+            builder.store(four, builder.bitcast(place, four.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     @intrinsic
@@ -95,18 +94,11 @@ def bits(unit: VectorUnit) -> Intrinsic:
 
 
 def _listed(builder: Builder, plane: Value, ids: Value, first: Value) -> list[Value]:
-    """Return byte pointers to the rows that four neighbours in a list name."""
+    """Return byte pointers to the rows that neighbours in a list name."""
     stride, data = row_stride(builder, plane), bytes_of(builder, plane)
-    places = [builder.gep(ids.data, [builder.add(first, INT64(j))]) for j in range(ROWS)]
+    places = [builder.gep(ids.data, [builder.add(first, INT64(j))]) for j in range(LISTED)]
     rows = [builder.zext(builder.load(place), INT64) for place in places]
     return [move(builder, data, builder.mul(stride, row)) for row in rows]
-
-
-def _prefetch_rows(builder: Builder, plane: Value, rows: Values) -> None:
-    lines = builder.udiv(builder.add(row_stride(builder, plane), INT64(63)), INT64(LINE_BYTES))
-    with cgutils.for_range(builder, lines) as loop:
-        for row in rows:
-            prefetch(builder, move(builder, row, builder.mul(loop.index, INT64(LINE_BYTES))))
 
 
 @intrinsic

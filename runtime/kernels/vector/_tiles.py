@@ -9,6 +9,7 @@ weight the bias of the unit is added. The sums stay in registers until the last 
 # Numba's internals have no types.
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -86,8 +87,13 @@ class Operation:
 
         return tile
 
-    def multiply(self, builder: Builder, blocks: Value, x: Values, weight: Values) -> list[Value]:
-        """Return the sums of each token with each row, as vectors: the sums of their lanes."""
+    def multiply(
+        self, builder: Builder, blocks: Value, x: Values, weight: Values, wanted: Values = ()
+    ) -> list[Value]:
+        """Return the sums of each token with each row, as vectors: the sums of their lanes.
+
+        Rows that are ``wanted`` soon are prefetched meanwhile.
+        """
         zero = ir.Constant(self.unit.totals_type, None)
         count = len(x) * len(weight)
         totals = [cgutils.alloca_once(builder, zero.type) for _ in range(count)]
@@ -98,6 +104,10 @@ class Operation:
             offset = builder.mul(loop.index, INT64(self.block_bytes))
             if len(weight) == ROWS and self.ahead_bytes:
                 self._prefetch(builder, weight[0], offset)
+            if wanted:
+                with begin_line(builder, offset):
+                    for row in wanted:
+                        prefetch(builder, move(builder, row, offset))
             xs = [self.load_x(builder, move(builder, row, column)) for row in x]
             for n, row in enumerate(weight):
                 weights = self.load(builder, move(builder, row, offset))
@@ -201,6 +211,12 @@ def matrix_rows(builder: Builder, matrix: Value, first: Value, count: int) -> li
     return [
         move(builder, data, builder.mul(stride, builder.add(first, INT64(i)))) for i in range(count)
     ]
+
+
+def begin_line(builder: Builder, offset: Value) -> AbstractContextManager[None]:
+    """Emit what follows for the first of the offsets that are in a cache line."""
+    within = builder.and_(offset, INT64(LINE_BYTES - 1))
+    return builder.if_then(builder.icmp_unsigned("==", within, INT64(0)))
 
 
 def prefetch(builder: Builder, pointer: Value) -> None:

@@ -26,16 +26,16 @@ from edgellm.runtime.kernels._pruning import (
     find_likely,
     find_limit,
     finish,
-    list_all,
+    list_open,
     measure,
     narrow,
 )
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
-from edgellm.runtime.kernels.vector._planes import PLANES, bits, nibbles, unpack
+from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
 from edgellm.runtime.kernels.vector._products import Codes, int8_product, tiled
-from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix
+from edgellm.runtime.kernels.vector._tiles import as_matrix
 
 CHUNK = 1024
 """Rows that are narrowed down together: their sums stay in the level-1 cache."""
@@ -57,14 +57,14 @@ Prune = Callable[[Codes, Low, Norms, Sums, Multipliers, Token, Int], None]
 def multiply_bit(unit: VectorUnit) -> Multiply:
     """Return ``multiply(x, plane, ids, sums)``: products of x with rows of a plane.
 
-    The rows are as many as a multiple of ROWS.
+    The rows are as many as a multiple of LISTED.
     """
     tile = bits(unit)
 
     @register_jitable(**PART_POLICY)
     def multiply(x: Codes, plane: npt.NDArray[np.uint8], ids: Ids, sums: Sums) -> None:
-        last = ids.shape[0] - ROWS
-        for i in range(0, last + 1, ROWS):
+        last = ids.shape[0] - LISTED
+        for i in range(0, last + 1, LISTED):
             tile(x, plane, ids, i, min(i + AHEAD, last), sums)
 
     return multiply
@@ -85,7 +85,7 @@ def find_limit_of(multiply: Multiply) -> Callable[..., Int]:
         find_likely(acc, multiplier, token, stack_int64(MAX_TOP), ids[:top])
         for i in range(top):
             whole[i] = acc[ids[i]]
-        filled = fill_up(ids, top, ROWS)
+        filled = fill_up(ids, top, LISTED)
         for q in range(PLANES):
             multiply(x, low[q], ids[:filled], sums)
             for i in range(top):
@@ -113,14 +113,16 @@ def prune_by(multiply: Multiply) -> Prune:
     ) -> None:
         ids = stack_int32(CHUNK)
         sums = stack_int32(CHUNK)
+        bounds = stack_int64(CHUNK)
         for first in range(0, acc.shape[0], CHUNK):
             end = min(first + CHUNK, acc.shape[0])
             part, factors = acc[first:end], multiplier[first:end]
-            count = list_all(ids, end - first)
+            count = list_open(part, norms[0, first:end], factors, token, limit, bounds, ids)
             for q in range(PLANES):
-                known = norms[q, first:end]
-                count = narrow(part, known, factors, token, ids[:count], PLANES - q, limit)
-                filled = fill_up(ids, count, ROWS)
+                if q > 0:
+                    known = norms[q, first:end]
+                    count = narrow(part, known, factors, token, ids[:count], PLANES - q, limit)
+                filled = fill_up(ids, count, LISTED)
                 multiply(x, low[q, first:end], ids[:filled], sums)
                 add_bit(part, ids[:count], sums)
             finish(part, factors, token, ids[:count])
