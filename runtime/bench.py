@@ -215,16 +215,16 @@ def _repeat(
 def _prefill_seconds(model: Model, length: int) -> float:
     session = model.session()
     begin = time.perf_counter()
-    session.extend([TOKEN_ID] * length).argmax()
+    session.extend([TOKEN_ID] * length, top=1).argmax()
     return time.perf_counter() - begin
 
 
 def _decode_seconds(model: Model, length: int) -> float:
     session = model.session()
-    token = int(session.extend([TOKEN_ID]).argmax())
+    token = int(session.extend([TOKEN_ID], top=1).argmax())
     begin = time.perf_counter()
     for _ in range(length):
-        token = int(session.extend([token]).argmax())
+        token = int(session.extend([token], top=1).argmax())
     return time.perf_counter() - begin
 
 

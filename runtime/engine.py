@@ -22,6 +22,7 @@ from edgellm.runtime.plan import (
     POSITIONS,
     ROWS,
     TOKENS,
+    TOP,
     Plan,
     Step,
     present_name,
@@ -123,38 +124,47 @@ class Engine:
         values = [self.plan.values[name] for name in self.plan.cache_inputs]
         return KvCache(values, self.context_length if capacity is None else capacity)
 
-    def forward(self, ids: Ids, cache: KvCache, rows: Sequence[int] | None = None) -> Logits:
+    def forward(
+        self, ids: Ids, cache: KvCache, rows: Sequence[int] | None = None, top: int = 0
+    ) -> Logits:
         """Append tokens to a cache and return logits.
 
         Args:
             ids: (n,) token ids, n >= 1.
             cache: made by ``new_cache``; it grows by n, or by whole chunks when interrupted.
             rows: which of the n tokens to score; the last one if None.
+            top: how many of the best logits of a row are wanted; 0 for all. Others may then be
+                -2^31, which is below all logits; those that are as good as the last wanted are not.
 
         Returns:
             (len(rows), vocab_size) int32, in the order of rows; the caller owns it.
 
         Raises:
-            ConfigError: no token, an id outside the vocabulary, a row outside the tokens.
+            ConfigError: no token, an id outside the vocabulary, a row outside the tokens, or top
+                below 0.
             ContextLengthError: the cache has no room for n tokens.
         """
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         chosen = self._check(ids, cache, rows)
+        if top < 0:
+            raise ConfigError(f"top is {top}; it must be 0, for all logits, or more")
         logits = np.empty((len(chosen), self.vocab_size), np.int32)
         if len(ids) <= self.chunk:
-            self._forward_chunk(ids, cache, chosen, logits)
+            self._forward_chunk(ids, cache, chosen, logits, top)
             return logits
         for begin in range(0, len(ids), self.chunk):
             part = ids[begin : begin + self.chunk]
             inside = np.flatnonzero((chosen >= begin) & (chosen < begin + len(part)))
             scored = np.empty((len(inside), self.vocab_size), np.int32)
-            self._forward_chunk(part, cache, chosen[inside] - begin, scored)
+            self._forward_chunk(part, cache, chosen[inside] - begin, scored, top)
             logits[inside] = scored
         return logits
 
-    def _forward_chunk(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
+    def _forward_chunk(
+        self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int
+    ) -> None:
         with self._lock:
-            self._prepare(ids, cache, rows, logits)
+            self._prepare(ids, cache, rows, logits, top)
             self._run(0, len(self._program.table), len(ids))
             cache.advance(len(ids))
 
@@ -250,7 +260,9 @@ class Engine:
             raise ConfigError(f"rows {chosen.min()} to {chosen.max()} of {len(ids)} tokens")
         return chosen
 
-    def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits) -> None:
+    def _prepare(
+        self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int = 0
+    ) -> None:
         """Write the sizes of this call, and the addresses of its arrays, into the table."""
         count, length = len(ids), cache.length
         self._use_kernels_for(count)
@@ -260,6 +272,7 @@ class Engine:
         self._write_size(PAST_LENGTH, length)
         self._write_size(f"{PAST_LENGTH}+{TOKENS}", length + count)
         self._write_size(LOGIT_COUNT, len(rows))
+        self._write_size(TOP, top)
         if len(rows) > len(self._rows):
             self._rows = np.zeros(len(rows), np.int64)
             self._write_address(ROWS, self._rows)

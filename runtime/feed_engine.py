@@ -36,9 +36,14 @@ class FeedEngine:
         return KvCache(values, self.context_length)
 
     def forward(
-        self, ids: npt.NDArray[np.int64], cache: KvCache, rows: Sequence[int] | None = None
+        self,
+        ids: npt.NDArray[np.int64],
+        cache: KvCache,
+        rows: Sequence[int] | None = None,
+        top: int = 0,
     ) -> npt.NDArray[np.int32]:
-        """Append tokens to a cache and return logits: see ``Engine.forward``."""
+        """Append tokens to a cache and return all logits: see ``Engine.forward``."""
+        del top
         count = len(ids)
         if count == 0 or np.min(ids) < 0 or np.max(ids) >= self.vocab_size:
             raise ConfigError(f"needed are token ids from 0 to {self.vocab_size - 1}")

@@ -82,12 +82,12 @@ def generate(
     """
     sampler, stop = Sampler(request.sampling), StopStrings(request.stop)
     watch = _Stopwatch(len(ids), len(ids) - session.common_prefix(ids))
-    logits = session.align(ids, room=1)
+    logits = session.align(ids, room=1, top=sampler.needed(ids))
     decoder = tokenizer.decoder(ids)
     decoding = NgramSpeculation(session, ids) if request.speculate == "ngram" else Plain(session)
     for index in range(request.max_tokens):
         if index:
-            logits = decoding.extend(request.max_tokens - index)
+            logits = decoding.extend(request.max_tokens - index, sampler.needed(session.ids))
         token_id = sampler.choose(logits, len(session), session.ids)
         session.append([token_id])
         decoding.note(token_id)

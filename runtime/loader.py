@@ -312,7 +312,7 @@ def _check_vocabulary(
 ) -> None:
     """Check that every id of the vocabulary has an embedding."""
     for step in steps:
-        if step.op_type == "Embedding":
+        if step.op_type in ("Embedding", "PlanarEmbedding"):
             shape: Shape = values[step.inputs[1]].shape
             if shape[0] != manifest.vocab_size:
                 raise PlanError(

@@ -26,6 +26,8 @@ TOKENS = "tokens"
 PAST_LENGTH = "past"
 LOGIT_COUNT = "logits"
 """Names of the dynamic sizes; ``past+tokens`` is the length after the call."""
+TOP = "top"
+"""Name of the attribute that each call sets: how many of the best logits it wants."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Plan:
         return sum(map(self.weight_bytes, self.steps))
 
     def weight_bytes(self, step: Step) -> int:
-        """Return the bytes of weights that a step reads for a token; of a table, one row."""
+        """Return the bytes of weights that a step reads for a token at most; of a table, a row."""
         schema = ops.find(step.op_type).SCHEMA
         sizes = schema.bind([self.values[name].shape for name in step.inputs])
         rows = int(sizes[TABLE_ROWS[step.op_type]]) if step.op_type in TABLE_ROWS else 1

@@ -7,7 +7,7 @@ that are used as indices, and the ranges that the operators' definitions state.
 
 from collections.abc import Callable, Mapping
 
-from edgellm.dtypes import PLANE_COLUMNS, bit_plane_shape, packed_columns
+from edgellm.dtypes import PLANE_COLUMNS, PLANES_BLOCK, bit_plane_shape, packed_columns
 from edgellm.errors import PlanError
 from edgellm.runtime.plan import (
     IDS,
@@ -25,6 +25,7 @@ MAX_CONTEXT = 65_535
 MAX_HEAD_DIM = 512
 MAX_NORM_COLUMNS = 65_536
 MAX_INT8_COLUMNS = 133_144
+MAX_PLANAR_COLUMNS = 32_768
 MAX_PLANE_COLUMNS = 65_536
 MAX_PLANES = 8
 MAX_TERMS = 8
@@ -39,6 +40,8 @@ ATTRIBUTE_RANGES = {
     "mantissa": (0, 2**31 - 1),
     "exponent": (-4096, 4096),
     "Embedding.shift": (1, 62),
+    "PlanarEmbedding.shift": (1, 62),
+    "top": (0, 0),
     "GroupLinear.shift": (0, 62),
     "ShiftAddLinear.shift": (0, 62),
     "group_size": (8, 65_536),
@@ -162,6 +165,30 @@ def _embedding(step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
+def _planar(sizes: Sizes, columns: Dim) -> Demands:
+    high, low = sizes["H"], sizes["B"]
+    fits = isinstance(high, int) and isinstance(low, int) and columns == 2 * high == 8 * low
+    return [
+        (_at_most(columns, MAX_PLANAR_COLUMNS), f"at most {MAX_PLANAR_COLUMNS} columns"),
+        (_divides(PLANES_BLOCK, columns), f"its columns are a multiple of {PLANES_BLOCK}"),
+        (fits, "its planes have as many columns as the codes"),
+        (isinstance(sizes["V"], int), "its table has a fixed size"),
+    ]
+
+
+def _planar_logits_head(step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [
+        *_planar(sizes, sizes["K"]),
+        (step.inputs[6] == ROWS and sizes["T"] == TOKENS, f"its rows are the input {ROWS}"),
+    ]
+
+
+def _planar_embedding(step: Step, sizes: Sizes, context: int) -> Demands:
+    high = sizes["H"]
+    columns = 2 * high if isinstance(high, int) else high
+    return [*_planar(sizes, columns), *_embedding(step, sizes, context)]
+
+
 def _rotary_embedding(step: Step, sizes: Sizes, context: int) -> Demands:
     rows = sizes["C"]
     return [
@@ -211,6 +238,8 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,
+    "PlanarEmbedding": _planar_embedding,
+    "PlanarLogitsHead": _planar_logits_head,
     "RmsNormQuantize": _row_scale,
     "RotaryEmbedding": _rotary_embedding,
     "ShiftAddLinear": _shift_add_linear,

@@ -16,6 +16,7 @@ from edgellm.runtime.plan import (
     LOGIT_COUNT,
     PAST_LENGTH,
     TOKENS,
+    TOP,
     Dim,
     Plan,
     Step,
@@ -36,7 +37,7 @@ class Program:
         table: (steps, width) int64, C order; a row as in ``kernels/_jit.py``, first with the kernel
             for one token, and in the last column 1 where threads have to meet before the step.
         arena: where the values between the steps are, as offsets.
-        sizes: for each dynamic size, the places in the flat table.
+        sizes: for each dynamic size, and for TOP, the places in the flat table.
         offsets: (places, offsets into the arena): add the arena's address.
         addresses: for each value outside the arena, the places of its address.
     """
@@ -53,7 +54,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Size:
-    """A field of a row that is a dynamic size."""
+    """A field of a row that each call sets."""
 
     name: str
 
@@ -139,7 +140,8 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
                 0,
                 *(Address(name) for name in operands),
                 *(_size(sizes[letter]) for letter in schema.letters),
-                *(step.attributes[name] for name in schema.attributes),
+                *(Size(TOP) if name == TOP else step.attributes[name]
+                  for name in schema.attributes),  # fmt: skip
             ]
         )
     return rows

@@ -35,6 +35,7 @@ FRACTION_BITS = 16
 MAX_HALVINGS = 31
 ID_BITS = 24
 """Vocabularies have at most 2^24 tokens (the manifest is checked for it)."""
+PENALTY_STEP = 32
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 100.0
 LOG2_E = Fraction(6196328019, 1 << 32)
@@ -113,11 +114,27 @@ class Sampler:
         """Dyadic (mantissa, exponent): halvings, in steps of 2^-16, of one step of a logit."""
         return _dyadic(LOG2_E * ONE / steps(self.params.temperature))
 
+    def needed(self, seen: Sequence[int]) -> int:
+        """Return how many of the best logits ``choose`` needs; 0 for all.
+
+        Args:
+            seen: as for ``choose``.
+        """
+        best = 1 if self.params.temperature == 0 else self.params.top_k
+        if best == 0 or self._penalty < ONE:
+            return 0
+        if self._penalty == ONE:
+            return best
+        # At worst the penalty takes away all that were seen: so many more are candidates. In steps,
+        # because logits that are computed ahead serve a text with a few more.
+        return -(-(best + len(set(seen))) // PENALTY_STEP) * PENALTY_STEP
+
     def choose(self, logits: npt.NDArray[np.int32], position: int, seen: Sequence[int]) -> int:
         """Return the id of the next token.
 
         Args:
-            logits: (vocab,) int32, real = logits * 2^-16.
+            logits: (vocab,) int32, real = logits * 2^-16; -2^31 for those that are not among as
+                many best as are ``needed``.
             position: of the token in the text, counted from 0.
             seen: ids that occurred in the text; used by the repetition penalty only.
         """

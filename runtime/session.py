@@ -39,8 +39,12 @@ class LogitsEngine(Protocol):
         ids: npt.NDArray[np.int64],
         cache: "KvCache",
         rows: Sequence[int] | None = None,
+        top: int = 0,
     ) -> npt.NDArray[np.int32]:
-        """Append ids to the cache; return (len(rows), vocab) logits, of the last id by default."""
+        """Append ids to the cache; return (len(rows), vocab) logits, of the last id by default.
+
+        With ``top`` above 0, those that are not among so many best of a row may be -2^31.
+        """
 
 
 def bundle_identity(manifest: Manifest) -> str:
@@ -56,11 +60,13 @@ class _Ahead:
         start: length of the text then.
         draft: the ids that were tried.
         logits: (1 + len(draft), vocab) int32, from the last position of the text on.
+        top: how many of the best are in them, 0 for all.
     """
 
     start: int
     draft: list[int]
     logits: npt.NDArray[np.int32]
+    top: int
 
 
 class Session:
@@ -112,7 +118,7 @@ class Session:
         self._ids += self._checked(ids)
 
     def extend(
-        self, ids: Sequence[int] = (), *, draft: Sequence[int] = ()
+        self, ids: Sequence[int] = (), *, draft: Sequence[int] = (), top: int = 0
     ) -> npt.NDArray[np.int32]:
         """Add ids to the text and return the (vocab,) logits of its last position.
 
@@ -120,6 +126,8 @@ class Session:
             ids: what to add.
             draft: ids that may come next, computed in the same call. They are not part of the text;
                 as far as it goes on with them, the calls that follow have nothing to compute.
+            top: how many of the best logits are wanted, 0 for all; others may be -2^31, which is
+                below all logits. To want few is faster.
 
         Raises:
             ConfigError: the text is empty, or an id is not in the vocabulary.
@@ -129,21 +137,21 @@ class Session:
         size = len(text) - len(draft)
         if not size:
             raise ConfigError("a session needs at least one token id before it has logits")
-        logits = self._computed_ahead(text[:size])
+        logits = self._computed_ahead(text[:size], top)
         if logits is None:
             start = min(self._cache.length, size - 1)  # at least the last id is computed
             self._cache.truncate(start)
-            rows = self._forward(text, start, range(size - 1 - start, len(text) - start))
+            rows = self._forward(text, start, range(size - 1 - start, len(text) - start), top)
             if draft:
                 self._cache.truncate(size)
-                self._ahead = _Ahead(size, text[size:], rows)
+                self._ahead = _Ahead(size, text[size:], rows, top)
             logits = rows[0]
         self._ids = text[:size]
         return logits
 
-    def _computed_ahead(self, text: list[int]) -> npt.NDArray[np.int32] | None:
+    def _computed_ahead(self, text: list[int], top: int) -> npt.NDArray[np.int32] | None:
         """Return the logits of a text that goes on as drafted, and let the cache hold it."""
-        if self._ahead is None:
+        if self._ahead is None or (self._ahead.top and not 0 < top <= self._ahead.top):
             return None
         new = text[self._ahead.start :]
         if new != self._ahead.draft[: len(new)]:
@@ -175,12 +183,13 @@ class Session:
             min(len(self._ids), len(ids)),
         )
 
-    def align(self, ids: Sequence[int], *, room: int = 0) -> npt.NDArray[np.int32]:
+    def align(self, ids: Sequence[int], *, room: int = 0, top: int = 0) -> npt.NDArray[np.int32]:
         """Make ``ids`` the text, computing only what differs from the present one.
 
         Args:
             ids: the whole text.
             room: tokens that must fit in the context after it.
+            top: as in ``extend``.
 
         Returns:
             The (vocab,) int32 logits of the last position.
@@ -194,7 +203,7 @@ class Session:
         self._check_length(len(ids), room)
         common = self.common_prefix(ids)
         self.rewind(common)
-        return self.extend(ids[common:])
+        return self.extend(ids[common:], top=top)
 
     def rewind(self, length: int) -> None:
         """Cut the text to its first ``length`` ids.
@@ -261,11 +270,14 @@ class Session:
         self._cache, self._ids, self._ahead = cache, text, None
         return metadata.get("notes", "")
 
-    def _forward(self, text: list[int], start: int, rows: Sequence[int]) -> npt.NDArray[np.int32]:
+    def _forward(
+        self, text: list[int], start: int, rows: Sequence[int], top: int = 0
+    ) -> npt.NDArray[np.int32]:
         """Compute text[start:]; when that is interrupted, cut off what was half computed."""
         self._ahead = None  # what was computed for a draft is overwritten
         try:
-            return self._engine.forward(np.array(text[start:], dtype=np.int64), self._cache, rows)
+            new = np.array(text[start:], dtype=np.int64)
+            return self._engine.forward(new, self._cache, rows, top)
         except BaseException:
             self._cache.truncate(min(start, self._cache.length))
             raise

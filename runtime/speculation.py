@@ -81,9 +81,9 @@ class Plain:
     def note(self, token_id: int) -> None:
         """Ignore the token; there is nothing to learn."""
 
-    def extend(self, _wanted: int) -> npt.NDArray[np.int32]:
-        """Return the (vocab,) logits of the session's last position."""
-        return self._session.extend()
+    def extend(self, _wanted: int, top: int) -> npt.NDArray[np.int32]:
+        """Return the (vocab,) logits of the session's last position, ``top`` of them exact."""
+        return self._session.extend(top=top)
 
     def stats(self) -> None:
         """Return no figures."""
@@ -113,30 +113,31 @@ class NgramSpeculation:
             self._may_lose = min(self._may_lose + 1, MOST_CALLS)
         self._unseen.append(token_id)
 
-    def extend(self, wanted: int) -> npt.NDArray[np.int32]:
+    def extend(self, wanted: int, top: int) -> npt.NDArray[np.int32]:
         """Return the (vocab,) logits of the session's last position.
 
         Args:
             wanted: how many tokens there will be at most, the one of these logits included.
+            top: how many of the best logits are wanted, 0 for all.
         """
         if self._is_computed:
-            return self._session.extend()
+            return self._session.extend(top=top)
         self._calls += 1
         self._may_lose += LOSS_SHARE
         if self._may_lose < 0:
             self._is_asleep = True
             self._draft = []
-            return self._session.extend()
-        return self._extend_with_draft(min(wanted, self._session.room) - 1)
+            return self._session.extend(top=top)
+        return self._extend_with_draft(min(wanted, self._session.room) - 1, top)
 
-    def _extend_with_draft(self, most: int) -> npt.NDArray[np.int32]:
+    def _extend_with_draft(self, most: int, top: int) -> npt.NDArray[np.int32]:
         begin = perf_counter()
         self._catch_up()
         length = self._best_length(most)
         self._draft = self._model.predict(length)
         self._drafted += length
         call = perf_counter()
-        logits = self._session.extend(draft=self._draft)
+        logits = self._session.extend(draft=self._draft, top=top)
         end = perf_counter()
         self._costs.note(length, end - call)
         one = self._costs.one

@@ -65,7 +65,7 @@ class HashEngine:
     def new_cache(self) -> HashCache:
         return HashCache(self.context_length)
 
-    def forward(self, ids, cache, rows=None):
+    def forward(self, ids, cache, rows=None, top=0):
         assert cache.length + len(ids) <= cache.capacity
         self.computed.append(len(ids))
         if self.interrupt:
@@ -74,7 +74,11 @@ class HashEngine:
         start = cache.length
         cache.write(ids)
         chosen = [len(ids) - 1] if rows is None else list(rows)
-        return np.stack([self.logits(cache.ids[: start + row + 1]) for row in chosen])
+        scored = np.stack([self.logits(cache.ids[: start + row + 1]) for row in chosen])
+        if 0 < top < self.vocab_size:  # the others may be anything that is below all logits
+            least = np.sort(scored, axis=1)[:, -top]
+            scored[scored < least[:, None]] = np.iinfo(np.int32).min
+        return scored
 
     def logits(self, text: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         seed = self.seed_of(text)
