@@ -1,7 +1,7 @@
 """Build an ONNX graph whose large weights go to a file of their own as they come."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -89,10 +89,31 @@ class GraphBuilder:
             raise ExportError(
                 f"{name}: {written} bytes came for {dtype} {shape}, {size} are needed"
             )
-        self._initializers.append(proto)
-        self.shapes[name] = shape
-        self.weight_bytes[name] = size
+        self._add_initializer(proto, size)
         return name
+
+    def reserve(self, name: str, dtype: str, shape: tuple[int, ...]) -> Callable[[int, Array], None]:
+        """Add a constant whose parts come in any order; it is external, and zero until then.
+
+        Returns:
+            ``write(offset, array)``: put an array so many bytes behind the begin of the constant.
+        """
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        proto = TensorProto(name=name, dims=shape, data_type=ELEMENT_TYPES[dtype])
+        begin = self._place_external(proto, size)
+        self._position = begin + size
+        self._weights.truncate(self._position)
+        self._weights.seek(self._position)
+        self._add_initializer(proto, size)
+
+        def write(offset: int, array: Array) -> None:
+            if offset < 0 or offset + array.nbytes > size:
+                raise ExportError(f"{name}: {array.nbytes} bytes at {offset} of {size}")
+            self._weights.seek(begin + offset)
+            self._weights.write(np.ascontiguousarray(array).data)
+            self._weights.seek(self._position)
+
+        return write
 
     def replace(self, name: str, array: Array) -> None:
         """Put other numbers into a constant; its type and shape stay.
@@ -184,13 +205,23 @@ class GraphBuilder:
         content: bytes = model.SerializeToString(deterministic=True)
         return content
 
-    def _write_external(self, proto: TensorProto, size: int, blocks: Iterable[Array]) -> int:
+    def _add_initializer(self, proto: TensorProto, size: int) -> None:
+        self._initializers.append(proto)
+        self.shapes[proto.name] = tuple(proto.dims)
+        self.weight_bytes[proto.name] = size
+
+    def _place_external(self, proto: TensorProto, size: int) -> int:
+        """Give a constant the next place in the weights file, and return where that begins."""
         padding = -self._position % ALIGNMENT
         self._weights.write(bytes(padding))
         offset = self._position + padding
         proto.data_location = TensorProto.EXTERNAL
         for key, value in (("location", WEIGHTS), ("offset", offset), ("length", size)):
             proto.external_data.add(key=key, value=str(value))
+        return offset
+
+    def _write_external(self, proto: TensorProto, size: int, blocks: Iterable[Array]) -> int:
+        offset = self._place_external(proto, size)
         written = sum(self._weights.write(np.ascontiguousarray(block).data) for block in blocks)
         self._position = offset + written
         return written

@@ -110,14 +110,13 @@ class IntegerLowering:
 
     def embedding(self, path: str, shape: tuple[int, int]) -> Value:
         """Embedding, straight into the residual stream."""
-        table, scale = self.stored.table(path, shape)
-        factors = multipliers(scale * 2.0**RESIDUAL_FRAME, table)
-        check_shift(factors.shift, table)
+        table = self.stored.table(path, shape, is_head=self.config.tie_word_embeddings)
+        factors = multipliers(table.scale * 2.0**RESIDUAL_FRAME, table.name)
+        check_shift(factors.shift, table.name)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
-        inputs = ["input_ids", table, multiplier]
-        (name,) = self.graph.call(
-            "Embedding", _node(path, "Embedding"), inputs, {"shift": factors.shift}
-        )
+        op_type = "PlanarEmbedding" if table.is_planar else "Embedding"
+        inputs = ["input_ids", *table.codes, multiplier]
+        (name,) = self.graph.call(op_type, _node(path, op_type), inputs, {"shift": factors.shift})
         return Fixed(name, RESIDUAL_FRAME)
 
     def norm(self, path: str, x: Value, size: int) -> Value:
@@ -211,20 +210,20 @@ class IntegerLowering:
         return Fixed(name, RESIDUAL_FRAME)
 
     def head(self, path: str, x: Value, shape: tuple[int, int], tied_to: str | None) -> None:
-        """LogitsHead, and the outputs of the graph."""
+        """The head, whole or in planes, and the outputs of the graph."""
         if not isinstance(x, Codes):
             raise ExportError(f"{path}: the head takes the output of a norm")
-        table, scale = self.stored.table(tied_to or path, shape)
-        factors = multipliers(scale * 2.0**LOGITS_FRAME, table)
-        check_shift_for(x, factors.shift, table)
+        table = self.stored.table(tied_to or path, shape, is_head=True)
+        factors = multipliers(table.scale * 2.0**LOGITS_FRAME, table.name)
+        check_shift_for(x, factors.shift, table.name)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
-        self.graph.call(
-            "LogitsHead",
-            _node(path, "LogitsHead"),
-            [x.name, x.scale, table, multiplier, "logit_rows"],
-            {"shift": factors.shift},
-            ["logits"],
-        )
+        attributes = {"shift": factors.shift}
+        op_type, weight = "LogitsHead", table.codes
+        if table.is_planar:
+            op_type, weight = "PlanarLogitsHead", (*weight, table.norms)
+            attributes["top"] = 0  # all; who wants few asks when running
+        inputs = [x.name, x.scale, *weight, multiplier, "logit_rows"]
+        self.graph.call(op_type, _node(path, op_type), inputs, attributes, ["logits"])
         self.graph.output("logits", "int32", ("logits", shape[0]))
         for layer in range(self.config.num_hidden_layers):
             for name, dtype, dims in self._cache_ports(f"present.{layer}", "past+tokens"):

@@ -11,6 +11,7 @@ from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.quantizers.low_bit import LowBitLinear
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+from edgellm.ops._planes import residual_norms
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,8 +38,43 @@ class StoredLinear:
         return self.op_type == "BitLinear"
 
 
+@dataclass(frozen=True)
+class StoredTable:
+    """An embedding, a head, or both, in the graph: int8 codes, whole or in planes.
+
+    Attributes:
+        name: of the weight in the checkpoint.
+        scale: (V,) real value of one step of a row's codes.
+        codes: names of the constants that hold the codes: one, or ``high`` and ``low``.
+        norms: name of what a head needs besides, for codes in planes.
+    """
+
+    name: str
+    scale: Floats
+    codes: tuple[str, ...]
+    norms: str = ""
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether the codes are in the layout INT8_PLANES."""
+        return len(self.codes) > 1
+
+
 LinearQuantizer = Callable[[str, Floats], LowBitLinear]
 """(path of a linear, its weight (N, K)) -> the weight as an operator takes it."""
+
+
+PLANAR_BYTES = 8 << 20
+"""A head of fewer int8 codes stays whole: it is read from a cache, and its planes are no faster."""
+PLANAR_COLUMNS = 32_768
+"""The most that PlanarLogitsHead takes."""
+
+
+def planes_pay(shape: tuple[int, int]) -> bool:
+    """Tell whether a head of so many rows and columns is stored in planes."""
+    rows, columns = shape
+    fits = columns % dtypes.PLANES_BLOCK == 0 and columns <= PLANAR_COLUMNS
+    return fits and rows * columns >= PLANAR_BYTES
 
 
 class StoredWeights:
@@ -51,7 +87,7 @@ class StoredWeights:
         self._graph = graph
         self._weights = weights
         self._quantizer = quantizer
-        self._table_scales: dict[str, Floats] = {}
+        self._tables: dict[str, StoredTable] = {}
 
     def linear(self, path: str, shape: tuple[int, int]) -> StoredLinear:
         """Store the weight of a linear."""
@@ -64,12 +100,37 @@ class StoredWeights:
             return self._low_bit(path, self._quantizer(path, weight))
         return StoredLinear("Int8Linear", (name,), self._int8(name, matrix))
 
-    def table(self, path: str, shape: tuple[int, int]) -> tuple[str, Floats]:
-        """Store an embedding or a head; return its name and the scale of each row."""
+    def table(self, path: str, shape: tuple[int, int], *, is_head: bool) -> StoredTable:
+        """Store an embedding or a head; one that is both is a head."""
         name = f"{path}.weight"
-        if name not in self._table_scales:
-            self._table_scales[name] = self._int8(name, self._weights.matrix(name, shape))
-        return name, self._table_scales[name]
+        if name not in self._tables:
+            store = self._planar if is_head and planes_pay(shape) else self._whole
+            self._tables[name] = store(name, self._weights.matrix(name, shape))
+        return self._tables[name]
+
+    def _whole(self, name: str, matrix: FloatMatrix) -> StoredTable:
+        return StoredTable(name, self._int8(name, matrix), (name,))
+
+    def _planar(self, name: str, matrix: FloatMatrix) -> StoredTable:
+        """Store int8 codes in planes, and how far the rows are from their first planes."""
+        rows, columns = matrix.shape
+        names = f"{name}.high", f"{name}.low"
+        write_high = self._graph.reserve(names[0], "uint8", (rows, columns // 2))
+        write_low = self._graph.reserve(names[1], "uint8", (dtypes.PLANES, rows, columns // 8))
+        scales: list[Floats] = []
+        norms: list[npt.NDArray[np.int16]] = []
+        begin = 0
+        for block in matrix.blocks():
+            codes, scale = int8.quantize_rows(block)
+            high, low = dtypes.pack_planes(codes)
+            write_high(begin * (columns // 2), high)
+            for plane, bits in enumerate(low):
+                write_low((plane * rows + begin) * (columns // 8), bits)
+            begin += len(block)
+            scales.append(scale)
+            norms.append(residual_norms(codes))
+        stored = self._graph.initializer(f"{name}.norms", np.concatenate(norms, axis=1))
+        return StoredTable(name, np.concatenate(scales), names, stored)
 
     def _low_bit(self, path: str, weight: LowBitLinear) -> StoredLinear:
         inputs = [
