@@ -3,6 +3,10 @@
 A layout id names bytes on disk for ever: a change of the bytes is a new id, never a new meaning.
 """
 
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -210,3 +214,162 @@ SHIFT_TERMS: npt.NDArray[np.int64] = np.zeros(256, np.int64)
 SHIFT_TERMS[1 : MAX_SHIFT_EXPONENT + 2] = np.int64(1) << np.arange(MAX_SHIFT_EXPONENT + 1)
 SHIFT_TERMS[128:] = -SHIFT_TERMS[:128]
 SHIFT_TERMS.setflags(write=False)
+
+
+TERNARY_5TRIT = "ternary-5trit/v1"
+"""Five weights a byte, 1.6 bits a weight. A row is blocks of 64 bytes, 320 columns; what is left
+over is padded with zeros to a multiple of 80 columns and makes a last block of 16, 32, 48 or 64
+bytes; a row has at least 64 bytes. Byte b of a block of B bytes holds columns B*p + b for p < 5.
+
+The codes c = weight + 1 of the five are packed as low = c0 + 3*c1, high = c2 + 3*c3 and c4:
+
+    low < 8, high < 8:    64*c4 + 8*high + low     the usual case: two bits, three bits, three bits
+    low < 8, high = 8:    192 + 16*c4 + low
+    low = 8, high < 8:    192 + 16*c4 + 8 + high
+    low = 8, high = 8:    240 + c4                  the bytes from 243 on stand for nothing
+
+So six bits of a byte choose from a table of 64, or three bits twice from one of 8, and only the
+bytes from 192 on need another: fewer instructions than digits of base 3, where one byte chooses
+from 243."""
+
+TRIT_BLOCK = 320
+"""Columns in one block of TERNARY_5TRIT."""
+TRIT_BLOCK_BYTES = 64
+TRITS = 5
+"""Weights in a byte of TERNARY_5TRIT."""
+TRIT_BYTES = 3**TRITS
+"""How many bytes stand for something in TERNARY_5TRIT: those below."""
+_TRIT_PIECE_BYTES = 16
+
+Codes = npt.NDArray[np.int8]
+Packed = npt.NDArray[np.uint8]
+
+
+def _byte_of(codes: tuple[int, ...]) -> int:
+    """Return the byte of TERNARY_5TRIT that holds five codes."""
+    low, high, last = codes[0] + 3 * codes[1], codes[2] + 3 * codes[3], codes[4]
+    if low < 8 and high < 8:
+        return 64 * last + 8 * high + low
+    if low < 8:
+        return 192 + 16 * last + low
+    return 192 + 16 * last + 8 + high if high < 8 else 240 + last
+
+
+_TRIT_DIGITS = tuple(itertools.product(range(3), repeat=TRITS))
+_BYTE_OF_TRITS = np.array([_byte_of(codes) for codes in _TRIT_DIGITS], np.uint8)
+_DIGIT_VALUES = 3 ** np.arange(TRITS - 1, -1, -1, dtype=np.uint8)
+
+TRITS_OF_BYTE = np.zeros((256, TRITS), np.uint8)
+"""The five codes of each byte of TERNARY_5TRIT; 0 for bytes that stand for nothing."""
+TRITS_OF_BYTE[_BYTE_OF_TRITS] = _TRIT_DIGITS
+TRITS_OF_BYTE.setflags(write=False)
+
+
+def trit_bytes(columns: int) -> int:
+    """Return the bytes that a row of ``columns`` ternary weights takes in TERNARY_5TRIT."""
+    pieces = -(-columns // (TRITS * _TRIT_PIECE_BYTES))
+    return max(pieces * _TRIT_PIECE_BYTES, TRIT_BLOCK_BYTES)
+
+
+def pack_trits(weight: Codes) -> Packed:
+    """Pack ternary weights.
+
+    Args:
+        weight: (N, K) int8, each -1, 0 or 1.
+
+    Returns:
+        (N, trit_bytes(K)) uint8 in the layout TERNARY_5TRIT.
+    """
+    rows, columns = weight.shape
+    size = trit_bytes(columns)
+    padded = np.ones((rows, size * TRITS), np.uint8)
+    padded[:, :columns] = weight + np.int8(1)
+    packed = np.empty((rows, size), np.uint8)
+    for begin in range(0, size, TRIT_BLOCK_BYTES):
+        end = min(begin + TRIT_BLOCK_BYTES, size)
+        block = padded[:, begin * TRITS : end * TRITS].reshape(rows, TRITS, end - begin)
+        number = np.zeros((rows, end - begin), np.uint8)
+        for digit, value in enumerate(_DIGIT_VALUES):
+            number += block[:, digit] * value
+        packed[:, begin:end] = _BYTE_OF_TRITS[number]
+    return packed
+
+
+def unpack_trits(packed: Packed, columns: int) -> Codes:
+    """Unpack what ``pack_trits`` made.
+
+    Args:
+        packed: (N, trit_bytes(columns)) uint8.
+        columns: K.
+
+    Returns:
+        (N, K) int8, each -1, 0 or 1.
+
+    Raises:
+        CheckpointError: a byte stands for no weights.
+    """
+    damaged = damaged_trits(packed)
+    if damaged.any():
+        row, byte = (int(index) for index in np.argwhere(damaged)[0])
+        raise CheckpointError(
+            f"packed ternary row {row} holds the byte {packed[row, byte]}; allowed are 0 to "
+            f"{TRIT_BYTES - 1}"
+        )
+    rows, size = packed.shape
+    codes = np.empty((rows, size * TRITS), np.int8)
+    for begin in range(0, size, TRIT_BLOCK_BYTES):
+        block = TRITS_OF_BYTE[packed[:, begin : begin + TRIT_BLOCK_BYTES]].transpose(0, 2, 1)
+        end = begin + block.shape[2]
+        codes[:, begin * TRITS : end * TRITS] = block.reshape(rows, -1)
+    codes -= 1
+    return codes[:, :columns]
+
+
+def damaged_ternary(packed: Packed) -> npt.NDArray[np.bool_]:
+    """Tell which bytes of TERNARY_2BIT hold the code 3."""
+    return (packed & (packed >> np.uint8(1)) & np.uint8(0x55)) != 0
+
+
+def damaged_trits(packed: Packed) -> npt.NDArray[np.bool_]:
+    """Tell which bytes of TERNARY_5TRIT stand for nothing."""
+    return packed >= TRIT_BYTES
+
+
+@dataclass(frozen=True)
+class TernaryLayout:
+    """A layout of ternary weights whose rows are packed one by one.
+
+    Attributes:
+        name: its versioned id.
+        op_type: the operator that multiplies with it.
+        row_bytes: columns -> bytes of a row.
+        pack: (N, K) weights -> (N, row_bytes(K)) bytes.
+        unpack: (bytes, K) -> weights.
+        damaged: bytes -> which of them stand for nothing.
+    """
+
+    name: str
+    op_type: str
+    row_bytes: Callable[[int], int]
+    pack: Callable[[Codes], Packed]
+    unpack: Callable[[Packed, int], Codes]
+    damaged: Callable[[Packed], npt.NDArray[np.bool_]]
+
+
+TERNARY_LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        TernaryLayout(
+            TERNARY_2BIT,
+            "BitLinear",
+            packed_columns,
+            pack_ternary,
+            unpack_ternary,
+            damaged_ternary,
+        ),
+        TernaryLayout(
+            TERNARY_5TRIT, "TritLinear", trit_bytes, pack_trits, unpack_trits, damaged_trits
+        ),
+    )
+}
+"""By name."""

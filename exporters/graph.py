@@ -92,7 +92,9 @@ class GraphBuilder:
         self._add_initializer(proto, size)
         return name
 
-    def reserve(self, name: str, dtype: str, shape: tuple[int, ...]) -> Callable[[int, Array], None]:
+    def reserve(
+        self, name: str, dtype: str, shape: tuple[int, ...]
+    ) -> Callable[[int, Array], None]:
         """Add a constant whose parts come in any order; it is external, and zero until then.
 
         Returns:

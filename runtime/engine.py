@@ -160,9 +160,7 @@ class Engine:
             logits[inside] = scored
         return logits
 
-    def _forward_chunk(
-        self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int
-    ) -> None:
+    def _forward_chunk(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int) -> None:
         with self._lock:
             self._prepare(ids, cache, rows, logits, top)
             self._run(0, len(self._program.table), len(ids))
@@ -260,9 +258,7 @@ class Engine:
             raise ConfigError(f"rows {chosen.min()} to {chosen.max()} of {len(ids)} tokens")
         return chosen
 
-    def _prepare(
-        self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int = 0
-    ) -> None:
+    def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int = 0) -> None:
         """Write the sizes of this call, and the addresses of its arrays, into the table."""
         count, length = len(ids), cache.length
         self._use_kernels_for(count)

@@ -7,7 +7,13 @@ that are used as indices, and the ranges that the operators' definitions state.
 
 from collections.abc import Callable, Mapping
 
-from edgellm.dtypes import PLANE_COLUMNS, PLANES_BLOCK, bit_plane_shape, packed_columns
+from edgellm.dtypes import (
+    PLANE_COLUMNS,
+    PLANES_BLOCK,
+    TERNARY_LAYOUTS,
+    bit_plane_shape,
+    packed_columns,
+)
 from edgellm.errors import PlanError
 from edgellm.runtime.plan import (
     IDS,
@@ -32,6 +38,12 @@ MAX_TERMS = 8
 MAX_TERNARY_COLUMNS = 16_777_215
 
 Sizes = Mapping[str, Dim]
+
+ROW_BYTES = {
+    "GatedBitLinear": packed_columns,
+    **{layout.op_type: layout.row_bytes for layout in TERNARY_LAYOUTS.values()},
+}
+"""Bytes of a packed row by operator, a function of its columns."""
 
 ATTRIBUTE_RANGES = {
     "shift": (-4096, 4096),
@@ -102,12 +114,12 @@ def _row_scale(_step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
-def _bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
+def _packed_linear(step: Step, sizes: Sizes, _context: int) -> Demands:
     columns, packed = sizes["K"], sizes["B"]
     return [
         (_at_most(columns, MAX_TERNARY_COLUMNS), f"at most {MAX_TERNARY_COLUMNS} columns"),
         (
-            isinstance(columns, int) and packed_columns(columns) == packed,
+            isinstance(columns, int) and ROW_BYTES[step.op_type](columns) == packed,
             "the packed weight has another number of columns than the activations",
         ),
     ]
@@ -229,11 +241,11 @@ def _attention(_step: Step, sizes: Sizes, _context: int) -> Demands:
 CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "AbsmaxQuantize": _row_scale,
     "Attention": _attention,
-    "BitLinear": _bit_linear,
+    "BitLinear": _packed_linear,
     "CacheAppend": _cache_append,
     "ColumnBitLinear": _column_bit_linear,
     "Embedding": _embedding,
-    "GatedBitLinear": _bit_linear,
+    "GatedBitLinear": _packed_linear,
     "GroupLinear": _bit_planes,
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
@@ -243,4 +255,5 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "RmsNormQuantize": _row_scale,
     "RotaryEmbedding": _rotary_embedding,
     "ShiftAddLinear": _shift_add_linear,
+    "TritLinear": _packed_linear,
 }

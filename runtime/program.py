@@ -140,8 +140,10 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
                 0,
                 *(Address(name) for name in operands),
                 *(_size(sizes[letter]) for letter in schema.letters),
-                *(Size(TOP) if name == TOP else step.attributes[name]
-                  for name in schema.attributes),  # fmt: skip
+                *(
+                    Size(TOP) if name == TOP else step.attributes[name]
+                    for name in schema.attributes
+                ),  # fmt: skip
             ]
         )
     return rows

@@ -51,11 +51,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                     add_group(
                         sums[skipped:],
                         planes.shape[2],
-                        (
-                            scale[group][first:last],
-                            zero[group][first:last],
-                            sum_of(x[t][start:stop]),
-                        ),
+                        (scale[group][first:last], zero[group][first:last], whole),
                         totals[skipped:],
                     )
                 write_rounded(totals[skipped:], shift, acc[t][first:last])
