@@ -84,6 +84,11 @@ def kernel(op_type: str, split: str = "") -> Callable[[Callable[..., None]], Ker
 
 def compile_kernel(target: Kernel, cpu: Cpu) -> bytes:
     """Compile a kernel to the bytes of an object file that defines its symbol."""
+    return _emit(lower_kernel(target, cpu), cpu)
+
+
+def lower_kernel(target: Kernel, cpu: Cpu) -> Any:  # noqa: ANN401
+    """Return a kernel as an LLVM module that defines its symbol and nothing else."""
     from numba import njit
 
     from edgellm.runtime.kernels import _intrinsics
@@ -97,7 +102,7 @@ def compile_kernel(target: Kernel, cpu: Cpu) -> bytes:
     def run_row(call: int, thread: int, threads: int) -> None:
         function(thread, threads, *operands(call))
 
-    return _emit(run_row, target.symbol, cpu)
+    return _lower(run_row, target.symbol)
 
 
 def compile_executor(symbol: str, cpu: Cpu) -> bytes:
@@ -106,7 +111,7 @@ def compile_executor(symbol: str, cpu: Cpu) -> bytes:
 
     _let_numba_see(cpu)
     _share_parts(_executor.run)
-    return _emit(_executor.run, symbol, cpu)
+    return _emit(_lower(_executor.run, symbol), cpu)
 
 
 def compile_dot_peak(symbol: str, variant: str, cpu: Cpu) -> bytes:
@@ -114,7 +119,7 @@ def compile_dot_peak(symbol: str, variant: str, cpu: Cpu) -> bytes:
     from edgellm.runtime.kernels import _dot_peak
 
     _let_numba_see(cpu)
-    return _emit(_dot_peak.build(simd.find(variant)), symbol, cpu)
+    return _emit(_lower(_dot_peak.build(simd.find(variant)), symbol), cpu)
 
 
 def _let_numba_see(cpu: Cpu) -> None:
@@ -152,7 +157,13 @@ def _share_parts(function: Callable[..., Any]) -> None:
             _share_parts(part)
 
 
-def _emit(function: Callable[..., None], symbol: str, cpu: Cpu) -> bytes:
+def _emit(module: Any, cpu: Cpu) -> bytes:  # noqa: ANN401
+    """Return the object code of a module for a processor."""
+    code: bytes = target_machine(cpu).emit_object(module)
+    return code
+
+
+def _lower(function: Callable[..., None], symbol: str) -> Any:  # noqa: ANN401
     """Compile ``function`` of int64 arguments and export it as the C function ``symbol``."""
     from llvmlite import binding
     from numba import int64, njit
@@ -165,10 +176,8 @@ def _emit(function: Callable[..., None], symbol: str, cpu: Cpu) -> bytes:
     inner = compiled.fndesc.llvm_func_name
     module.link_in(binding.parse_assembly(_c_function(symbol, inner, arguments)))
     _hide_all_but(module, symbol)
-    machine = target_machine(cpu)
     module.verify()
-    code: bytes = machine.emit_object(module)
-    return code
+    return module
 
 
 def _c_function(symbol: str, inner: str, arguments: int) -> str:
