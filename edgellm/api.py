@@ -357,8 +357,8 @@ def tune(
     return tuner.tune(plan, context_length=context_length, progress=progress)
 
 
-def examine() -> "list[Finding]":
-    """Examine this machine for what edgellm needs."""
+def examine(*, measure: bool = False) -> "list[Finding]":
+    """Examine this machine for what edgellm needs; ``measure`` its limits, too (some seconds)."""
     from edgellm.runtime.doctor import examine as look
 
-    return look()
+    return look(measure=measure)

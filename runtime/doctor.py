@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgellm import registry
 from edgellm.errors import ConfigError
 from edgellm.runtime.process_memory import available_memory_bytes, total_memory_bytes
+
+if TYPE_CHECKING:
+    from edgellm.runtime.cpu import Cpu
+    from edgellm.runtime.kernels.simd._unit import VectorUnit
 
 REQUIRED = (
     "numpy", "numba", "llvmlite", "onnx", "onnxruntime", "tokenizers", "safetensors", "jinja2",
     "tqdm",
 )  # fmt: skip
 OPTIONAL = ("huggingface_hub",)
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 MIN_MEMORY_BYTES = 256 << 20
 """Python with NumPy and a small model takes about half of it."""
 
@@ -29,9 +36,17 @@ class Finding:
     ok: bool = True
 
 
-def examine() -> list[Finding]:
-    """Return what there is to know; findings that are not ok say what to do."""
-    return [*_python(), *_packages(), *_processor(), *_cache(), *_memory()]
+def examine(*, measure: bool = False) -> list[Finding]:
+    """Return what there is to know; findings that are not ok say what to do.
+
+    Args:
+        measure: also read bandwidth and dot products, which takes a second or two.
+    """
+    findings = [*_python(), *_packages(), *_processor()]
+    if all(finding.ok for finding in findings):
+        findings += _tuning()
+        findings += _measurements() if measure else ()
+    return [*findings, *_cache(), *_memory(), *_large_pages()]
 
 
 def _python() -> Iterator[Finding]:
@@ -64,12 +79,63 @@ def _processor() -> Iterator[Finding]:
     names = " ".join(name[1:] for name in host.features if name.startswith("+"))
     yield Finding(name="features", value=names or "none known")
     try:
-        kernels = f"{simd.chosen(host)} (of {', '.join(simd.available(host))})"
-        yield Finding(name="kernels", value=kernels)
+        yield Finding(name="kernels", value=f"{simd.chosen(host)}: {_reason(simd.forced())}")
     except ConfigError as error:
         yield Finding(name="kernels", value=str(error), ok=False)
+    for name in registry.names(simd):
+        yield Finding(name=f"  {name}", value=_suitability(host, simd.find(name)))
     cores = f"{host.physical_cores} cores, {host.logical_cores} with hyper-threads"
     yield Finding(name="threads", value=cores)
+
+
+def _reason(forced: str | None) -> str:
+    if forced:
+        return "EDGELLM_KERNELS says so"
+    return "the best that this processor has, where edgellm tune found no better"
+
+
+def _suitability(host: "Cpu", unit: "VectorUnit") -> str:
+    """Tell whether a processor runs a vector unit's kernels, and what it lacks."""
+    if unit.runs_on(host):
+        return f"runs (has {' '.join(unit.features)})"
+    if host.machine not in unit.machines:
+        return f"does not run: it is for {unit.machines[0]}"
+    missing = [name for name in unit.features if not host.has(name)]
+    return f"does not run: the processor lacks {' '.join(missing)}"
+
+
+def _tuning() -> Iterator[Finding]:
+    from edgellm.runtime.tuning import tuning_path
+
+    path = tuning_path()
+    known = f"{path}" if path.is_file() else "nothing yet; edgellm tune BUNDLE finds the fastest"
+    yield Finding(name="tuned", value=known)
+
+
+def _large_pages() -> Iterator[Finding]:
+    try:
+        modes = HUGE_PAGES.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError):
+        yield Finding(name="large pages", value="the system does not say")
+        return
+    yield Finding(name="large pages", value=f"{modes} (the mode in brackets is on)")
+
+
+def _measurements() -> Iterator[Finding]:
+    """Measure the limits of one thread and of all; half a second."""
+    from edgellm.runtime import cpu
+    from edgellm.runtime.kernels import simd
+    from edgellm.runtime.limits import dot_peak, read_bandwidth
+
+    host = cpu.host()
+    variant = simd.chosen(host)
+    for threads in sorted({1, host.physical_cores}):
+        speed = f"{read_bandwidth(threads) / 1e9:.1f} GB/s, {threads} threads"
+        yield Finding(name="read bandwidth", value=speed)
+        peak = dot_peak(variant, threads)
+        if peak is not None:
+            value = f"{peak / 1e9:.0f} GMAC/s, {threads} threads, {variant}"
+            yield Finding(name="dot products", value=value)
 
 
 def _cache() -> Iterator[Finding]:

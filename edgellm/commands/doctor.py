@@ -12,6 +12,9 @@ GREEN, RED = 32, 31
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument(
+        "--measure", action="store_true", help="also measure the memory and the dot products"
+    )
     parser.add_argument("--json", action="store_true", help="one object: findings, and whether ok")
 
 
@@ -19,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Examine."""
     from edgellm import api
 
-    findings = api.examine()
+    findings = api.examine(measure=options.measure)
     healthy = all(finding.ok for finding in findings)
     if options.json:
         write_json({"ok": healthy, "findings": [fields_of(item) for item in findings]})

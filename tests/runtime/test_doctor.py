@@ -1,8 +1,50 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgellm.runtime import doctor, process_memory
+from edgellm.runtime import cpu, doctor, limits, process_memory
+from edgellm.runtime.kernels import simd
+
+
+def find_unit(name: str) -> str:
+    return findings()[f"  {name}"].value
+
+
+def test_each_vector_unit_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = ("+avx2", "-avxvnni")
+    host = replace(cpu.host(), machine="x86_64", features=features)
+    monkeypatch.setattr(cpu, "host", lambda: host)
+    monkeypatch.delenv(simd.ENVIRONMENT, raising=False)
+
+    assert find_unit("avx2") == "runs (has avx2)"
+    assert find_unit("avx_vnni") == "does not run: the processor lacks avxvnni"
+    assert find_unit("neon") == "does not run: it is for aarch64"
+    assert findings()["kernels"].value.startswith("avx2: the best")
+
+    monkeypatch.setenv(simd.ENVIRONMENT, "portable")
+    assert findings()["kernels"].value == "portable: EDGELLM_KERNELS says so"
+
+
+def test_limits_are_measured_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BANDWIDTH_BYTES", 1 << 20)
+
+    measured = {finding.name for finding in doctor.examine(measure=True)}
+
+    assert "read bandwidth" in measured
+    assert "read bandwidth" not in findings()
+    assert "tuned" in findings()
+
+
+def test_a_system_without_large_pages_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "HUGE_PAGES", tmp_path / "none")
+    assert findings()["large pages"].value == "the system does not say"
+
+    (tmp_path / "enabled").write_text("always [madvise] never\n")
+    monkeypatch.setattr(doctor, "HUGE_PAGES", tmp_path / "enabled")
+    assert "[madvise]" in findings()["large pages"].value
 
 
 def findings() -> dict[str, doctor.Finding]:
