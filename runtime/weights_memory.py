@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BundleError, ConfigError
+from edgellm.runtime import huge_pages
 from edgellm.runtime.process_memory import available_memory_bytes
 
 Bytes = npt.NDArray[np.uint8]
 
 ENVIRONMENT = "EDGELLM_WEIGHTS"
 AUTO, MAPPED, COPIED = "auto", "mapped", "copied"
-HUGE_PAGE_BYTES = 2 << 20
 COPY_BYTES = 32 << 20
 """Smaller weights stay mapped: they fit in the caches of a processor, or load faster than that."""
 COPY_SHARE = 0.5
@@ -26,8 +26,6 @@ COPY_SHARE = 0.5
 ENOUGH_HUGE = 0.9
 """Share of a mapping in huge pages from which a copy is no faster."""
 PIECE_BYTES = 8 << 20
-PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SMAPS = Path("/proc/self/smaps")
 
 
@@ -36,7 +34,7 @@ def map_weights(path: Path) -> Bytes:
     if path.stat().st_size == 0:
         return np.empty(0, np.uint8)
     mapped = np.memmap(path, np.uint8, mode="r")
-    if _huge_pages_offered() and isinstance(mapped.base, mmap.mmap):
+    if huge_pages.offered() and isinstance(mapped.base, mmap.mmap):
         mapped.base.madvise(mmap.MADV_HUGEPAGE)  # what is not in the page cache may come so
     return mapped
 
@@ -68,25 +66,16 @@ def place_weights(path: Path, reserved_bytes: int = 0) -> Bytes:
     return _copy(path, len(mapped))
 
 
-def _huge_pages_offered() -> bool:
-    """Tell whether this system gives huge pages to those who ask for them."""
-    try:
-        offered = ENABLED.read_text(encoding="ascii")
-    except OSError:  # no Linux, or built without them
-        return False
-    return hasattr(mmap, "MADV_HUGEPAGE") and "[never]" not in offered
-
-
 def _copy_pays(mapped: Bytes, reserved_bytes: int) -> bool:
     size = len(mapped)
     if size < COPY_BYTES or size > COPY_SHARE * (available_memory_bytes() - reserved_bytes):
         return False
-    return _huge_pages_offered() and _huge_bytes(mapped) < ENOUGH_HUGE * size
+    return huge_pages.offered() and _huge_bytes(mapped) < ENOUGH_HUGE * size
 
 
 def _huge_bytes(mapped: Bytes) -> int:
     """Return how many bytes of a mapping are in huge pages; every page has to be looked at."""
-    int(mapped[::HUGE_PAGE_BYTES].sum())
+    int(mapped[:: huge_pages.PAGE_BYTES].sum())
     begin = f"{mapped.ctypes.data:x}-"
     try:
         with SMAPS.open(encoding="utf-8", errors="replace") as stream:
@@ -101,17 +90,13 @@ def _huge_bytes(mapped: Bytes) -> int:
 def _copy(path: Path, size: int) -> Bytes:
     """Return a copy of a file's bytes; they are read past the mapping, so that they count once."""
     try:
-        memory = mmap.mmap(-1, size + HUGE_PAGE_BYTES, flags=PRIVATE)
-    except OSError as error:
+        memory = huge_pages.Memory(size)
+    except MemoryError as error:
         raise ConfigError(
-            f"no memory for a copy of the {size} bytes of {path} ({error.strerror}); "
-            f"{ENVIRONMENT}={MAPPED} does without"
+            f"{path}: no memory for a copy of its {size} bytes; {ENVIRONMENT}={MAPPED} does without"
         ) from error
-    if _huge_pages_offered():
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(memory, np.uint8)
-    skip = -whole.ctypes.data % HUGE_PAGE_BYTES
-    copy = whole[skip : skip + size]
+    memory.fill_huge()
+    copy = memory.bytes
     with path.open("rb", buffering=0) as stream:
         view, done = copy.data, 0
         while done < size:

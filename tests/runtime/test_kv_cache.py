@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgellm.errors import ConfigError
+from edgellm.runtime import huge_pages
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.plan import Value
 
@@ -83,3 +84,28 @@ def test_wrong_arrays_are_refused_and_change_nothing(
         cache.import_arrays({"past_key_values.0.key": arrays(3)["past_key_values.0.key"]})
     for key, value in cache.export_arrays().items():
         np.testing.assert_array_equal(value, arrays(5)[key], strict=True)
+
+
+def test_what_half_fills_a_huge_page_moves_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 KiB a position and 2 MiB a page: pages move with positions 2, 6 and 10; others never."""
+    moved: list[int] = []
+    monkeypatch.setattr(huge_pages.Memory, "make_huge", lambda _, number: moved.append(number))
+    cache = KvCache([*VALUES, Value("large", "int32", ("past", 1 << 17))], 11)
+    moves = []
+    for count in (1, 1, 1, 7, 1):
+        moved.clear()
+        cache.advance(count)
+        moves.append(list(moved))
+
+    assert moves == [[], [0], [], [1, 2], []]
+
+
+def test_a_large_cache_keeps_its_content() -> None:
+    large = [Value("large", "int32", ("past", 1 << 17))]
+    content = np.random.default_rng(8).integers(0, 99, (11, 1 << 17)).astype(np.int32)
+    cache = KvCache(large, 12)
+    assert not cache.export_arrays()["large"].any()
+    cache.import_arrays({"large": content[:9]})
+    np.testing.assert_array_equal(cache.copy().export_arrays()["large"], content[:9])
+    cache.import_arrays({"large": content})
+    np.testing.assert_array_equal(cache.export_arrays()["large"], content, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgellm.errors import BundleError, ConfigError
-from edgellm.runtime import weights_memory
+from edgellm.runtime import huge_pages, weights_memory
 from edgellm.runtime.model import Model
 from edgellm.runtime.weights_memory import ENVIRONMENT, map_weights, place_weights
 
@@ -28,11 +28,11 @@ def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def huge_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that offers huge pages and has none of the file in them, and small copies."""
     (tmp_path / "enabled").write_text("always [madvise] never")
     (tmp_path / "smaps").write_text("")
-    monkeypatch.setattr(weights_memory, "ENABLED", tmp_path / "enabled")
+    monkeypatch.setattr(huge_pages, "ENABLED", tmp_path / "enabled")
     monkeypatch.setattr(weights_memory, "SMAPS", tmp_path / "smaps")
     monkeypatch.setattr(weights_memory, "COPY_BYTES", SIZE)
 
@@ -50,16 +50,16 @@ def test_every_choice_gives_the_bytes_of_the_file(
     np.testing.assert_array_equal(placed, np.fromfile(weights, np.uint8))
 
 
-@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.usefixtures("small_pages")
 def test_weights_in_small_pages_are_copied(weights: Path) -> None:
     copy = place_weights(weights)
 
     assert not isinstance(copy, np.memmap)
-    assert copy.ctypes.data % weights_memory.HUGE_PAGE_BYTES == 0
+    assert copy.ctypes.data % huge_pages.PAGE_BYTES == 0
     assert copy.tobytes() == weights.read_bytes()
 
 
-@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("kept", [0.5, 1.0])
 def test_weights_in_huge_pages_stay_mapped(
     weights: Path, kept: float, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +74,7 @@ def test_weights_in_huge_pages_stay_mapped(
     assert (place_weights(weights) is mapped) == (kept == 1.0)
 
 
-@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.usefixtures("small_pages")
 def test_a_copy_leaves_memory_for_others(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_memory, "available_memory_bytes", lambda: 3 * SIZE)
 
@@ -82,12 +82,12 @@ def test_a_copy_leaves_memory_for_others(weights: Path, monkeypatch: pytest.Monk
     assert isinstance(place_weights(weights, SIZE + 2), np.memmap)
 
 
-@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.usefixtures("small_pages")
 def test_without_huge_pages_weights_stay_mapped(weights: Path) -> None:
-    weights_memory.ENABLED.write_text("always madvise [never]")
+    huge_pages.ENABLED.write_text("always madvise [never]")
     assert isinstance(place_weights(weights), np.memmap)
 
-    weights_memory.ENABLED.unlink()
+    huge_pages.ENABLED.unlink()
     assert isinstance(place_weights(weights), np.memmap)
 
 
