@@ -66,6 +66,21 @@ def test_run_writes_the_text_only(random_bundle: Path) -> None:
         assert fields[name] > 0
 
 
+def test_speculation_changes_the_figures_only(random_bundle: Path, main) -> None:
+    words = ("run", random_bundle, "-p", "a b a b a b", "-n", 40, "-t", 1)
+    plain = json.loads(main(*words, "--json")[1])
+    fields = json.loads(main(*words, "--json", "--speculate", "ngram")[1])
+    _, text, notes = main(*words, "--speculate", "ngram")
+
+    assert plain["speculation"] is None
+    assert fields["token_ids"] == plain["token_ids"]
+    assert text == fields["text"] + "\n" == plain["text"] + "\n"
+    counts = fields["speculation"]
+    assert 0 <= counts["accepted_tokens"] <= counts["drafted_tokens"]
+    assert 0 < counts["calls_per_token"] <= 1
+    assert "drafted tokens accepted" in notes
+
+
 def test_quiet_says_nothing_on_stderr(random_bundle: Path) -> None:
     words = (random_bundle, "-n", 3, "-t", 1)
     done = run("-q", "run", *words, "-p", "-", stdin="Once")
@@ -136,7 +151,8 @@ def test_errors_are_one_line_and_a_status(
     "words",
     [(), ("bogus",), ("run",), ("run", "b"), ("run", "b", "-p", "a", "-n", "0"),
      ("run", "b", "-p", "a", "-n", "x"), ("run", "b", "--ids", "1,a"), ("export", "-o", "x"),
-     ("bench", "b", "-t", "0"), ("verify", "b", "--executor", "gpu")],
+     ("run", "b", "-p", "a", "--speculate", "x"), ("bench", "b", "-t", "0"),
+     ("verify", "b", "--executor", "gpu")],
 )  # fmt: skip
 def test_wrong_usage_is_status_2(main, words: tuple) -> None:
     status, out, err = main(*words)

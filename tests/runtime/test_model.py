@@ -73,6 +73,20 @@ def test_generate_joins_the_stream(model: Model) -> None:
     assert text == model.generate(model.tokenizer.encode("Once"), **options)
 
 
+def test_speculation_makes_no_difference(model: Model) -> None:
+    prompt = [5, 6, 7] * 6
+    for seed in range(4):
+        options = {"max_tokens": 40, "temperature": seed / 2, "top_k": 3, "seed": seed}
+        plain = list(model.stream(prompt, **options))
+        drafted = list(model.stream(prompt, speculate="ngram", **options))
+
+        assert [t.token_id for t in drafted] == [t.token_id for t in plain]
+        assert model.generate(prompt, speculate="ngram", **options) == "".join(
+            token.text for token in plain
+        )
+        assert drafted[-1].stats.speculation is not None
+
+
 def test_threads_make_no_difference(model: Model, random_bundle: Path) -> None:
     with Model(random_bundle, threads=2) as other:
         ids = list(range(40))
@@ -107,8 +121,9 @@ def test_a_chat_answer_does_not_depend_on_what_was_chatted_before(chat_bundle: P
         again = model.chat(HELLO, max_tokens=8)
         fresh = model.chat(HELLO, max_tokens=8, session=model.session())
         streamed = model.chat(HELLO, max_tokens=8, stream=True)
+        drafted = model.chat(HELLO, max_tokens=8, speculate="ngram")
 
-        assert first == again == fresh == "".join(token.text for token in streamed)
+        assert first == again == fresh == drafted == "".join(token.text for token in streamed)
 
 
 def test_chat_without_a_template_says_what_to_pass(model: Model) -> None:
