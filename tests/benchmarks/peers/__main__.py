@@ -10,6 +10,7 @@ greatest in brackets.
 import argparse
 import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from tests.benchmarks.peers.shapes import PRODUCTS, STORIES
 
 MODEL_MEASURES = ("decode-64", "prefill-128", "prefill-512")
 PRODUCT_MEASURES = ("product-1", "product-128")
+MEASURE = re.compile(r"(decode|prefill|product)-([1-9][0-9]{0,2})")
 PACKAGES = ("edgellm", "llama-cpp-python", "gguf", "onnxruntime", "numpy", "numba", "llvmlite")
 
 
@@ -58,8 +60,8 @@ def read_options() -> argparse.Namespace:
     add("--engines", type=listed(ALL_ENGINES), default=ALL_ENGINES, metavar="LIST",
         help=f"of: {','.join(ALL_ENGINES)}; ternary and int8 are ours")  # fmt: skip
     measures = (*MODEL_MEASURES, *PRODUCT_MEASURES)
-    add("--measures", type=listed(measures), default=measures, metavar="LIST",
-        help=f"of: {','.join(measures)}")  # fmt: skip
+    add("--measures", type=read_measures, default=measures, metavar="LIST",
+        help=f"phase and number of tokens; default: {','.join(measures)}")  # fmt: skip
     add("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2],
         metavar="LIST", help="default: 1,2")  # fmt: skip
     add("--repeats", type=int, default=5, metavar="N", help="rounds, default: 5")
@@ -69,6 +71,15 @@ def read_options() -> argparse.Namespace:
     add("--json", type=Path, default=Path("build/peers/result.json"), metavar="FILE")
     add("--prepare", action="store_true", help="make the files and stop")
     return parser.parse_args()
+
+
+def read_measures(text: str) -> list[str]:
+    """Return names such as decode-64."""
+    names = text.split(",")
+    for name in names:
+        if not MEASURE.fullmatch(name):
+            raise argparse.ArgumentTypeError(f"{name}: write it like decode-64 or prefill-128")
+    return names
 
 
 def listed(allowed: Sequence[str]) -> Callable[[str], list[str]]:
@@ -84,8 +95,8 @@ def listed(allowed: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def chosen_measures(shape: str, options: argparse.Namespace) -> list[Measure]:
-    possible = PRODUCT_MEASURES if shape in PRODUCTS else MODEL_MEASURES
-    names = [name.split("-") for name in options.measures if name in possible]
+    phases = ("product",) if shape in PRODUCTS else ("decode", "prefill")
+    names = [name.split("-") for name in options.measures if name.startswith(phases)]
     return [
         Measure(phase, int(tokens), threads)
         for threads in options.threads
