@@ -116,6 +116,7 @@ which are zero are never read. The outputs, a multiple of 64, are cut into S equ
 strip, then each input, W bytes hold the weights of the strip's outputs as a row of TERNARY_2BIT
 would: 16 bytes for every 64 outputs. The shape is (S, K, W); the outputs are 4 * S * W."""
 
+WEIGHTS_PER_BYTE = 4
 WHOLE_STRIPS = 512
 """Two strips of whole cache lines take a multiple of so many outputs."""
 

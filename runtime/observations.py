@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgellm.runtime import sparsity
 from edgellm.runtime.model import Model
 
 
@@ -17,7 +18,7 @@ class Observation:
 
 def observe(model: Model) -> tuple[Observation, ...]:
     """Return all observations; they may take a second and change no session."""
-    return (*_bytes_read(model),)
+    return (*_bytes_read(model), *_sparsity(model))
 
 
 def _bytes_read(model: Model) -> Iterator[Observation]:
@@ -26,3 +27,14 @@ def _bytes_read(model: Model) -> Iterator[Observation]:
     )
     cached = model.info.cache_bytes_per_token
     yield Observation(name="keys and values a token of context", value=cached, unit="B")
+
+
+def _sparsity(model: Model) -> Iterator[Observation]:
+    found = sparsity.measure(model)
+    if found is None:
+        return
+    if found.closed_gates is not None:
+        yield Observation(name="gates not positive", value=found.closed_gates, unit="")
+    if found.zero_codes is not None:
+        yield Observation(name="zeros before down_proj", value=found.zero_codes, unit="")
+    yield Observation(name="weights read without them", value=found.bytes_read, unit="B")

@@ -58,7 +58,7 @@ def examples() -> Iterator[Example]:
     inputs = (draw.codes(rng, 1, 70), draw.ternary(rng, 9, 70))
     limits = np.array([[0, 1, -1, INT32_MAX, -INT32_MAX - 1, 0, 1, 1, 0]], np.int32)
     yield Example("limits", (*inputs, limits))
-    for name, gate in (("open", np.ones((1, 9))), ("closed", np.zeros((1, 9)))):
-        yield Example(name, (*inputs, gate.astype(np.int32)))
+    for name, value in (("open", 1), ("closed", 0)):
+        yield Example(name, (*inputs, np.full((1, 9), value, np.int32)))
     inputs = (draw.codes(rng, 1, 1100), draw.ternary(rng, 5000, 1100))
     yield Example("random_1x1100x5000", (*inputs, draw.narrow(rng, 18, 1, 5000)))

@@ -48,7 +48,15 @@ class Float32Lowering:
         inverse = self._emit("Reciprocal", f"{path}/inverse", root)
         return self._emit("Mul", path, self._emit("Mul", f"{path}/unit", x, inverse), weight)
 
-    def linear(self, path: str, x: str, shape: tuple[int, int], *, bias: bool = False) -> str:
+    def linear(
+        self,
+        path: str,
+        x: str,
+        shape: tuple[int, int],
+        *,
+        bias: bool = False,
+        gate: str | None = None,
+    ) -> str:
         """``x @ weight.T + bias``, for ternary weights on fake-quantised activations."""
         matrix = self.weights.linear(path, shape)
         if isinstance(matrix, TernaryMatrix):

@@ -60,6 +60,7 @@ class Codes:
     name: str
     scale: str
     scale_limit: float
+    mostly_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,25 @@ class IntegerLowering:
         )
         # |x| <= sqrt(N) * rms for each element of a row
         limit = math.sqrt(size) * float(np.abs(weight).max()) / INT8_LIMIT
-        return Codes(codes, out, limit)
+        # Most of what squared ReLU leaves is 0, or small beside the largest.
+        return Codes(codes, out, limit, mostly_zero=isinstance(x, Scaled))
 
-    def linear(self, path: str, x: Value, shape: tuple[int, int], *, bias: bool = False) -> Value:
-        """BitLinear or Int8Linear; a value that is no codes yet goes through AbsmaxQuantize."""
+    def linear(
+        self,
+        path: str,
+        x: Value,
+        shape: tuple[int, int],
+        *,
+        bias: bool = False,
+        gate: Value | None = None,
+    ) -> Value:
+        """BitLinear, or what skips zeros, or Int8Linear; first AbsmaxQuantize if x is no codes."""
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
-        weight = self.stored.linear(path, shape)
+        gated = isinstance(gate, Accumulator) and gate.is_ternary and gate.bias is None
+        weight = self.stored.linear(path, shape, gated=gated, mostly_zero=codes.mostly_zero)
         node, inputs = _node(path, weight.op_type), [codes.name, *weight.inputs]
+        if gate is not None and weight.op_type == "GatedBitLinear":
+            inputs.append(gate.name)
         (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
         added = self._bias(f"{path}.bias", shape[0]) if bias else None
         return Accumulator(path, name, codes, weight.scale, weight.is_ternary, added)

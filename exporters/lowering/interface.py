@@ -34,8 +34,19 @@ class Lowering(Protocol[V]):
         """Return RMSNorm(x); only linears and the head may use it."""
         ...
 
-    def linear(self, path: str, x: V, shape: tuple[int, int], *, bias: bool = False) -> V:
-        """Return x @ weight.T, plus the bias if there is one."""
+    def linear(
+        self,
+        path: str,
+        x: V,
+        shape: tuple[int, int],
+        *,
+        bias: bool = False,
+        gate: V | None = None,
+    ) -> V:
+        """Return x @ weight.T, plus the bias if there is one.
+
+        With a gate, the result is used only where the gate is greater than 0.
+        """
         ...
 
     def head_norm(self, path: str, x: V, head_dim: int) -> V:

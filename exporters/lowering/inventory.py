@@ -41,6 +41,7 @@ class Inventory:
         shape: tuple[int, int],
         *,
         bias: bool = False,
+        gate: None = None,
     ) -> None:
         """List the weight, and the bias if there is one."""
         self.parameters.append(Parameter(f"{path}.weight", shape, is_linear=True))

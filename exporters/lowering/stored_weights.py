@@ -8,12 +8,14 @@ import numpy.typing as npt
 
 from edgellm import dtypes
 from edgellm.exporters.graph import GraphBuilder
-from edgellm.exporters.quantizers import int8
+from edgellm.exporters.quantizers import int8, ternary
 from edgellm.exporters.quantizers.low_bit import LowBitLinear
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
 from edgellm.ops._planes import residual_norms
 
 Floats = npt.NDArray[np.float64]
+
+TERNARY_OPERATORS = ("BitLinear", "GatedBitLinear", "ColumnBitLinear")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class StoredLinear:
     @property
     def is_ternary(self) -> bool:
         """Whether all weights are -1, 0 or 1 times one scale."""
-        return self.op_type == "BitLinear"
+        return self.op_type in TERNARY_OPERATORS
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,24 @@ class StoredWeights:
         self._quantizer = quantizer
         self._tables: dict[str, StoredTable] = {}
 
-    def linear(self, path: str, shape: tuple[int, int]) -> StoredLinear:
-        """Store the weight of a linear."""
+    def linear(
+        self, path: str, shape: tuple[int, int], *, gated: bool = False, mostly_zero: bool = False
+    ) -> StoredLinear:
+        """Store the weight of a linear.
+
+        Args:
+            path: of the linear.
+            shape: (N, K) of its weight.
+            gated: only results whose gate is positive are used.
+            mostly_zero: so are its activations.
+        """
         matrix = self._weights.linear(path, shape)
         name = f"{path}.weight"
+        if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
+            return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):
-            return StoredLinear("BitLinear", (name,), self._ternary(name, matrix))
+            op_type = "GatedBitLinear" if gated else "BitLinear"
+            return StoredLinear(op_type, (name,), self._ternary(name, matrix))
         if self._quantizer is not None:
             weight = np.concatenate(list(matrix.blocks())).astype(np.float64)
             return self._low_bit(path, self._quantizer(path, weight))
@@ -157,4 +171,13 @@ class StoredWeights:
         rows, columns = matrix.shape
         packed = (dtypes.pack_ternary(block) for block in matrix.blocks())
         self._graph.streamed(name, "uint8", (rows, dtypes.packed_columns(columns)), packed)
+        return np.full(rows, matrix.scale)
+
+    def _ternary_columns(self, name: str, matrix: TernaryMatrix) -> Floats:
+        """Store codes by input and return the scale of each row, which is the same for all."""
+        rows, columns = matrix.shape
+        strips = dtypes.column_strips(rows)
+        shape = (strips, columns, rows // strips // dtypes.WEIGHTS_PER_BYTE)
+        packed = ternary.pack_columns(matrix.blocks(), shape)
+        self._graph.streamed(name, "uint8", shape, packed)
         return np.full(rows, matrix.scale)

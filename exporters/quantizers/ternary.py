@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from edgellm import dtypes
 from edgellm.errors import CheckpointError
 
 SMALLEST_MEAN = np.float32(1e-5)
@@ -73,3 +74,34 @@ def check_codes(codes: Iterable[Codes], where: str) -> Iterator[Codes]:
         raise CheckpointError(
             f"{where}: all weights are {low}; the file is damaged or was never filled"
         )
+
+
+def pack_columns(
+    blocks: Iterable[Codes], shape: tuple[int, int, int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the strips of the layout ``ternary-2bit-columns/v1``; one is in memory at a time.
+
+    Args:
+        blocks: the rows of the matrix, some at a time.
+        shape: (S, K, W) of the result.
+    """
+    _, columns, width = shape
+    piece = dtypes.packed_columns(dtypes.TERNARY_BLOCK)
+    groups = _regrouped(blocks, dtypes.TERNARY_BLOCK)
+    while (rows := next(groups, None)) is not None:
+        strip = np.empty((columns, width), np.uint8)
+        strip[:, :piece] = dtypes.pack_ternary(rows.T)
+        for begin in range(piece, width, piece):
+            strip[:, begin : begin + piece] = dtypes.pack_ternary(next(groups).T)
+        yield strip
+
+
+def _regrouped(blocks: Iterable[Codes], count: int) -> Iterator[Codes]:
+    """Yield the same rows, ``count`` at a time."""
+    rest: Codes | None = None
+    for block in blocks:
+        rows = block if rest is None else np.concatenate([rest, block])
+        whole = len(rows) // count * count
+        for first in range(0, whole, count):
+            yield rows[first : first + count]
+        rest = rows[whole:].copy()

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import share, stack_int16
-from edgellm.runtime.kernels.bit_linear import (
+from edgellm.runtime.kernels._ternary_rows import (
     PLANE,
     TILE,
     dot_planes,

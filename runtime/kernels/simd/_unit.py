@@ -48,6 +48,7 @@ class VectorUnit(ABC):
             registers.
         panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
             ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector.
+        column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
     machines: tuple[str, ...]
@@ -61,6 +62,7 @@ class VectorUnit(ABC):
     byte_bias = 0
     tokens: int
     panels = False
+    column_shifts: tuple[int, ...] = (0, 2, 4, 6)
 
     planes = 2
     """Bit planes that are looked up at once: the sums of 64 rows of each stay in registers."""
@@ -114,6 +116,14 @@ class VectorUnit(ABC):
     def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
         """Load 64 int8, weights or activations, as ``dot_bytes`` takes them."""
         return self.byte_vectors(builder, pointer)
+
+    def column_codes(self, builder: Builder, packed: Value, field: int) -> Value:
+        """Return bits 2 * field and 2 * field + 1 of each byte, shifted by ``column_shifts``."""
+        return builder.and_(packed, splat(packed.type, 3 << 2 * field))
+
+    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
+        """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
+        return self.dot_codes(builder, total, [codes], [x])
 
     def biased(self, builder: Builder, weights: Values) -> list[Value]:
         """Return vectors of int8 weights + byte_bias, as ``dot_codes`` takes them."""

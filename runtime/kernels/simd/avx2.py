@@ -63,6 +63,11 @@ class Avx2(VectorUnit):
         ]
         return _add_pairs(builder, total, builder.add(*sums), splat(WORDS, 1))
 
+    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
+        """Add pairs in 16 bits: |sum| <= 2 * 128 * 128, of which only -2^15 is reached."""
+        pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [codes, x])
+        return _add_pairs(builder, total, pairs, splat(WORDS, 1))
+
     def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
         """Load 64 int8 as four vectors of 16 bits."""
         narrow = ir.VectorType(INT8, 16)

@@ -19,6 +19,7 @@ class AvxVnni(Avx2):
     byte_bias = 128
     panels = True
     int8_vectors = VectorUnit.int8_vectors
+    dot_lanes = VectorUnit.dot_lanes
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, codes, x)

@@ -33,6 +33,7 @@ class Neon(VectorUnit):
     lanes = 4
     ternary_shifts = (0,)
     tokens = 4
+    column_shifts = (0, 0, 0, 0)
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return four vectors: bits 2p..2p+1 are the codes of columns 16p..16p+15."""
@@ -62,6 +63,21 @@ class Neon(VectorUnit):
         """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 15 * 128."""
         return _add_pairs(builder, total, _products(builder, codes, x))
 
+    def column_codes(self, builder: Builder, packed: Value, field: int) -> Value:
+        """Return the codes as they are, for signed products."""
+        shifted = builder.lshr(packed, splat(packed.type, 2 * field))
+        return shifted if field == 3 else builder.and_(shifted, splat(packed.type, 3))
+
+    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
+        """Add neighbours in 32 bits, and once more."""
+        zero = ir.Constant(total.type, None)
+        low, high = (
+            _add_pairs(builder, zero, call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half))
+            for half in _halves(builder, codes, x)
+        )
+        name = "llvm.aarch64.neon.addp.v4i32"
+        return builder.add(total, call(builder, name, total.type, [low, high]))
+
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         """Add one vector in 16 bits: two products a lane, |sum| <= 2 * 128 * 127."""
         for weight, activation in zip(weights, x, strict=True):
@@ -71,16 +87,20 @@ class Neon(VectorUnit):
 
 def _products(builder: Builder, a: Values, b: Values) -> Value:
     """Return the sums, in 16 bits, of the products of all halves of the vectors."""
-    halves = [
-        [shuffle(builder, vector, vector, range(begin, begin + 8)) for vector in pair]
-        for pair in zip(a, b, strict=True)
-        for begin in (0, 8)
-    ]
+    halves = [half for pair in zip(a, b, strict=True) for half in _halves(builder, *pair)]
     products = [call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half) for half in halves]
     result = products[0]
     for product in products[1:]:
         result = builder.add(result, product)
     return result
+
+
+def _halves(builder: Builder, a: Value, b: Value) -> list[list[Value]]:
+    """Return the first eight bytes of both vectors, and the last eight."""
+    return [
+        [shuffle(builder, vector, vector, range(begin, begin + 8)) for vector in (a, b)]
+        for begin in (0, 8)
+    ]
 
 
 def _add_pairs(builder: Builder, total: Value, words: Value) -> Value:

@@ -14,6 +14,9 @@ class NeonDotprod(Neon):
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return self.dot_bytes(builder, total, codes, x)
 
+    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
+        return self.dot_bytes(builder, total, [codes], [x])
+
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         for weight, activation in zip(weights, x, strict=True):
             parts = [total, weight, activation]

@@ -1,0 +1,186 @@
+"""ColumnBitLinear on a vector unit: of the weights of a token, only those of its live inputs."""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int16, stack_int32
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._columns import (
+    FIELDS,
+    INPUTS,
+    LINE_BYTES,
+    LINE_OUTPUTS,
+    ColumnTile,
+    live_mask,
+    place_of,
+    trailing_zeros,
+)
+
+Codes = npt.NDArray[np.int8]
+Indices = npt.NDArray[np.int16]
+Packed = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
+Multiply = Callable[[Codes, Packed, Sums, Int, Int], None]
+
+SPAN = 8192
+"""Inputs whose live ones are listed at once. A sum of scaled codes stays below 2^31."""
+STRIDE = SPAN + 512
+"""Activations from one token to the next: there is room behind the live ones."""
+TOKENS = 4
+"""Tokens of a tile that is for many; it reads the inputs that are live for any of them."""
+SUM_LINES = 20
+"""Lines, times tokens, whose sums are kept at once: 20 KiB of a level-1 cache."""
+AHEAD_BYTES = 1536
+"""How far ahead the weights of live inputs are prefetched."""
+MAX_AHEAD = AHEAD_BYTES // LINE_BYTES
+BLOCK_BYTES = 16
+"""Bytes of an input for 64 outputs."""
+
+
+def build(unit: VectorUnit) -> Callable[..., None]:
+    """Return the kernel."""
+    one, many = multiply_tokens(unit, 1), multiply_tokens(unit, TOKENS)
+
+    def column_bit_linear(
+        thread: int,
+        threads: int,
+        x: npt.NDArray[np.int8],  # (T, K)
+        packed: npt.NDArray[np.uint8],  # (S, K, W)
+        acc: npt.NDArray[np.int32],  # (T, 4 * S * W)
+    ) -> None:
+        lines = packed.shape[0] * ((packed.shape[2] + LINE_BYTES - 1) // LINE_BYTES)
+        begin, end = share(lines, thread, threads)
+        t = 0
+        while t + 1 < x.shape[0]:
+            many(x[t : t + TOKENS], packed, acc[t : t + TOKENS], begin, end)
+            t += TOKENS
+        if t < x.shape[0]:
+            one(x[t:], packed, acc[t:], begin, end)
+
+    return column_bit_linear
+
+
+def multiply_tokens(unit: VectorUnit, tokens: int) -> Multiply:
+    """Return ``multiply(x, packed, acc, begin, end)`` for at most so many tokens.
+
+    It makes the outputs of the lines from ``begin`` to ``end``, counted strip by strip.
+    """
+    tile = ColumnTile(unit, tokens, STRIDE)
+    add_lines, add_part = tile.whole_lines(), tile.part_of_line()
+    list_live, write_outputs = lister(tokens), writer(unit, tokens)
+    sum_count, value_count = (SUM_LINES + tokens) * LINE_OUTPUTS, tokens * STRIDE
+    slice_lines = SUM_LINES // tokens
+
+    @register_jitable(**PART_POLICY)
+    def sum_lines(
+        weight: Packed, live: Indices, values: Codes, count: Int, size: Int, sums: Sums
+    ) -> None:
+        """Sum up the first ``size`` bytes of the listed inputs."""
+        lines, rest = size // LINE_BYTES, size % LINE_BYTES
+        ahead = AHEAD_BYTES // size // INPUTS * INPUTS + INPUTS
+        for i in range((lines + 1) * tokens * LINE_OUTPUTS):
+            sums[i] = 0
+        behind = sums[lines * tokens * LINE_OUTPUTS :]
+        tail = weight[:, lines * LINE_BYTES :]
+        for at in range(0, count, INPUTS):
+            add_lines(weight, live, values, sums, at, ahead, lines)
+            if rest > 0:
+                add_part(tail, live, values, behind, at, rest)
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, packed: Packed, acc: Sums, begin: Int, end: Int) -> None:
+        strips, inputs, width = packed.shape
+        lines = (width + LINE_BYTES - 1) // LINE_BYTES
+        live, values = stack_int16(STRIDE), stack_int8(value_count)
+        sums = stack_int32(sum_count)
+        for first in range(0, inputs, SPAN):
+            count = list_live(x, first, live, values)
+            for strip in range(strips):
+                last = min(end - strip * lines, lines)
+                for line in range(max(begin - strip * lines, 0), last, slice_lines):
+                    offset = line * LINE_BYTES
+                    size = min(min(line + slice_lines, last) * LINE_BYTES, width) - offset
+                    weight = packed[strip, first:, offset:]
+                    sum_lines(weight, live, values, count, size, sums)
+                    out = acc[:, (strip * width + offset) * FIELDS :]
+                    write_outputs(sums, values, count, size, first, out)
+
+    return multiply
+
+
+def lister(tokens: int) -> Callable[..., Int]:
+    """Return ``list_live(x, first, live, values)``.
+
+    It lists the inputs from ``first`` that are not zero for some token, and their activations. If
+    there are fewer tokens, the last one counts for those that are missing.
+
+    Returns:
+        Their number, rounded up to whole steps. What fills the last one is an input times 0, and
+        what would follow is an input that is in the cache by then.
+    """
+    live_of = live_mask(tokens)
+
+    @register_jitable(**PART_POLICY)
+    def add_input(x: Codes, first: Int, k: Int, live: Indices, values: Codes, count: Int) -> None:
+        live[count] = k
+        for t in range(tokens):
+            values[t * STRIDE + count] = x[min(t, x.shape[0] - 1), first + k]
+
+    @register_jitable(**PART_POLICY)
+    def list_live(x: Codes, first: Int, live: Indices, values: Codes) -> Int:
+        inputs = min(SPAN, x.shape[1] - first)
+        whole = inputs // 64 * 64
+        count = 0
+        for block in range(0, whole, 64):
+            mask = live_of(x, first + block)
+            while mask != 0:
+                add_input(x, first, block + trailing_zeros(mask), live, values, count)
+                mask &= mask - 1
+                count += 1
+        for k in range(whole, inputs):
+            add_input(x, first, k, live, values, count)  # a zero does no harm
+            count += 1
+        last = live[count - 1] if count > 0 else np.int16(0)
+        rounded = (count + INPUTS - 1) // INPUTS * INPUTS
+        for i in range(count, count + INPUTS + MAX_AHEAD):
+            live[i] = last
+        for i in range(count, rounded):
+            for t in range(tokens):
+                values[t * STRIDE + i] = 0
+        return rounded
+
+    return list_live
+
+
+def writer(unit: VectorUnit, tokens: int) -> Callable[..., None]:
+    """Return ``write(sums, values, count, size, first, acc)``.
+
+    It writes the sums of ``size`` bytes of inputs in the order of the outputs; from the second span
+    of inputs on it adds them.
+    """
+    lanes, shifts = unit.lanes, unit.column_shifts
+    find_place = register_jitable(**PART_POLICY)(place_of)
+
+    @register_jitable(**PART_POLICY)
+    def write(sums: Sums, values: Codes, count: Int, size: Int, first: Int, acc: Sums) -> None:
+        for t in range(acc.shape[0]):
+            total = np.int32(0)  # codes are weights + 1
+            for i in range(count):
+                total += values[t * STRIDE + i]
+            for block in range(size // BLOCK_BYTES):
+                line = sums[(block // 4 * tokens + t) * LINE_OUTPUTS :]
+                out = acc[t, 64 * block :]
+                for field in range(FIELDS):
+                    for byte in range(16):
+                        place = find_place(lanes, block % 4, field, byte)
+                        value = np.int32((line[place] >> shifts[field]) - total)
+                        before = out[16 * field + byte] if first > 0 else np.int32(0)
+                        out[16 * field + byte] = np.int32(before + value)
+
+    return write

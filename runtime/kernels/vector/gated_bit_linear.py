@@ -1,0 +1,106 @@
+"""GatedBitLinear on a vector unit: one token visits only the rows whose gate is open."""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32
+from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
+from edgellm.runtime.kernels.vector._chosen_rows import AHEAD, chosen_rows_tile
+from edgellm.runtime.kernels.vector._products import SPAN, ternary_product, total
+from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix, ternary
+
+Codes = npt.NDArray[np.int8]
+Packed = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
+
+LISTED_ROWS = 4096
+"""Rows whose open ones are listed at once: 16 KiB on the stack."""
+
+
+def list_open(gate: Sums, start: np.int32, rows: Sums, acc: Sums) -> Int:
+    """List the open rows, and begin their accumulators; return how many.
+
+    What follows in the list, to be prefetched, is a row that is in the cache by then.
+    """
+    count = 0
+    for n in range(gate.shape[0]):
+        is_open = gate[n] > 0
+        rows[count] = n
+        acc[n] = start if is_open else np.int32(0)
+        count += is_open
+    last = rows[max(count - 1, 0)]
+    for i in range(count, count + AHEAD + ROWS):
+        rows[i] = last
+    return count
+
+
+def close(gate: Sums, acc: Sums) -> None:
+    """Set to 0 the accumulators of one token whose gate is closed."""
+    for n in range(gate.shape[0]):
+        acc[n] = acc[n] if gate[n] > 0 else np.int32(0)
+
+
+def build(unit: VectorUnit) -> Callable[..., None]:
+    """Return the kernel."""
+    product, multiply = ternary_product(unit), open_product(unit)
+
+    def gated_bit_linear(
+        thread: int,
+        threads: int,
+        x: npt.NDArray[np.int8],  # (T, K)
+        packed: npt.NDArray[np.uint8],  # (N, B)
+        gate: npt.NDArray[np.int32],  # (T, N)
+        acc: npt.NDArray[np.int32],  # (T, N)
+    ) -> None:
+        begin, end = share(packed.shape[0], thread, threads)
+        if x.shape[0] == 1:
+            multiply(x, packed[begin:end], gate[0, begin:end], acc[:, begin:end])
+            return
+        product(x, packed[begin:end], acc[:, begin:end])
+        for t in range(x.shape[0]):
+            close(gate[t, begin:end], acc[t, begin:end])
+
+    return gated_bit_linear
+
+
+def open_product(unit: VectorUnit) -> Callable[[Codes, Packed, Sums, Sums], None]:
+    """Return ``multiply(x, packed, gate, acc)`` for one token: the open rows, 0 for the others."""
+    operation = ternary(unit)
+    four, one = chosen_rows_tile(operation), operation.tile(1, 1)
+    bias, list_length = np.int32(unit.ternary_bias), LISTED_ROWS + AHEAD + ROWS
+
+    @register_jitable(**PART_POLICY)
+    def add(x: Codes, packed: Packed, rows: Sums, count: Int, acc: Sums) -> None:
+        for k in range(0, x.shape[1], SPAN):
+            part = x[:, k : min(k + SPAN, x.shape[1])]
+            weight = packed[:, k // 4 :]
+            whole = count // ROWS * ROWS
+            for at in range(0, whole, ROWS):
+                four(part[0], weight, acc[0], rows, at)
+            for i in range(whole, count):
+                one(part, weight, acc, 0, np.int64(rows[i]))
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, packed: Packed, gate: Sums, acc: Sums) -> None:
+        columns = x.shape[1]
+        whole = columns // BLOCK * BLOCK
+        start = np.int32(-total(x[0]) * bias)
+        rows = stack_int32(list_length)
+        last: Codes = as_matrix(stack_int8(BLOCK), BLOCK)
+        for k in range(BLOCK):  # a row of weights ends in zeros, one of activations does not
+            last[0, k] = x[0, whole + k] if whole + k < columns else np.int8(0)
+        for first in range(0, packed.shape[0], LISTED_ROWS):
+            end = min(first + LISTED_ROWS, packed.shape[0])
+            out = acc[:, first:end]
+            count = list_open(gate[first:end], start, rows, out[0])
+            add(x, packed[first:end], rows, count, out)
+            if whole < columns:
+                add(last, packed[first:end, whole // 4 :], rows, count, out)
+
+    return multiply
