@@ -66,10 +66,10 @@ def unpack_ternary(packed: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[n
 
 
 INT8_PLANES = "int8-planes/v1"
-"""Eight bits a weight, in planes that can be read apart. A weight + 128 is a byte; its bits 4..7 are
-in ``high``, its bits 3, 2, 1, 0 in the planes 0, 1, 2, 3 of ``low``. Columns are a multiple of 64. Of
-``high``, a block of 64 columns is 32 bytes: bits 0..3 of byte b are column b, bits 4..7 column 32 + b.
-Of a plane, such a block is 8 bytes: bit p of byte b is column 8*p + b."""
+"""Eight bits a weight, in planes that can be read apart. A weight + 128 is a byte; its bits 4..7
+are in ``high``, its bits 3, 2, 1, 0 in the planes 0, 1, 2, 3 of ``low``. Columns are a multiple of
+64. Of ``high``, a block of 64 columns is 32 bytes: bits 0..3 of byte b are column b, bits 4..7
+column 32 + b. Of a plane, such a block is 8 bytes: bit p of byte b is column 8*p + b."""
 
 PLANES_BLOCK = 64
 """Columns in one block of INT8_PLANES."""

@@ -143,7 +143,7 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
                 *(
                     Size(TOP) if name == TOP else step.attributes[name]
                     for name in schema.attributes
-                ),  # fmt: skip
+                ),
             ]
         )
     return rows

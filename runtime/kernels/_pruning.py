@@ -76,7 +76,7 @@ def highest(acc: Int, norm: Int, unread: Int, token: Token) -> Int:
 
 
 def logit(product: Int, multiplier: Int, token: Token) -> Int:
-    """Return the logit of a product before it saturates; it does not fall when the product grows."""
+    """Return the logit of a product before it saturates; a larger product has no smaller one."""
     combined = token_multiplier(token.mantissa, np.int64(multiplier))
     return round_shift(product * combined, token.shift)
 

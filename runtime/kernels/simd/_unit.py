@@ -77,7 +77,7 @@ class VectorUnit(ABC):
 
     @abstractmethod
     def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
-        """Return the high nibbles of 64 columns, in their order, from the 32 bytes at ``packed``."""
+        """Return the nibbles of 64 columns, in their order, from the 32 bytes at ``packed``."""
 
     @abstractmethod
     def bit_codes(self, builder: Builder, packed: Value) -> list[Value]:
