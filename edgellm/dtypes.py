@@ -125,8 +125,9 @@ def column_strips(outputs: int) -> int:
     """Return how many strips of TERNARY_2BIT_COLUMNS an export makes; 0 where it does not suit.
 
     A strip's bytes of one input want to be long: processors fetch neighbouring lines together. But
-    two threads want their own, which follow each other: at 2560 outputs and a third of the inputs,
-    one thread takes 149 us for one strip and 160 us for two, two threads 92 and 83 us.
+    two threads want their own, which follow each other. Measured on an Intel server of 2024, 6912
+    inputs of which 32 % are live, 2560 outputs, best of 9: one thread takes 172 us for one strip
+    and 201 us for two, two threads 140 and 110 us.
     """
     if outputs % TERNARY_BLOCK:
         return 0

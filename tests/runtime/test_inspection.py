@@ -8,7 +8,8 @@ def test_operators_tensors_and_sizes_are_those_of_the_bundle(random_bundle: Path
     layers = result.manifest.num_hidden_layers
     counts = {op.op_type: op.count for op in result.ops}
 
-    assert counts["BitLinear"] == 7 * layers
+    assert counts["BitLinear"] == 5 * layers
+    assert counts["GatedBitLinear"] == counts["ColumnBitLinear"] == layers
     assert counts["Attention"] == layers
     assert counts["LogitsHead"] == 1
     assert [op.count for op in result.ops] == sorted(counts.values(), reverse=True)

@@ -192,6 +192,9 @@ def weight_name(bundle: Bundle, op_type: str, port: int) -> str:
     ("op_type", "port", "dims", "message"),
     [
         ("BitLinear", 1, [64, 8], "packed weight has another number of columns"),
+        ("GatedBitLinear", 1, [172, 8], "packed weight has another number of columns"),
+        ("ColumnBitLinear", 1, [1, 7, 16], "elsewhere"),
+        ("ColumnBitLinear", 1, [1, 172, 12], "16 bytes for every 64 outputs"),
         ("RotaryEmbedding", 2, [63, 8], "elsewhere"),
         ("Embedding", 1, [10, 64], "elsewhere"),
         ("RmsNormQuantize", 2, [63], "elsewhere"),

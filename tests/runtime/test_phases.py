@@ -14,6 +14,7 @@ from edgellm.runtime.program import lower
 WIDTH = 8
 CONSTANTS = {
     "weight": ("int8", (WIDTH, WIDTH)),
+    "packed": ("uint8", (WIDTH, 16)),
     "multiplier": ("int32", (WIDTH,)),
     "bias": ("int32", (WIDTH,)),
     "gain": ("int16", (WIDTH,)),
@@ -26,6 +27,7 @@ KINDS = {
     "RmsNormQuantize": ("int64", ("unit", "gain"), ("int8", "scale")),
     "AbsmaxQuantize": ("int64", ("unit",), ("int8", "scale")),
     "Int8Linear": ("int8", ("weight",), ("acc",)),
+    "GatedBitLinear": ("int8", ("packed", "acc"), ("acc",)),
     "Requantize": ("acc", ("scale", "multiplier"), ("int32",)),
     "AddBias": ("int32", ("bias",), ("int32",)),
     "RotaryEmbedding": ("int32", ("positions", "cos", "sin"), ("int32",)),

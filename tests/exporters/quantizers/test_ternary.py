@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgellm.dtypes import pack_ternary_columns
 from edgellm.errors import CheckpointError
 from edgellm.exporters.quantizers import ternary
 
@@ -49,3 +50,11 @@ def test_a_tiny_master_has_the_smallest_scale():
 def test_one_code_everywhere_is_refused(code):
     with pytest.raises(CheckpointError, match=f"t: all weights are {code}"):
         list(ternary.check_codes([np.full((2, 3), code, np.int8)], "t"))
+
+
+@pytest.mark.parametrize("step", [1, 50, 64, 100, 256])
+def test_columns_are_packed_from_blocks_of_any_size(step):
+    weight = np.random.default_rng(0).integers(-1, 2, (256, 9)).astype(np.int8)
+    blocks = (weight[first : first + step] for first in range(0, 256, step))
+    packed = list(ternary.pack_columns(blocks, (2, 9, 32)))
+    np.testing.assert_array_equal(np.stack(packed), pack_ternary_columns(weight, 2), strict=True)
