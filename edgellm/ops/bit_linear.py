@@ -66,5 +66,5 @@ def examples() -> Iterator[Example]:
     ones = np.ones((1, 20_000), np.int8)
     signs = pack_ternary(np.concatenate([ones, -ones]))
     yield Example("longest_row", (np.concatenate([127 * ones, -127 * ones]), signs))
-    x, packed = draw.codes(rng, 19, 1100), draw.ternary(rng, 67, 1100)
-    yield Example("random_19x1100x67", (x, packed))
+    x, packed = draw.codes(rng, 29, 1100), draw.ternary(rng, 67, 1100)
+    yield Example("random_29x1100x67", (x, packed))

@@ -46,5 +46,5 @@ def examples() -> Iterator[Example]:
     longest = np.full((1, 133_144), 127, np.int8)
     yield Example("longest_row", (longest, longest))
     yield Example("longest_row_negative", (longest, -longest))
-    x, weight = draw.codes(rng, 19, 1100), draw.codes(rng, 67, 1100)
-    yield Example("random_19x1100x67", (x, weight))
+    x, weight = draw.codes(rng, 29, 1100), draw.codes(rng, 67, 1100)
+    yield Example("random_29x1100x67", (x, weight))
