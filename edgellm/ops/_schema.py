@@ -1,6 +1,5 @@
 """What an operator declares about itself: ports, attributes, shapes, examples."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +12,8 @@ DOMAIN = "ai.edgellm"
 DOMAIN_VERSION = 1
 
 Dim = int | str
-"""A size: a number, or a name such as ``tokens``, or a sum of names such as ``past+tokens``."""
+"""A size: a number, or a name such as ``tokens``, or a sum such as ``past+tokens``, in which a name
+may have a factor: ``images*197``."""
 
 Shape = tuple[Dim, ...]
 
@@ -23,7 +23,7 @@ class Port:
     """One input or output: its name, element type, and dimensions by letter.
 
     The same letter is the same size everywhere in one schema, a number is that size, and an output
-    may use a sum ("S+T"), or a product of numbers and fixed sizes ("4*S*W").
+    may use sums and products ("S+T", "B*F+T").
     """
 
     name: str
@@ -68,24 +68,48 @@ class OpSchema:
     def infer(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the output shapes that follow from the input shapes."""
         bound = self.bind(shapes)
-        return [tuple(_evaluate(dim, bound) for dim in port.dims) for port in self.outputs]
+        return [tuple(_combine(dim, bound) for dim in port.dims) for port in self.outputs]
 
 
-def _evaluate(expression: str, bound: Mapping[str, Dim]) -> Dim:
-    sizes = [_multiply(term, bound) for term in expression.split("+")]
-    if all(isinstance(size, int) for size in sizes):
-        return sum(int(size) for size in sizes)
-    return "+".join(str(size) for size in sizes)
+def dim_terms(dim: Dim) -> dict[str, int]:
+    """Return the factor of each name in a size; a number is the factor of the name ""."""
+    if isinstance(dim, int):
+        return {"": dim}
+    terms: dict[str, int] = {}
+    for term in dim.split("+"):
+        name, _, factor = ("", "", term) if term.isdigit() else term.partition("*")
+        terms[name] = terms.get(name, 0) + int(factor or 1)
+    return terms
 
 
-def _multiply(term: str, bound: Mapping[str, Dim]) -> Dim:
-    factors = [int(factor) if factor.isdigit() else bound[factor] for factor in term.split("*")]
-    if len(factors) == 1:
-        return factors[0]
-    sizes = [factor for factor in factors if isinstance(factor, int)]
-    if len(sizes) < len(factors):
-        raise PlanError(f"{term} needs fixed sizes, got {factors}")
-    return math.prod(sizes)
+def evaluate_dim(dim: Dim, sizes: Mapping[str, int]) -> int:
+    """Return a size as a number, by those of its names."""
+    terms = dim_terms(dim).items()
+    return sum(factor * (sizes[name] if name else 1) for name, factor in terms)
+
+
+def _combine(expression: str, bound: Mapping[str, Dim]) -> Dim:
+    """Return a sum of products of letters as a size."""
+    total: dict[str, int] = {}
+    for term in expression.split("+"):
+        product = {"": 1}
+        for letter in term.split("*"):
+            size = int(letter) if letter.isdigit() else bound[letter]
+            product = _multiply(product, dim_terms(size), expression)
+        for name, factor in product.items():
+            total[name] = total.get(name, 0) + factor
+    constant = total.pop("", 0)
+    if not total:
+        return constant
+    parts = [name if factor == 1 else f"{name}*{factor}" for name, factor in total.items()]
+    return "+".join([*parts, str(constant)] if constant else parts)
+
+
+def _multiply(a: Mapping[str, int], b: Mapping[str, int], expression: str) -> dict[str, int]:
+    for x, y in ((a, b), (b, a)):
+        if set(x) == {""}:
+            return {name: factor * x[""] for name, factor in y.items()}
+    raise PlanError(f"{expression} multiplies two sizes that are no numbers")
 
 
 @dataclass(frozen=True)
