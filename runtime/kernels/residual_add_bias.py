@@ -1,0 +1,36 @@
+"""ResidualAddBias: requantise accumulators, add a bias and an int32 residual stream."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels._jit import kernel
+from edgellm.runtime.kernels._scalar import (
+    INT32_MAX,
+    clamp,
+    round_shift,
+    token_multiplier,
+    token_shift,
+)
+
+
+@kernel("ResidualAddBias", split="rows")
+def residual_add_bias(
+    thread: int,
+    threads: int,
+    x: npt.NDArray[np.int32],  # (T, N)
+    acc: npt.NDArray[np.int32],  # (T, N)
+    scale: npt.NDArray[np.int32],  # (T, 2)
+    multiplier: npt.NDArray[np.int32],  # (N,)
+    bias: npt.NDArray[np.int32],  # (N,)
+    y: npt.NDArray[np.int32],  # (T, N)
+    shift: int,
+) -> None:
+    """Split by rows."""
+    for t in range(thread, acc.shape[0], threads):
+        mantissa = np.int64(scale[t, 0])
+        total = token_shift(np.int64(scale[t, 1]), shift)
+        stream, row, out = x[t], acc[t], y[t]
+        for n in range(row.shape[0]):
+            term = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
+            added = term + np.int64(bias[n]) + np.int64(stream[n])
+            out[n] = clamp(added, -INT32_MAX, INT32_MAX)
