@@ -4,6 +4,7 @@
     model.onnx             graph and function bodies; weights are external
     weights.bin            the weights, 64-byte aligned, mapped and never copied
     tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja
+    preprocessor_config.json, labels.json    of image classifiers
     golden/                inputs, expected integer outputs, checksums per layer
     README.md              model card
 
@@ -32,7 +33,7 @@ MAX_NAME_BYTES = 255
 CHUNK_BYTES = 1 << 22
 
 RANGES = {
-    "vocab_size": (1, 1 << 24),
+    "vocab_size": (0, 1 << 24),
     "hidden_size": (1, 1 << 24),
     "num_hidden_layers": (1, 1 << 12),
     "num_attention_heads": (1, 1 << 24),
@@ -42,6 +43,11 @@ RANGES = {
     "logits_frame": (0, 31),
     "num_parameters": (0, 1 << 53),
     "bits_per_weight": (0, 1024),
+    "image_height": (0, 1 << 14),
+    "image_width": (0, 1 << 14),
+    "num_channels": (0, 64),
+    "patch_height": (0, 1 << 14),
+    "patch_width": (0, 1 << 14),
 }
 """What the numbers of a manifest may be; what a runtime can hold is checked when it loads."""
 
@@ -59,7 +65,8 @@ class Manifest:
     """The facts of a bundle. Fields of the model are named as in config.json.
 
     ``calibration`` names the text that the offsets of the keys were measured on; without a name
-    the keys have none.
+    the keys have none. ``task`` says what goes in and out; a classifier of images has no
+    vocabulary, an encoder's ``logits_frame`` is the fixed point of its output.
     """
 
     task: str
@@ -82,6 +89,12 @@ class Manifest:
     revision: str = ""
     licence: str = ""
     calibration: str = ""
+    arithmetic: str = ""
+    image_height: int = 0
+    image_width: int = 0
+    num_channels: int = 0
+    patch_height: int = 0
+    patch_width: int = 0
     created_by: str = ""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

@@ -29,14 +29,7 @@ class JsonFields:
         Raises:
             EdgeLLMError: of the class ``error``, if the file is missing, too large or no object.
         """
-        if not path.is_file():
-            raise error(f"{path}: no such file")
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes")
-        try:
-            values = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as cause:
-            raise error(f"{path}: not JSON: {cause}") from cause
+        values = _read_json(path, error)
         if not isinstance(values, dict):
             raise error(f"{path}: holds a {type(values).__name__}, not an object")
         return cls(values, str(path), error)
@@ -109,3 +102,28 @@ class JsonFields:
 
     def _value(self, name: str, default: object) -> Any:  # noqa: ANN401
         return self.values[name] if self.has(name) else default
+
+
+def read_json_list(
+    path: Path, error: type[EdgeLLMError] = CheckpointError
+) -> list[dict[str, Any]]:
+    """Read the file ``path``, which must hold a list of JSON objects.
+
+    Raises:
+        EdgeLLMError: of the class ``error``, if the file is missing, too large or no such list.
+    """
+    values = _read_json(path, error)
+    if not isinstance(values, list) or not all(isinstance(item, dict) for item in values):
+        raise error(f"{path}: holds no list of objects")
+    return values
+
+
+def _read_json(path: Path, error: type[EdgeLLMError]) -> Any:  # noqa: ANN401
+    if not path.is_file():
+        raise error(f"{path}: no such file")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path}: not JSON: {cause}") from cause

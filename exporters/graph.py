@@ -31,7 +31,7 @@ ELEMENT_TYPES = {
 }
 
 Array = npt.NDArray[np.generic]
-Attribute = int | float | Sequence[int]
+Attribute = int | float | str | Sequence[int]
 
 
 class GraphBuilder:

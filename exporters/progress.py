@@ -26,6 +26,11 @@ class ReportingWeights:
         self._report((size,))
         return self.weights.vector(name, size)
 
+    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Return what ``weights`` returns."""
+        self._report(shape)
+        return self.weights.tensor(name, shape)
+
     def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
         """Return what ``weights`` returns."""
         self._report(shape)

@@ -29,6 +29,11 @@ class RandomWeights:
         offset = -0.5 if name.endswith(".bias") else 0.5
         return self._generator(name).random(size, np.float32) + np.float32(offset)
 
+    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Return numbers with the spread of embeddings."""
+        draws = self._generator(name).random(shape, np.float32) - np.float32(0.5)
+        return draws * np.float32(TABLE_SPREAD * math.sqrt(12))
+
     def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
         """Return an embedding or a head."""
         return self._uniform(name, shape, TABLE_SPREAD)

@@ -26,7 +26,15 @@ class Source:
 
 
 def load_architecture(config: JsonFields) -> Decoder:
-    """Return the model that config.json describes.
+    """Return the decoder that config.json describes; raises as ``load_model``."""
+    model = load_model(config)
+    if not isinstance(model, Decoder):
+        raise UnsupportedModelError(f"{config.where}: is no decoder language model")
+    return model
+
+
+def load_model(config: JsonFields) -> object:
+    """Return the model that config.json describes; its ``task`` says what it is for.
 
     Raises:
         UnsupportedModelError: ``model_type`` is none of the files in ``architectures``.
@@ -40,8 +48,13 @@ def load_architecture(config: JsonFields) -> Decoder:
         raise UnsupportedModelError(
             f"{config.where}: model_type {model_type!r} is not supported; {error} (all: {known})"
         ) from error
-    model: Decoder = module.Model(module.Config.read(config))
+    model: object = module.Model(module.Config.read(config))
     return model
+
+
+def task_of(config: JsonFields) -> str:
+    """Return the task of the model that config.json describes; raises as ``load_model``."""
+    return str(getattr(load_model(config), "task", ""))
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> Source:

@@ -46,6 +46,10 @@ class WeightSource(Protocol):
         """Return a norm weight or a bias, (size,)."""
         ...
 
+    def tensor(self, name: str, shape: Shape) -> npt.NDArray[np.float32]:
+        """Return a small tensor of any rank (class token, positions, patch embedding)."""
+        ...
+
     def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
         """Return a weight that is never ternary (embedding, head)."""
         ...
@@ -71,6 +75,11 @@ class CheckpointWeights:
         if name.endswith(".bias") and rule is not None and rule.scales_bias:
             return values * np.float32(self._stored_scale(path))
         return values
+
+    def tensor(self, name: str, shape: Shape) -> npt.NDArray[np.float32]:
+        """Return a whole tensor in its shape."""
+        self._check_shape(name, shape)
+        return self.checkpoint.read(name)
 
     def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
         """Return a float matrix; reading it to its end fails if it is all zero."""

@@ -13,6 +13,7 @@ EMBEDDING = "model.embed_tokens"
 class Decoder:
     """Embedding, layers of attention and feed-forward behind norms, and the head."""
 
+    task: ClassVar[str] = "text-generation"
     attention_bias: ClassVar[bool] = False
     """q_proj, k_proj and v_proj have a bias."""
     head_norms: ClassVar[bool] = False

@@ -117,7 +117,9 @@ class IntegerLowering:
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
         op_type = "PlanarEmbedding" if table.is_planar else "Embedding"
         inputs = ["input_ids", *table.codes, multiplier]
-        (name,) = self.graph.call(op_type, _node(path, op_type), inputs, {"shift": factors.shift})
+        (name,) = self.graph.call(
+            op_type, node_name(path, op_type), inputs, {"shift": factors.shift}
+        )
         return Fixed(name, RESIDUAL_FRAME)
 
     def norm(self, path: str, x: Value, size: int) -> Value:
@@ -126,11 +128,11 @@ class IntegerLowering:
         weight = self.weights.vector(f"{path}.weight", size)
         values, bits = norm_weight(weight, f"{path}.weight")
         stored = self.graph.initializer(f"{path}.weight", values)
-        attributes = _norm_attributes(
+        attributes = norm_attributes(
             self.config.rms_norm_eps * size, math.sqrt(size) * 2.0**-bits / INT8_LIMIT
         )
         codes, out = self.graph.call(
-            "RmsNormQuantize", _node(path, "RmsNormQuantize"), [name, scale, stored], attributes
+            "RmsNormQuantize", node_name(path, "RmsNormQuantize"), [name, scale, stored], attributes
         )
         # |x| <= sqrt(N) * rms for each element of a row
         limit = math.sqrt(size) * float(np.abs(weight).max()) / INT8_LIMIT
@@ -150,7 +152,7 @@ class IntegerLowering:
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
         gated = isinstance(gate, Accumulator) and gate.is_ternary and gate.bias is None
         weight = self.stored.linear(path, shape, gated=gated, mostly_zero=codes.mostly_zero)
-        node, inputs = _node(path, weight.op_type), [codes.name, *weight.inputs]
+        node, inputs = node_name(path, weight.op_type), [codes.name, *weight.inputs]
         if gate is not None and weight.op_type == "GatedBitLinear":
             inputs.append(gate.name)
         (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
@@ -163,10 +165,13 @@ class IntegerLowering:
         values, bits = norm_weight(weight, f"{path}.weight")
         stored = self.graph.initializer(f"{path}.weight", values)
         gain = math.sqrt(head_dim) * 2.0 ** (HEAD_FRAME - bits)
-        attributes = _norm_attributes(self.config.rms_norm_eps * head_dim, gain)
+        attributes = norm_attributes(self.config.rms_norm_eps * head_dim, gain)
         inputs = [self._heads(x), stored]
         (name,) = self.graph.call(
-            "HeadRmsNorm", _node(path, "HeadRmsNorm"), inputs, {"frame": HEAD_FRAME, **attributes}
+            "HeadRmsNorm",
+            node_name(path, "HeadRmsNorm"),
+            inputs,
+            {"frame": HEAD_FRAME, **attributes},
         )
         return Fixed(name, HEAD_FRAME)
 
@@ -178,7 +183,7 @@ class IntegerLowering:
                 fixed = np.rint(values * 2**ROTARY_BITS).astype(np.int16)
                 self.graph.initializer(table, fixed)
         inputs = [self._heads(x), "position_ids", *ROTARY_TABLES]
-        (name,) = self.graph.call("RotaryEmbedding", _node(path, "RotaryEmbedding"), inputs)
+        (name,) = self.graph.call("RotaryEmbedding", node_name(path, "RotaryEmbedding"), inputs)
         return Fixed(name, HEAD_FRAME)
 
     def attention(self, path: str, query: Value, key: Value, value: Value, heads: Heads) -> Value:
@@ -196,7 +201,7 @@ class IntegerLowering:
             "window": window,
         }
         inputs = [self._heads(query), *caches]
-        (name,) = self.graph.call("Attention", _node(path, "Attention"), inputs, attributes)
+        (name,) = self.graph.call("Attention", node_name(path, "Attention"), inputs, attributes)
         return Fixed(name, ATTENTION_FRAME)
 
     def gate(self, path: str, gate: Value, up: Value, act: str) -> Value:
@@ -205,7 +210,7 @@ class IntegerLowering:
             return self._squared_relu(path, gate, up)
         inputs = [self._heads(gate), self._heads(up)]
         (name,) = self.graph.call(
-            "SiluGate", _node(path, "SiluGate"), inputs, {"frame": HEAD_FRAME}
+            "SiluGate", node_name(path, "SiluGate"), inputs, {"frame": HEAD_FRAME}
         )
         return Fixed(name, 2 * HEAD_FRAME)
 
@@ -216,7 +221,7 @@ class IntegerLowering:
         multiplier, shift = self._multiplier(y, RESIDUAL_FRAME)
         (name,) = self.graph.call(
             "ResidualAdd",
-            _node(path, "ResidualAdd"),
+            node_name(path, "ResidualAdd"),
             [x.name, y.name, y.x.scale, multiplier],
             {"shift": shift},
         )
@@ -236,7 +241,7 @@ class IntegerLowering:
             op_type, weight = "PlanarLogitsHead", (*weight, table.norms)
             attributes["top"] = 0  # all; who wants few asks when running
         inputs = [x.name, x.scale, *weight, multiplier, "logit_rows"]
-        self.graph.call(op_type, _node(path, op_type), inputs, attributes, ["logits"])
+        self.graph.call(op_type, node_name(path, op_type), inputs, attributes, ["logits"])
         self.graph.output("logits", "int32", ("logits", shape[0]))
         for layer in range(self.config.num_hidden_layers):
             for name, dtype, dims in self._cache_ports(f"present.{layer}", "past+tokens"):
@@ -256,7 +261,7 @@ class IntegerLowering:
         present = f"present.{heads.layer}.{kind}"
         return self.graph.call(
             "CacheAppend",
-            _node(f"{path}.{kind}", "CacheAppend"),
+            node_name(f"{path}.{kind}", "CacheAppend"),
             [self._heads(x), past, f"{past}_absmax"],
             outputs=[present, f"{present}_absmax"],
         )
@@ -265,7 +270,7 @@ class IntegerLowering:
         width = heads.num_key_value_heads * heads.head_dim
         offset = self.graph.initializer(f"{path}.key_offset", np.zeros(width, np.int32))
         inputs = [self._heads(key), offset]
-        (name,) = self.graph.call("AddBias", _node(f"{path}.key", "AddBias"), inputs)
+        (name,) = self.graph.call("AddBias", node_name(f"{path}.key", "AddBias"), inputs)
         return Fixed(name, HEAD_FRAME)
 
     def _squared_relu(self, path: str, gate: Value, up: Value) -> Value:
@@ -286,7 +291,7 @@ class IntegerLowering:
         mantissa, exponent = dyadic(factor)
         name, scale = self.graph.call(
             "SquaredReluGate",
-            _node(path, "SquaredReluGate"),
+            node_name(path, "SquaredReluGate"),
             [gate.name, up.name, gate.x.scale],
             {"multiplier_mantissa": mantissa, "multiplier_exponent": exponent},
         )
@@ -303,7 +308,7 @@ class IntegerLowering:
 
     def _quantize(self, path: str, x: Value) -> Codes:
         codes, scale = self.graph.call(
-            "AbsmaxQuantize", _node(path, "AbsmaxQuantize"), list(self._wide(x))
+            "AbsmaxQuantize", node_name(path, "AbsmaxQuantize"), list(self._wide(x))
         )
         return Codes(codes, scale, USUAL_PEAK / INT8_LIMIT)
 
@@ -316,10 +321,10 @@ class IntegerLowering:
         multiplier, shift = self._multiplier(x, HEAD_FRAME)
         inputs = [x.name, x.x.scale, multiplier]
         (name,) = self.graph.call(
-            "Requantize", _node(x.path, "Requantize"), inputs, {"shift": shift}
+            "Requantize", node_name(x.path, "Requantize"), inputs, {"shift": shift}
         )
         if x.bias is not None:
-            (name,) = self.graph.call("AddBias", _node(x.path, "AddBias"), [name, x.bias])
+            (name,) = self.graph.call("AddBias", node_name(x.path, "AddBias"), [name, x.bias])
         return name
 
     def _multiplier(self, x: Accumulator, frame: int) -> tuple[str, int]:
@@ -347,7 +352,8 @@ def check_shift_for(x: Codes, shift: int, where: str) -> None:
     check_shift(min(exponent + shift - 31, 62), where)
 
 
-def _norm_attributes(epsilon: float, gain: float) -> dict[str, int]:
+def norm_attributes(epsilon: float, gain: float) -> dict[str, int]:
+    """Return the attributes that the operators of norms share."""
     epsilon_mantissa, epsilon_exponent = dyadic(epsilon)
     gain_mantissa, gain_exponent = dyadic(gain)
     return {
@@ -358,7 +364,7 @@ def _norm_attributes(epsilon: float, gain: float) -> dict[str, int]:
     }
 
 
-def _node(path: str, op_type: str) -> str:
+def node_name(path: str, op_type: str) -> str:
     """Return a node name: ``model.layers.0.mlp`` is ``/model/layers.0/mlp/<op_type>``."""
     parts = path.split(".")
     merged = [

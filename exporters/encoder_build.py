@@ -1,0 +1,224 @@
+"""The export of an encoder as one recipe: images or sentences in, integers out."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
+from edgellm.config import JsonFields
+from edgellm.errors import ConfigError
+from edgellm.exporters import encoder_source, model_card, tokenizer_files
+from edgellm.exporters.architectures.bert import Model as TextEncoder
+from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.encoder_source import EncoderSource
+from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
+from edgellm.exporters.lowering.encoder_integer import IntegerEncoderLowering
+from edgellm.exporters.progress import Progress, ReportingWeights
+from edgellm.image_processor import FILE as PROCESSOR
+
+LABELS = "labels.json"
+SOUND = "sound"
+ARITHMETICS = (SOUND,)
+
+Golden = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What a user may choose. ``context`` None is the model's own."""
+
+    context: int | None = None
+    force: bool = False
+    arithmetic: str = SOUND
+    source: str = ""
+    revision: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model."""
+        if self.arithmetic not in ARITHMETICS:
+            raise ConfigError(
+                f"arithmetic {self.arithmetic!r} is unknown; known are {', '.join(ARITHMETICS)}"
+            )
+
+
+DEFAULT_OPTIONS = EncoderOptions()
+
+
+def export(
+    path: str | Path,
+    output: str | Path,
+    options: EncoderOptions = DEFAULT_OPTIONS,
+    golden: Golden | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export the checkpoint of an encoder to a bundle.
+
+    Args:
+        path: a directory with config.json, safetensors, and preprocessor_config.json or
+            tokenizer.json.
+        output: the bundle to make; nothing is left there if the export fails.
+        options: see EncoderOptions.
+        golden: called with the directory of the new bundle, to write golden cases.
+        progress: called with the parameters done and the total.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not what its config says.
+        UnsupportedModelError: it needs something that no exporter or operator here has.
+        ExportError: the output exists, or a value is out of the range of the operators.
+        ConfigError: an option is out of range.
+    """
+    checkpoint = Checkpoint(path)
+    model = encoder_source.from_checkpoint(checkpoint)
+    with BundleWriter(output, force=options.force) as writer:
+        if isinstance(model.model, TextEncoder):
+            tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
+        else:
+            for name in ("config.json", PROCESSOR):
+                shutil.copyfile(checkpoint.path / name, writer.path / name)
+        manifest = replace(
+            _write_graph(model, writer, options, progress),
+            source=options.source or checkpoint.path.resolve().name,
+            licence=model_card.read_licence(checkpoint.path),
+        )
+        return _finish(model, writer, manifest, golden)
+
+
+def export_random(
+    config_path: str | Path,
+    output: str | Path,
+    options: EncoderOptions = DEFAULT_OPTIONS,
+    golden: Golden | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export an encoder of random weights in the shape of a config.json, for benchmarks.
+
+    Arguments and errors are those of ``export``.
+    """
+    config = JsonFields.read(Path(config_path))
+    model = encoder_source.from_config(config, options.seed)
+    with BundleWriter(output, force=options.force) as writer:
+        shutil.copyfile(config_path, writer.path / "config.json")
+        if isinstance(model.model, TextEncoder):
+            if model.model.config.vocab_size < tokenizer_files.BYTE_VALUES:
+                raise config.fail("vocab_size", "random weights need 256 or more")
+            tokenizer_files.write_byte_tokenizer(writer.path)
+        else:
+            sizes = model.model.config
+            size = {"height": sizes.image_height, "width": sizes.image_width}
+            (writer.path / PROCESSOR).write_text(json.dumps({"size": size}) + "\n")
+        manifest = _write_graph(model, writer, options, progress)
+        manifest = replace(manifest, source=f"random weights, seed {options.seed}")
+        return _finish(model, writer, manifest, golden)
+
+
+def float_model(path: str | Path, directory: str | Path) -> Path:
+    """Write the float32 model of a checkpoint as ONNX, to compare with.
+
+    Returns:
+        The path of model.onnx: ``pixel_values`` (bytes, as the bundle takes them) to ``logits``,
+        or ``input_ids`` (sequences, length) to ``embeddings``, float32.
+    """
+    model = encoder_source.from_checkpoint(Checkpoint(path))
+    return write_float_model(model, directory)
+
+
+def write_float_model(model: EncoderSource, directory: str | Path) -> Path:
+    """Write the float32 model of a source; see ``float_model``."""
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / WEIGHTS).open("wb") as stream:
+        builder = GraphBuilder(model.model_type, stream)
+        epsilon = model.model.config.encoder.layer_norm_eps
+        model.model.build(Float32EncoderLowering(builder, model.weights, epsilon, model.pixels))
+    (target / GRAPH).write_bytes(builder.serialize())
+    return target / GRAPH
+
+
+def _write_graph(
+    model: EncoderSource,
+    writer: BundleWriter,
+    options: EncoderOptions,
+    progress: Progress | None,
+) -> Manifest:
+    weights = model.weights
+    if progress is not None:
+        weights = ReportingWeights(weights, progress, model.num_parameters)
+    with writer.open(WEIGHTS) as stream:
+        builder = GraphBuilder(model.model_type, stream)
+        epsilon = model.model.config.encoder.layer_norm_eps
+        net = IntegerEncoderLowering(builder, weights, epsilon, model.pixels)
+        model.model.build(net)
+        manifest = _manifest(model, builder, net.output_frame, options)
+    (writer.path / GRAPH).write_bytes(builder.serialize())
+    return manifest
+
+
+def _context(model: EncoderSource, options: EncoderOptions) -> int:
+    """Return the most tokens of a sequence; an image has always as many."""
+    longest = model.max_tokens
+    if options.context is None:
+        return longest
+    if not isinstance(model.model, TextEncoder):
+        raise ConfigError("context is for texts; an image has as many tokens as it has patches")
+    longest = model.model.config.max_position_embeddings
+    if not 1 <= options.context <= longest:
+        raise ConfigError(f"context is {options.context}; this model allows 1 to {longest}")
+    return options.context
+
+
+def _manifest(
+    model: EncoderSource, builder: GraphBuilder, output_frame: int, options: EncoderOptions
+) -> Manifest:
+    """Return the facts that follow from the model; where it comes from is added later."""
+    encoder = model.model.config.encoder
+    stored = sum(builder.weight_bytes.values())
+    manifest = Manifest(
+        task=model.model.task,
+        model_type=model.model_type,
+        vocab_size=0,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_hidden_layers,
+        num_attention_heads=encoder.num_attention_heads,
+        num_key_value_heads=encoder.num_attention_heads,
+        head_dim=encoder.head_dim,
+        context_length=_context(model, options),
+        logits_frame=output_frame,
+        num_parameters=model.num_parameters,
+        bits_per_weight=round(8 * stored / model.num_parameters, 3),
+        quantization="int8 W8A8",
+        arithmetic=options.arithmetic,
+        revision=options.revision,
+        created_by=f"edgellm {version('edgellm')}",
+    )
+    if isinstance(model.model, TextEncoder):
+        return replace(manifest, vocab_size=model.model.config.vocab_size)
+    sizes = model.model.config
+    return replace(
+        manifest,
+        image_height=sizes.image_height,
+        image_width=sizes.image_width,
+        num_channels=sizes.num_channels,
+        patch_height=sizes.patch_height,
+        patch_width=sizes.patch_width,
+    )
+
+
+def _finish(
+    model: EncoderSource, writer: BundleWriter, manifest: Manifest, golden: Golden | None
+) -> Bundle:
+    """Write labels, model card and manifest, let golden cases be made, and put all in place."""
+    if not isinstance(model.model, TextEncoder):
+        labels = json.dumps(list(model.model.labels), ensure_ascii=False, indent=0)
+        (writer.path / LABELS).write_text(labels + "\n", encoding="utf-8")
+    card = model_card.render(manifest)
+    (writer.path / model_card.FILE).write_text(card, encoding="utf-8")
+    writer.write_manifest(manifest)
+    if golden is not None:
+        golden(writer.path)
+        writer.write_manifest(manifest)
+    return writer.finish()
