@@ -43,6 +43,7 @@ RANGES = {
     "logits_frame": (0, 31),
     "num_parameters": (0, 1 << 53),
     "bits_per_weight": (0, 1024),
+    "num_labels": (0, 1 << 24),
     "image_height": (0, 1 << 14),
     "image_width": (0, 1 << 14),
     "num_channels": (0, 64),
@@ -90,6 +91,7 @@ class Manifest:
     licence: str = ""
     calibration: str = ""
     arithmetic: str = ""
+    num_labels: int = 0
     image_height: int = 0
     image_width: int = 0
     num_channels: int = 0

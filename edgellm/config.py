@@ -104,9 +104,7 @@ class JsonFields:
         return self.values[name] if self.has(name) else default
 
 
-def read_json_list(
-    path: Path, error: type[EdgeLLMError] = CheckpointError
-) -> list[dict[str, Any]]:
+def read_json_list(path: Path, error: type[EdgeLLMError] = CheckpointError) -> list[dict[str, Any]]:
     """Read the file ``path``, which must hold a list of JSON objects.
 
     Raises:

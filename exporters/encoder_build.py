@@ -200,6 +200,7 @@ def _manifest(
     sizes = model.model.config
     return replace(
         manifest,
+        num_labels=len(sizes.labels),
         image_height=sizes.image_height,
         image_width=sizes.image_width,
         num_channels=sizes.num_channels,

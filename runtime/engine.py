@@ -25,6 +25,7 @@ from edgellm.runtime.plan import (
     TOP,
     Plan,
     Step,
+    call_sizes,
     present_name,
 )
 from edgellm.runtime.program import lower
@@ -80,7 +81,7 @@ class Engine:
         self.chunk = min(chunk or DEFAULT_CHUNK, context_length)
         self.bytes_per_token = plan.weight_bytes_per_token()
         self.choices = choices or Choices()
-        self._program = lower(plan, self.chunk, self.choices)
+        self._program = lower(plan, call_sizes(self.chunk), self.choices)
         self._many = False
         self.arena_bytes = self._program.arena.size
         self._arena = _aligned(self.arena_bytes)

@@ -11,6 +11,7 @@ from edgellm import ops
 from edgellm.bundle import WEIGHTS, Bundle, Manifest
 from edgellm.errors import BundleError, PlanError
 from edgellm.ops import OpSchema, Shape
+from edgellm.runtime import encoder_contract
 from edgellm.runtime.plan import (
     IDS,
     LOGIT_COUNT,
@@ -35,6 +36,8 @@ DTYPES = ("int8", "uint8", "int16", "int32", "int64")
 MAX_GRAPH_BYTES = 1 << 30
 MAX_RANK = 8
 ALIGNMENT = 64
+TABLE_INPUTS = {"Embedding": 1, "PlanarEmbedding": 1, "TextEmbedding": 3}
+"""Which input of an operator has a row for each token of the vocabulary."""
 
 
 def load_plan(
@@ -74,7 +77,9 @@ def load_plan(
 
 
 def contract_inputs(manifest: Manifest) -> list[Value]:
-    """Return the inputs that the graph of a language model has."""
+    """Return the inputs that the graph of a bundle has."""
+    if manifest.task in encoder_contract.TASKS:
+        return encoder_contract.contract_inputs(manifest)
     heads, dim = manifest.num_key_value_heads, manifest.head_dim
     inputs = [
         Value(IDS, "int64", (TOKENS,)),
@@ -90,7 +95,9 @@ def contract_inputs(manifest: Manifest) -> list[Value]:
 
 
 def contract_outputs(manifest: Manifest) -> list[Value]:
-    """Return the outputs that the graph of a language model has."""
+    """Return the outputs that the graph of a bundle has."""
+    if manifest.task in encoder_contract.TASKS:
+        return encoder_contract.contract_outputs(manifest)
     grown = f"{PAST_LENGTH}+{TOKENS}"
     outputs = [Value(LOGITS, "int32", (LOGIT_COUNT, manifest.vocab_size))]
     for value in contract_inputs(manifest):
@@ -109,7 +116,8 @@ def _read_graph(bundle: Bundle) -> Any:  # noqa: ANN401
         raise PlanError(
             f"{path}: the context is {bundle.manifest.context_length}; at most {MAX_CONTEXT} run"
         )
-    if (frame := bundle.manifest.logits_frame) != LOGITS_FRAME:
+    is_encoder = bundle.manifest.task in encoder_contract.TASKS
+    if (frame := bundle.manifest.logits_frame) != LOGITS_FRAME and not is_encoder:
         raise PlanError(f"{path}: the logits have frame {frame}; only {LOGITS_FRAME} can run")
     if path.stat().st_size > MAX_GRAPH_BYTES:
         raise BundleError(f"{path}: larger than {MAX_GRAPH_BYTES} bytes; weights are external")
@@ -312,8 +320,8 @@ def _check_vocabulary(
 ) -> None:
     """Check that every id of the vocabulary has an embedding."""
     for step in steps:
-        if step.op_type in ("Embedding", "PlanarEmbedding"):
-            shape: Shape = values[step.inputs[1]].shape
+        if step.op_type in TABLE_INPUTS:
+            shape: Shape = values[step.inputs[TABLE_INPUTS[step.op_type]]].shape
             if shape[0] != manifest.vocab_size:
                 raise PlanError(
                     f"{step.name}: its table has {shape[0]} rows; the vocabulary is "

@@ -91,6 +91,11 @@ class Plan:
         return sum(array.nbytes // rows for array in constants)
 
 
+def call_sizes(chunk: int) -> dict[str, int]:
+    """Return the largest dynamic sizes of a call of ``chunk`` tokens; the cache is not counted."""
+    return {TOKENS: chunk, LOGIT_COUNT: chunk, PAST_LENGTH: 0}
+
+
 def present_name(past: str) -> str:
     """Return the graph output that continues the cache input ``past``."""
     return PRESENT + past.removeprefix(PAST)

@@ -15,6 +15,7 @@ from edgellm.dtypes import (
     packed_columns,
 )
 from edgellm.errors import PlanError
+from edgellm.runtime import encoder_checks
 from edgellm.runtime.plan import (
     IDS,
     PAST_LENGTH,
@@ -57,6 +58,7 @@ ATTRIBUTE_RANGES = {
     "GroupLinear.shift": (0, 62),
     "ShiftAddLinear.shift": (0, 62),
     "group_size": (8, 65_536),
+    **encoder_checks.ATTRIBUTE_RANGES,
 }
 """For one operator alone, by name, or by last word of the name."""
 
@@ -256,4 +258,5 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "RotaryEmbedding": _rotary_embedding,
     "ShiftAddLinear": _shift_add_linear,
     "TritLinear": _packed_linear,
+    **encoder_checks.CHECKS,
 }

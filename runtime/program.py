@@ -1,6 +1,7 @@
 """Lower a plan to the table that the compiled executor walks: one row of int64 a step."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,6 @@ from edgellm.runtime.kernels._compiler import compile_missing
 from edgellm.runtime.memory import Arena, lifetimes, place
 from edgellm.runtime.phases import cut_into_phases
 from edgellm.runtime.plan import (
-    LOGIT_COUNT,
-    PAST_LENGTH,
-    TOKENS,
     TOP,
     Dim,
     Plan,
@@ -69,10 +67,10 @@ class Address:
 Field = int | Size | Address
 
 
-def lower(plan: Plan, chunk: int, choices: Choices | None = None) -> Program:
-    """Lower a plan for calls of at most ``chunk`` tokens, with the chosen kernels."""
+def lower(plan: Plan, most: Mapping[str, int], choices: Choices | None = None) -> Program:
+    """Lower a plan for calls whose dynamic sizes are at most ``most``, with the chosen kernels."""
     outside = _outside_arena(plan)
-    bytes_of = {name: value_bytes(plan, name, chunk) for name in plan.values if name not in outside}
+    bytes_of = {name: value_bytes(plan, name, most) for name in plan.values if name not in outside}
     phases = cut_into_phases(plan)
     # By phases: within one, a thread may be steps ahead of another that still needs a value.
     arena = place(lifetimes([_names(phase) for phase in phases], bytes_of))
@@ -161,11 +159,8 @@ def _as_places(lists: dict[str, list[int]]) -> dict[str, Places]:
     return {name: np.array(places, np.intp) for name, places in lists.items()}
 
 
-def value_bytes(plan: Plan, name: str, chunk: int) -> int:
-    """Return the bytes of a value between steps, for ``chunk`` tokens."""
+def value_bytes(plan: Plan, name: str, most: Mapping[str, int]) -> int:
+    """Return the bytes of a value between steps, for the largest dynamic sizes."""
     value = plan.values[name]
-    most = {TOKENS: chunk, LOGIT_COUNT: chunk, PAST_LENGTH: 0}
-    count = 1
-    for dim in value.shape:
-        count *= dim if isinstance(dim, int) else sum(most[part] for part in dim.split("+"))
+    count = math.prod(ops.evaluate_dim(dim, most) for dim in value.shape)
     return count * np.dtype(value.dtype).itemsize

@@ -10,9 +10,27 @@ from types import ModuleType
 
 from edgellm import registry
 from edgellm.errors import UnsupportedOpError
-from edgellm.ops._schema import DOMAIN, DOMAIN_VERSION, Example, OpSchema, Port, Shape
+from edgellm.ops._schema import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    Example,
+    OpSchema,
+    Port,
+    Shape,
+    evaluate_dim,
+)
 
-__all__ = ["DOMAIN", "DOMAIN_VERSION", "Example", "OpSchema", "Port", "Shape", "find", "modules"]
+__all__ = [
+    "DOMAIN",
+    "DOMAIN_VERSION",
+    "Example",
+    "OpSchema",
+    "Port",
+    "Shape",
+    "evaluate_dim",
+    "find",
+    "modules",
+]
 
 
 def modules() -> list[ModuleType]:

@@ -71,9 +71,7 @@ class VisionConfig:
                 f"{where}: {cut.count} patches an image; allowed are {MAX_TOKENS - 2}"
             )
         if cut.height * cut.width * cut.channels > MAX_PATCH_BYTES:
-            raise UnsupportedModelError(
-                f"{where}: a patch has more than {MAX_PATCH_BYTES} bytes"
-            )
+            raise UnsupportedModelError(f"{where}: a patch has more than {MAX_PATCH_BYTES} bytes")
 
     @property
     def patches(self) -> PatchShape:

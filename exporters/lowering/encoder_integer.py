@@ -119,9 +119,9 @@ class IntegerEncoderLowering:
             self.graph.input(name, "int64", ("tokens",))
         self.graph.input(ENDS, "int64", ("sequences",))
         hidden = tables.hidden_size
-        table, scales = self._stored.table(tables.words, (tables.vocab_size, hidden))
-        factors = multipliers(scales * 2.0**FRAME, table)
-        check_shift(factors.shift, table)
+        table = self._stored.table(tables.words, (tables.vocab_size, hidden), is_head=False)
+        factors = multipliers(table.scale * 2.0**FRAME, table.name)
+        check_shift(factors.shift, table.name)
         rows = {tables.types: tables.type_vocab_size, tables.positions: tables.max_positions}
         others = [
             self._fixed(f"{path}.weight", self.weights.tensor(f"{path}.weight", (count, hidden)))
@@ -131,7 +131,7 @@ class IntegerEncoderLowering:
         (name,) = self.graph.call(
             "TextEmbedding",
             node_name(tables.words, "TextEmbedding"),
-            ["input_ids", "token_type_ids", "position_ids", table, multiplier, *others],
+            ["input_ids", "token_type_ids", "position_ids", table.name, multiplier, *others],
             {"shift": factors.shift},
         )
         return Hidden(name, FRAME)
@@ -265,9 +265,7 @@ class IntegerEncoderLowering:
             return x
         raise ExportError(f"{path}: a linear takes codes")
 
-    def _requantized(
-        self, x: EncoderValue, frame: int = FRAME, output: str | None = None
-    ) -> str:
+    def _requantized(self, x: EncoderValue, frame: int = FRAME, output: str | None = None) -> str:
         sums = _sums(x)
         multiplier, shift = self._multiplier(sums, frame)
         inputs = [sums.name, sums.x.scale, multiplier, self._bias(sums, frame)]
@@ -287,9 +285,7 @@ class IntegerEncoderLowering:
             return self.graph.initializer(f"zeros_{x.bias.size}", zeros)
         return self._fixed(f"{x.path}.bias", x.bias, frame)
 
-    def _fixed(
-        self, name: str, values: npt.NDArray[np.floating], frame: int = FRAME
-    ) -> str:
+    def _fixed(self, name: str, values: npt.NDArray[np.floating], frame: int = FRAME) -> str:
         """Store real values in a fixed point."""
         wide = np.ldexp(values.astype(np.float64), frame)
         peak = float(np.abs(wide).max(initial=0))

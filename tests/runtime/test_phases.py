@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgellm.runtime.kernels import find
 from edgellm.runtime.phases import cut_into_phases
-from edgellm.runtime.plan import Plan, Step, Value
+from edgellm.runtime.plan import Plan, Step, Value, call_sizes
 from edgellm.runtime.program import lower
 
 WIDTH = 8
@@ -112,7 +112,7 @@ def test_every_step_runs_once_and_after_those_it_needs(plan: Plan) -> None:
 @given(plans())
 def test_memory_is_not_used_twice_in_a_phase(plan: Plan) -> None:
     """A thread that is steps ahead overwrites nothing that another still needs."""
-    program = lower(plan, chunk=3)
+    program = lower(plan, call_sizes(3))
     phase_of, phase = {}, 0
     for step, meets in zip(program.steps, program.table[:, -1], strict=True):
         phase += int(meets)
@@ -155,4 +155,4 @@ def test_threads_meet_before_each_phase_but_the_first() -> None:
     phases = [[step.name for step in phase] for phase in cut_into_phases(plan)]
 
     assert phases == [["0"], ["1", "2", "3", "4"], ["5", "6"]]
-    assert lower(plan, chunk=2).table[:, -1].tolist() == [0, 1, 0, 0, 0, 1, 0]
+    assert lower(plan, call_sizes(2)).table[:, -1].tolist() == [0, 1, 0, 0, 0, 1, 0]
