@@ -82,11 +82,10 @@ class EncoderEngine:
         Raises:
             ConfigError: no images, or of another size.
         """
-        shape = pixel_shape(self.manifest)
         if not self._is_vision or pixels.dtype != np.uint8 or len(pixels) == 0:
             raise ConfigError(f"needed are images of bytes, got {pixels.dtype} {pixels.shape}")
-        if pixels.shape[1:] != shape:
-            pixels = self._as_patches(pixels, shape)
+        if pixels.shape[1:] != pixel_shape(self.manifest):
+            pixels = self.as_patches(pixels)
         step = max(1, self.chunk // self.context_length)
         out = np.empty((len(pixels), self.width), np.int32)
         for begin in range(0, len(pixels), step):
@@ -94,14 +93,19 @@ class EncoderEngine:
             self._call(self._image_feeds(part), out[begin : begin + step])
         return out
 
-    def _as_patches(
-        self, pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int, int]
-    ) -> npt.NDArray[np.uint8]:
-        """Return images in another shape; what holds no whole patch is cut off."""
+    def as_patches(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return images (images, height, width, channels) in the shape of the graph's input.
+
+        What holds no whole patch, at the right and at the bottom, is cut off.
+
+        Raises:
+            ConfigError: they are of another size.
+        """
         facts = self.manifest
         size = (facts.image_height, facts.image_width, facts.num_channels)
         if pixels.shape[1:] != size:
             raise ConfigError(f"images are {pixels.shape[1:]}; this model takes {size}")
+        shape = pixel_shape(facts)
         rows, height, columns, row_bytes = shape
         width = columns * row_bytes // facts.num_channels
         cut = pixels[:, : rows * height, :width]
@@ -163,12 +167,36 @@ class EncoderEngine:
     def _rows(self, feeds: Mapping[str, Array]) -> int:
         return len(feeds[ENDS]) * self.context_length if self._is_vision else len(feeds[IDS])
 
-    def trace(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the steps one by one on all threads and return every value that one makes.
+    def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> dict[str, Array]:
+        """Return the graph's output by name, or every value that a step makes when tracing.
 
         Args:
-            feeds: of one chunk, as ``text_feeds`` makes them or those of images.
+            feeds: the graph's inputs; sequences end where the engine lets them end.
+            trace: all of it in one call, step by step.
+
+        Raises:
+            ConfigError, ContextLengthError: as ``run_images`` and ``run_texts``.
         """
+        if self._is_vision:
+            pixels = np.ascontiguousarray(feeds[PIXELS], np.uint8)
+            output, whole = self.run_images(pixels), self._image_feeds(pixels)
+        else:
+            texts = np.split(feeds[IDS].astype(np.int64), feeds[ENDS][:-1].astype(np.int64))
+            output, whole = self.run_texts(texts), text_feeds(texts)
+        if not trace:
+            return {self._output: output}
+        rows = self._rows(whole)
+        engine = self if rows <= self.chunk else self._larger(rows)
+        values = engine._trace(whole)
+        if engine is not self:
+            engine.close()
+        return values
+
+    def _larger(self, rows: int) -> "EncoderEngine":
+        return EncoderEngine(self.plan, self.manifest, threads=self.threads, chunk=rows)
+
+    def _trace(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the steps one by one on all threads and return every value that one makes."""
         out = np.empty((len(feeds[ENDS]), self.width), np.int32)
         values: dict[str, Array] = {}
         with self._lock:

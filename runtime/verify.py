@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgellm import registry
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import ChecksumError
+from edgellm.runtime import encoder_contract, encoder_verify
 from edgellm.runtime import executors as executors_package
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.executors import reference
@@ -20,6 +21,7 @@ from edgellm.runtime.golden import Arrays, GoldenCase, feeds, layer_checksums, r
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan, present_name
+from edgellm.runtime.reports import Check, first_difference
 
 ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""
@@ -27,15 +29,6 @@ TWO_BIT_OPERATORS = ("BitLinear", "GatedBitLinear", "ColumnBitLinear")
 SCAN_BYTES = 1 << 24
 
 Progress = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,9 @@ def check_bundle(
         plan = load_plan(bundle)
         checks.append(_check_ternary_codes(plan))
     if checks[-1].passed:  # with damaged weights nothing is worth computing
-        checks += _check_cases(bundle, plan, [(name, threads) for name in names], progress)
+        is_encoder = bundle.manifest.task in encoder_contract.TASKS
+        check_cases = encoder_verify.check_cases if is_encoder else _check_cases
+        checks += check_cases(bundle, plan, [(name, threads) for name in names], progress)
     failures = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     return Report(str(path), not failures, failures[0] if failures else "", tuple(checks))
 
@@ -187,26 +182,6 @@ class _Runner:
             or _layer_difference(case, layer_checksums(self._plan, expected), start)
             or "the logits differ, but no operator does when it is traced"
         )
-
-
-def first_difference(plan: Plan, expected: Arrays, actual: Arrays) -> str:
-    """Return a sentence on the first operator output that differs, "" if none does."""
-    for step in plan.steps:
-        for name in step.outputs:
-            if name not in actual or name not in expected:
-                continue
-            want, got = expected[name], actual[name]
-            where = f"{step.name} ({step.op_type}), output {name}"
-            if want.shape != got.shape:
-                return f"{where}: shape {got.shape} instead of {want.shape}"
-            different = np.argwhere(want != got)
-            if len(different):
-                index = tuple(int(item) for item in different[0])
-                return (
-                    f"{where}: {len(different)} of {want.size} values differ; the first, at "
-                    f"{index}, is {got[index]} instead of {want[index]}"
-                )
-    return ""
 
 
 def _layer_difference(case: GoldenCase, computed: dict[str, str], start: int) -> str:

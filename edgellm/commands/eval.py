@@ -1,6 +1,6 @@
-"""Score a text: nats per token and bits per byte; lower is better.
+"""Score a model: a text in nats per token, images by their labels, pairs of sentences by rank.
 
-With --float the checkpoint is scored in float32 on the same tokens, to stand side by side.
+With --float the checkpoint is scored in float32 on the same input, to stand side by side.
 """
 
 import argparse
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgellm.commands._generation import positive
 from edgellm.commands._output import progress_bar, write_json, write_pairs
+from edgellm.errors import ConfigError
 
-HELP = "score a text with a bundle, or with its float checkpoint"
+HELP = "score a bundle, or its float checkpoint, on texts, images or sentence pairs"
 EXAMPLE = "edgellm eval bundle --text stories.txt --limit-bytes 100000 --json"
 
 
@@ -17,8 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("model", metavar="BUNDLE|SRC", help="a bundle, or with --float a checkpoint's directory")
-    add("--text", type=Path, required=True, metavar="FILE",
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--text", type=Path, metavar="FILE",
         help="UTF-8 text, plain or .gz; <|endoftext|> separates its stories")  # fmt: skip
+    data.add_argument("--images", type=Path, metavar="DIR|IDX",
+        help="folder of images, or an IDX file such as MNIST's, plain or .gz")  # fmt: skip
+    data.add_argument("--sts", type=Path, metavar="FILE",
+        help="sentence pairs: score, sentence, sentence, separated by tabs")  # fmt: skip
+    add("--labels", type=Path, metavar="FILE",
+        help="of --images: lines of name and label, or an IDX file")  # fmt: skip
+    add("--limit", type=positive, metavar="N", help="take no more images or pairs")
     add("--float", action="store_true", dest="float_checkpoint",
         help="score the float checkpoint SRC")  # fmt: skip
     add("--limit-bytes", type=positive, metavar="N", help="take no story after so many bytes")
@@ -29,6 +38,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score."""
+    if (options.images is None) != (options.labels is None):
+        raise ConfigError("--images and --labels belong together")
+    if options.text is not None:
+        return _score_text(options)
+    return _score_encoder(options)
+
+
+def _score_encoder(options: argparse.Namespace) -> int:
+    from edgellm import encoder_api
+
+    choice = encoder_api.EncoderEvaluateOptions(
+        float_checkpoint=options.float_checkpoint,
+        context=options.context,
+        limit=options.limit,
+        threads=options.threads,
+    )
+    if options.sts is not None:
+        pairs = encoder_api.evaluate_pairs(options.model, options.sts, options=choice)
+        if options.json:
+            write_json(pairs)
+        else:
+            write_pairs([("spearman", f"{pairs.spearman:.5f}"), ("pairs", pairs.pairs)])
+        return 0
+    with progress_bar(options, "scoring", "image") as progress:
+        found = encoder_api.evaluate_images(
+            options.model, options.images, options.labels, options=choice, progress=progress
+        )
+    if options.json:
+        write_json(found)
+    else:
+        right = f"{found.correct} of {found.images}"
+        write_pairs([("accuracy", f"{found.accuracy:.5f}"), ("correct", right)])
+    return 0
+
+
+def _score_text(options: argparse.Namespace) -> int:
     from edgellm import api
 
     with progress_bar(options, "scoring", "token") as progress:

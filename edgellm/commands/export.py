@@ -10,6 +10,13 @@ from edgellm.errors import ConfigError
 HELP = "turn a checkpoint into a bundle"
 EXAMPLE = "edgellm export path/to/checkpoint -o bundle"
 
+TRY = {
+    "text-generation": 'run {} -p "..."',
+    "image-classification": "classify {} --image FILE",
+    "sentence-embedding": "embed {} --text TEXT",
+}
+"""What to do with a bundle, by its task."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -31,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calib", type=Path, metavar="FILE",
         help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
         "default: a small built-in one, which is short for --quant")  # fmt: skip
+    add("--arithmetic", choices=("sound",),
+        help="of an image or sentence encoder; default: sound")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -70,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
                 options.output,
                 context=options.context,
                 quantization=chosen,
+                arithmetic=options.arithmetic,
                 force=options.force,
                 progress=progress,
             )
@@ -81,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
                 revision=options.revision,
                 calibration=options.calib,
                 quantization=chosen,
+                arithmetic=options.arithmetic,
                 force=options.force,
                 progress=progress,
             )
@@ -92,6 +103,6 @@ def run(options: argparse.Namespace) -> int:
         options,
         f"{options.output}: {manifest.model_type}, {manifest.num_parameters} parameters, "
         f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight, "
-        f'{human_bytes(size)}; try: edgellm run {options.output} -p "..."',
+        f"{human_bytes(size)}; try: edgellm {TRY[manifest.task].format(options.output)}",
     )
     return 0

@@ -4,11 +4,11 @@ Images come as the bytes that a bundle takes; texts as sentences of one length, 
 ``input_ids`` (sequences, length). A value is its name; rows are (sequences, length, columns).
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from edgellm.errors import UnsupportedModelError
 from edgellm.exporters.graph import Attribute, GraphBuilder
 from edgellm.exporters.lowering.encoder_interface import ImageEmbedding, TextTables
 from edgellm.exporters.lowering.patch_weights import PixelScale, fold_pixels
@@ -84,7 +84,7 @@ class Float32EncoderLowering:
         """``x @ weight.T + bias``."""
         matrix = self.weights.linear(path, shape)
         if isinstance(matrix, TernaryMatrix):
-            raise AssertionError("encoders have no ternary weights")
+            raise UnsupportedModelError(f"{path}: encoders with ternary weights")
         turned = np.concatenate(list(matrix.blocks())).T  # MatMul is faster on it than on a view
         weight = self.graph.initializer(f"{path}.weight", np.ascontiguousarray(turned))
         y = self._emit("MatMul", [x, weight])

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle
 from edgellm.errors import ConfigError
+from edgellm.runtime import encoder_contract
+from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
 
@@ -22,6 +24,10 @@ class Executor:
         self._plan = plan
         self._threads = threads
         self._context_length = bundle.manifest.context_length
+        self._encoder: EncoderEngine | None = None
+        if bundle.manifest.task in encoder_contract.TASKS:
+            self._encoder = EncoderEngine(plan, bundle.manifest, threads=threads, chunk=chunk)
+            return
         self._engine = Engine(
             plan, context_length=self._context_length, threads=threads, chunk=chunk
         )
@@ -30,8 +36,10 @@ class Executor:
         """Return the graph's outputs by name, or every value that a step makes when tracing.
 
         Raises:
-            ConfigError: the feeds are not those of one call of a language model.
+            ConfigError: the feeds are not those of one call of a language model or an encoder.
         """
+        if self._encoder is not None:
+            return self._encoder.run(feeds, trace=trace)
         ids = feeds[IDS].astype(np.int64)
         rows = feeds[ROWS].tolist()
         engine = self._trace_engine(len(ids)) if trace else self._engine

@@ -1,0 +1,218 @@
+"""Image files to the bytes that a bundle takes: decode, orient, resize, crop, as transformers does.
+
+Pillow does the decoding and resizing (the extra ``vision``). An animation counts by its first
+frame; alpha is dropped.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bundle import Bundle
+from edgellm.errors import BundleError, ConfigError, MissingDependencyError
+from edgellm.image_processor import FILE, ImageProcessor, Size, read_image_processor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 1 << 27
+"""Of one image: 400 MB when decoded. More is refused before it is."""
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "RGBa",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+)
+"""Pillow's modes of 8 bits a channel."""
+COLORS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+Pixels = npt.NDArray[np.uint8]
+ImageLike = "str | os.PathLike[str] | bytes | Pixels | Image"
+
+
+class ImageReader:
+    """Reads images for one model."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Read the bundle's preprocessor_config.json.
+
+        Raises:
+            BundleError: it is missing or damaged.
+        """
+        facts = bundle.manifest
+        path = bundle.file(FILE)
+        if path is None:
+            raise BundleError(f"{bundle.path}: its manifest lists no {FILE}")
+        self.size: Size = (facts.image_height, facts.image_width)
+        self.channels = facts.num_channels
+        self.processor: ImageProcessor = read_image_processor(path, self.channels, BundleError)
+
+    def read(self, image: Any) -> Pixels:  # noqa: ANN401
+        """Return the bytes (height, width, channels) that the model takes.
+
+        Args:
+            image: a path, the content of a file, a Pillow image, or an array of bytes (height,
+                width) or (height, width, channels).
+
+        Raises:
+            ConfigError: no image, a damaged or too large one, or one of a kind that has no bytes.
+            MissingDependencyError: it takes Pillow to read it.
+        """
+        if isinstance(image, np.ndarray):
+            array = self._checked_array(image)
+            if array.shape[:2] == self.size:
+                return array
+            image = self._image_of(array)
+        return self._process(image)
+
+    def _checked_array(self, array: npt.NDArray[np.generic]) -> Pixels:
+        wide = array[..., None] if array.ndim == 2 else array
+        if wide.dtype != np.uint8 or wide.ndim != 3 or wide.shape[2] != self.channels:
+            raise ConfigError(
+                f"the array is {array.dtype} {array.shape}; needed is uint8 (height, width, "
+                f"{self.channels})"
+            )
+        if 0 in wide.shape:
+            raise ConfigError(f"the array {array.shape} has no pixels")
+        return wide.astype(np.uint8, copy=False)
+
+    def _image_of(self, array: Pixels) -> "Image":
+        with _pillow() as library:
+            if self.channels not in COLORS:
+                raise ConfigError(f"images of {self.channels} channels must be {self.size}")
+            flat = array[..., 0] if self.channels == 1 else array
+            return library.fromarray(np.ascontiguousarray(flat))
+
+    def _process(self, source: Any) -> Pixels:  # noqa: ANN401
+        if self.channels not in COLORS:
+            raise ConfigError(f"images of {self.channels} channels are given as arrays")
+        with _pillow() as library, _refusals_named(source):
+            image = source if isinstance(source, library.Image) else _open(source)
+            image = _decode(image, COLORS[self.channels])
+            image = self._resize(image)
+            pixels = np.asarray(image, np.uint8)
+        pixels = _crop(pixels.reshape(*pixels.shape[:2], self.channels), self.processor.crop_to)
+        if pixels.shape[:2] != self.size:
+            raise ConfigError(
+                f"{_name(source)}: is {pixels.shape[:2]} after {FILE}; the model takes {self.size}"
+            )
+        return pixels
+
+    def _resize(self, image: "Image") -> "Image":
+        target = self.processor.resize_to
+        if edge := self.processor.shortest_edge:
+            short, long = sorted(image.size)
+            longer = int(edge * long / short)
+            target = (edge, longer) if image.height <= image.width else (longer, edge)
+        if target is None or target == (image.height, image.width):
+            return image
+        return image.resize((target[1], target[0]), self.processor.resample)
+
+
+def _open(source: Any) -> "Image":  # noqa: ANN401
+    from PIL import Image
+
+    content = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked
+        return Image.open(content)
+
+
+def _decode(image: "Image", mode: str) -> "Image":
+    from PIL import ImageOps
+
+    if image.width * image.height > MAX_PIXELS:
+        raise ConfigError(
+            f"the image is {image.width} x {image.height}; allowed are {MAX_PIXELS} pixels"
+        )
+    if image.mode not in MODES:
+        raise ConfigError(
+            f"the image has mode {image.mode}; convert it to 8 bits a channel (grey or RGB)"
+        )
+    return ImageOps.exif_transpose(image).convert(mode)
+
+
+def _crop(pixels: Pixels, size: Size | None) -> Pixels:
+    """Keep the middle; where the image is smaller, put it in the middle of black."""
+    if size is None or size == pixels.shape[:2]:
+        return pixels
+    out = np.zeros((*size, pixels.shape[2]), np.uint8)
+    places = []
+    for have, want in zip(pixels.shape[:2], size, strict=True):
+        first = (have - want) // 2 if have >= want else -((want - have + 1) // 2)
+        places.append((max(first, 0), max(-first, 0), min(have, want)))
+    (top, down, rows), (left, right, columns) = places
+    out[down : down + rows, right : right + columns] = pixels[
+        top : top + rows, left : left + columns
+    ]
+    return out
+
+
+@contextmanager
+def _pillow() -> Iterator[Any]:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "reading images needs Pillow: pip install 'edgellm[vision]'"
+        ) from error
+    yield Image
+
+
+@contextmanager
+def _refusals_named(source: object) -> Iterator[None]:
+    """Turn what Pillow raises over a bad file into one kind of error that names it."""
+    from PIL import Image
+
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{_name(source)}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ConfigError(f"{_name(source)}: {error}") from error
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
+        raise ConfigError(f"{_name(source)}: cannot be read as an image: {error}") from error
+
+
+def _name(source: object) -> str:
+    return str(source) if isinstance(source, str | os.PathLike) else "the image"
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, and of each folder the files in it that Pillow may read, by name.
+
+    Raises:
+        ConfigError: there is no such file or folder, or a folder has no image.
+    """
+    with _pillow() as library:
+        library.init()
+        suffixes = set(library.EXTENSION)
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+            if not inside:
+                raise ConfigError(f"{path}: no image in this folder")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ConfigError(f"{path}: no such file or folder")
+    return found
