@@ -9,22 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING
 
 from edgellm import encoder_api
 from edgellm.errors import ConfigError, VerificationError
+from edgellm.loading import load as load
 
 if TYPE_CHECKING:
     from edgellm.bundle import Bundle
     from edgellm.exporters.low_bit_export import LowBit
     from edgellm.runtime.bench import BenchRequest, BenchResult
-    from edgellm.runtime.classifier import ImageClassifier
     from edgellm.runtime.doctor import Finding
     from edgellm.runtime.evaluate import Evaluation
     from edgellm.runtime.inspection import Inspection
     from edgellm.runtime.kernels._compiler import Progress
-    from edgellm.runtime.model import Model
-    from edgellm.runtime.sentence_encoder import SentenceEncoder
     from edgellm.runtime.tuner import TuneResult
     from edgellm.runtime.verify import Report
 
@@ -55,7 +53,6 @@ def export(  # noqa: PLR0913 (the options of the command)
     revision: str | None = None,
     calibration: PathLike | None = None,
     quantization: Quantization | None = None,
-    arithmetic: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -70,7 +67,6 @@ def export(  # noqa: PLR0913 (the options of the command)
         calibration: a text to measure the keys on, and to quantise for, as ``evaluate`` reads it;
             default: a small built-in one.
         quantization: fewer bits for the linears of a float checkpoint; default: int8.
-        arithmetic: of an image or sentence encoder, "sound" (default).
         force: replace an existing bundle.
         progress: called with the parameters done and the total.
 
@@ -92,11 +88,9 @@ def export(  # noqa: PLR0913 (the options of the command)
     if encoder_api.is_encoder(directory / "config.json"):
         if calibration is not None or quantization is not None:
             raise ConfigError("encoders are int8, and need no calibration: each row has a scale")
-        encoder = encoder_api.encoder_options(context, arithmetic, force)
+        encoder = encoder_api.encoder_options(context, force)
         encoder = replace(encoder, source=origin, revision=revision or "")
         return encoder_api.export_encoder(directory, Path(output), encoder, progress)
-    if arithmetic is not None:
-        raise ConfigError("arithmetic is for image and sentence encoders")
     text = load_calibration_text(None if calibration is None else Path(calibration))
     options = build.ExportOptions(
         context=context,
@@ -124,7 +118,6 @@ def export_random(
     *,
     context: int | None = None,
     quantization: Quantization | None = None,
-    arithmetic: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -138,95 +131,12 @@ def export_random(
     if encoder_api.is_encoder(Path(config)):
         if quantization is not None:
             raise ConfigError("quantization is for language models; encoders are int8")
-        encoder = encoder_api.encoder_options(context, arithmetic, force)
+        encoder = encoder_api.encoder_options(context, force)
         record = encoder_golden.record
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
-    if arithmetic is not None:
-        raise ConfigError("arithmetic is for image and sentence encoders")
     low_bit = None if quantization is None else _low_bit(quantization, "")
     options = build.ExportOptions(context=context, force=force, low_bit=low_bit)
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
-
-
-@overload
-def load(
-    path: PathLike,
-    *,
-    threads: int | None = None,
-    context: int | None = None,
-    task: Literal["text-generation"] | None = None,
-    tune: bool = False,
-    progress: "Progress" = ...,
-) -> "Model": ...
-
-
-@overload
-def load(
-    path: PathLike, *, threads: int | None = None, task: Literal["image-classification"]
-) -> "ImageClassifier": ...
-
-
-@overload
-def load(
-    path: PathLike,
-    *,
-    threads: int | None = None,
-    context: int | None = None,
-    task: Literal["sentence-embedding"],
-) -> "SentenceEncoder": ...
-
-
-def load(
-    path: PathLike,
-    *,
-    threads: int | None = None,
-    context: int | None = None,
-    task: str | None = None,
-    tune: bool = False,
-    progress: "Progress" = lambda _done, _total: None,
-) -> "Model | ImageClassifier | SentenceEncoder":
-    """Open a bundle; use what comes in a ``with`` block, or close it.
-
-    Args:
-        path: the bundle's directory.
-        threads: worker threads; default: what the tuner found best, or one for each core that this
-            process may use.
-        context: most tokens of one text; default and limit: what the bundle was exported for.
-        task: what the bundle must be for. Default: whatever it is for; only a type checker, which
-            cannot look into the bundle, takes it for a language model then.
-        tune: find out first which kernels and how many threads are fastest here (5 s), unless that
-            was done before; see ``tune``. For language models.
-        progress: called with the number of kernels that are compiled and of those that have to be,
-            at the first start of a language model.
-
-    Returns:
-        A Model that generates text, an ImageClassifier with ``classify``, or a SentenceEncoder with
-        ``embed``.
-
-    Raises:
-        BundleError: the bundle is damaged.
-        ConfigError: it is for another task, or threads or context are out of range.
-        NotEnoughMemoryError: the key/value cache does not fit in the free memory.
-    """
-    from edgellm.bundle import open_bundle
-    from edgellm.runtime.encoder_contract import CLASSIFICATION, EMBEDDING
-
-    found = open_bundle(path).manifest.task
-    if task not in (None, found):
-        raise ConfigError(f"{path}: is for {found}, not for {task}")
-    if found == CLASSIFICATION:
-        from edgellm.runtime.classifier import ImageClassifier
-
-        if context is not None:
-            raise ConfigError("context is for texts")
-        return ImageClassifier(path, threads=threads)
-    if found == EMBEDDING:
-        from edgellm.runtime.sentence_encoder import SentenceEncoder
-
-        return SentenceEncoder(path, threads=threads, context=context)
-    from edgellm.runtime.model import Model
-
-    return Model(path, threads=threads, context=context, tune=tune, progress=progress)
 
 
 def verify(

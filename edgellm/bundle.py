@@ -33,7 +33,7 @@ MAX_NAME_BYTES = 255
 CHUNK_BYTES = 1 << 22
 
 RANGES = {
-    "vocab_size": (0, 1 << 24),
+    "vocab_size": (1, 1 << 24),
     "hidden_size": (1, 1 << 24),
     "num_hidden_layers": (1, 1 << 12),
     "num_attention_heads": (1, 1 << 24),
@@ -208,7 +208,8 @@ def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
         manifest = Manifest(**values)
     except TypeError as error:
         raise BundleError(f"{path}: {error}") from error
-    for name, (low, high) in RANGES.items():
+    for name, (least, high) in RANGES.items():
+        low = 0 if name == "vocab_size" and manifest.num_labels else least
         value = getattr(manifest, name)
         if not low <= value <= high:
             raise BundleError(f"{path}: {name} is {value}; allowed are {low} to {high}")

@@ -26,11 +26,11 @@ def is_encoder(config: Path) -> bool:
     return task_of(JsonFields.read(config)) in TASKS
 
 
-def encoder_options(context: int | None, arithmetic: str | None, force: bool) -> "EncoderOptions":
+def encoder_options(context: int | None, force: bool) -> "EncoderOptions":
     """Return the options of an encoder's export."""
-    from edgellm.exporters.encoder_build import SOUND, EncoderOptions
+    from edgellm.exporters.encoder_build import EncoderOptions
 
-    return EncoderOptions(context=context, force=force, arithmetic=arithmetic or SOUND)
+    return EncoderOptions(context=context, force=force)
 
 
 def export_encoder(

@@ -21,8 +21,7 @@ from edgellm.exporters.progress import Progress, ReportingWeights
 from edgellm.image_processor import FILE as PROCESSOR
 
 LABELS = "labels.json"
-SOUND = "sound"
-ARITHMETICS = (SOUND,)
+ARITHMETIC = "sound"
 
 Golden = Callable[[Path], None]
 
@@ -33,17 +32,9 @@ class EncoderOptions:
 
     context: int | None = None
     force: bool = False
-    arithmetic: str = SOUND
     source: str = ""
     revision: str = ""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a model."""
-        if self.arithmetic not in ARITHMETICS:
-            raise ConfigError(
-                f"arithmetic {self.arithmetic!r} is unknown; known are {', '.join(ARITHMETICS)}"
-            )
 
 
 DEFAULT_OPTIONS = EncoderOptions()
@@ -191,7 +182,7 @@ def _manifest(
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),
         quantization="int8 W8A8",
-        arithmetic=options.arithmetic,
+        arithmetic=ARITHMETIC,
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )

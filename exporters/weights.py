@@ -18,7 +18,9 @@ LOG = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
-HARMLESS_SUFFIXES = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+HARMLESS_SUFFIXES = (
+    ".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids",
+)  # fmt: skip
 """Buffers that old versions of transformers stored; they follow from the config."""
 
 

@@ -38,8 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calib", type=Path, metavar="FILE",
         help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
         "default: a small built-in one, which is short for --quant")  # fmt: skip
-    add("--arithmetic", choices=("sound",),
-        help="of an image or sentence encoder; default: sound")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -79,7 +77,6 @@ def run(options: argparse.Namespace) -> int:
                 options.output,
                 context=options.context,
                 quantization=chosen,
-                arithmetic=options.arithmetic,
                 force=options.force,
                 progress=progress,
             )
@@ -91,7 +88,6 @@ def run(options: argparse.Namespace) -> int:
                 revision=options.revision,
                 calibration=options.calib,
                 quantization=chosen,
-                arithmetic=options.arithmetic,
                 force=options.force,
                 progress=progress,
             )

@@ -51,6 +51,7 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
         ("model", f"{facts.model_type}, {facts.num_parameters} parameters"),
         ("size", f"{size} ({facts.num_key_value_heads} key/value), vocabulary {facts.vocab_size}"),
         ("quantization", f"{facts.quantization}, {facts.bits_per_weight:.2f} bits a weight"),
+        ("arithmetic", facts.arithmetic or "sound"),
         ("context", f"{facts.context_length} tokens"),
         ("on disk", human_bytes(result.total_bytes)),
         ("read a token", human_bytes(result.weight_bytes_per_token)),

@@ -11,15 +11,21 @@ from edgellm.bundle import Bundle
 from edgellm.errors import ConfigError
 from edgellm.exporters import architectures
 from edgellm.exporters.build import export_random
+from edgellm.exporters.components.decoder import Decoder
 from edgellm.runtime.executors import numba
 from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import IDS, POSITIONS, ROWS, Plan
 
 EXECUTORS = ("numba", "onnxruntime", "reference")
+DECODERS = [
+    name
+    for name in registry.names(architectures)
+    if issubclass(registry.load(architectures, name).Model, Decoder)
+]
 
 
-@pytest.fixture(scope="module", params=registry.names(architectures))
+@pytest.fixture(scope="module", params=DECODERS)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A random model of each architecture."""
     config = registry.load(architectures, request.param).TINY
