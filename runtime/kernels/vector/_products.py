@@ -27,8 +27,8 @@ SPAN = 1 << 20
 """Columns of a tile: a lane's sum of scaled ternary codes stays below 2^31. (Of the 64 columns of a
 block a lane has four, of codes up to 3 * 4^3 and activations down to -128.)"""
 LEAST_TILES = 4
-"""From so many tiles of tokens on, panels are faster: they cost as much to lay out as three or four.
-(AVX-512, 2560 x 6912: 8 tokens 2.1 instead of 3.8 times one token, 16 tokens 3.5 instead of 5.7.)"""
+"""From so many tiles of tokens on, panels are faster: to lay them out costs three or four tiles.
+(AVX-512, 2560 x 6912: 8 tokens take 2.1 instead of 3.8 times one, 16 tokens 3.5 instead of 5.7.)"""
 MAX_TOKENS = 512
 """Tokens that there is scratch memory for."""
 
