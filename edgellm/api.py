@@ -107,9 +107,10 @@ def _low_bit(options: Quantization, text: str) -> "LowBit":
     from edgellm.exporters.low_bit_export import LowBit
     from edgellm.exporters.quantizers.low_bit import Scheme
     from edgellm.runtime.calibration import token_texts
+    from edgellm.runtime.float_parts import run_part
 
     scheme = Scheme.parse(options.name, options.bits, options.group_size)
-    return LowBit(scheme, partial(token_texts, text))
+    return LowBit(scheme, partial(token_texts, text), run_part)
 
 
 def export_random(

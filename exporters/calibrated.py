@@ -85,10 +85,10 @@ class Calibrated:
         weight = self._parts.weight(linear).astype(np.float64)
         inputs = x.astype(np.float64)
         hessian = inputs.T @ inputs
-        outputs = wanted.astype(np.float64) @ weight.T
+        outputs: Floats = wanted.astype(np.float64) @ weight.T
         if linear.path == block.last and streams.exact:
             pairs = zip(streams.exact, streams.quantized, strict=True)
-            outputs += np.concatenate([exact - reached for exact, reached in pairs])
+            outputs = outputs + np.concatenate([exact - reached for exact, reached in pairs])
         target = _regress(hessian, inputs.T @ outputs, weight)
         return low_bit.quantize(target, hessian, self._scheme)
 

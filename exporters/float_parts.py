@@ -1,11 +1,11 @@
 """Parts of the float model of a checkpoint, run one after the other on calibration texts.
 
 The float graph is cut where the residual stream passes: between two cuts lie the linears of one
-block. A part is run by onnxruntime, reading the weights from the file anew; so weights that were
-written there in the meantime count.
+block. A part reads the weights from the file anew; so weights that were written there in the
+meantime count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ IDS = "input_ids"
 PART = "part.onnx"
 
 Activations = npt.NDArray[np.float32]
+Feeds = Mapping[str, npt.NDArray[np.generic]]
+Run = Callable[[Path, Sequence[str], Sequence[Feeds]], list[dict[str, Activations]]]
+"""(path of an ONNX model, names of outputs, feeds) -> the outputs by name, for each of the feeds."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Block:
 class FloatParts:
     """A float model on disk: ``model.onnx`` and its external weights."""
 
-    def __init__(self, model: Path, threads: int = 0) -> None:
-        """Read the graph; threads 0 lets onnxruntime choose."""
+    def __init__(self, model: Path, run: Run) -> None:
+        """Read the graph; ``run`` computes a part."""
         self._directory = model.parent
-        self._threads = threads
+        self._run = run
         self._graph = onnx.load(str(model), load_external_data=False).graph
         self._makers = {name: node for node in self._graph.node for name in node.output}
         self._constants = {item.name: item for item in self._graph.initializer}
@@ -107,26 +110,13 @@ class FloatParts:
         Returns:
             for each text the values by name.
         """
-        import onnxruntime
-
         path = self._directory / PART
         path.write_bytes(self._part(begin, outputs).SerializeToString())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3  # errors only
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        taken = {item.name for item in session.get_inputs()}
-        results = []
-        for index, ids in enumerate(texts):
-            feeds: dict[str, npt.NDArray[np.generic]] = {IDS: ids}
-            if begin is not None:
-                feeds[begin] = streams[index]
-            chosen = {name: array for name, array in feeds.items() if name in taken}
-            values = session.run(list(outputs), chosen)
-            results.append(dict(zip(outputs, values, strict=True)))
-        return results
+        feeds: list[dict[str, npt.NDArray[np.generic]]] = [{IDS: ids} for ids in texts]
+        if begin is not None:
+            for feed, stream in zip(feeds, streams, strict=True):
+                feed[begin] = stream
+        return self._run(path, outputs, feeds)
 
     def _part(self, begin: str | None, outputs: Sequence[str]) -> onnx.ModelProto:
         """Return the nodes that lead from a stream, and from the token ids, to some values."""

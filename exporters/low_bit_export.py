@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgellm.errors import ConfigError, ExportError
 from edgellm.exporters.calibrated import Calibrated
 from edgellm.exporters.checkpoint import Checkpoint
-from edgellm.exporters.float_parts import FloatParts
+from edgellm.exporters.float_parts import FloatParts, Run
 from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer
 from edgellm.exporters.progress import Progress
@@ -39,10 +39,12 @@ class LowBit:
     Attributes:
         scheme: how linears are quantised.
         texts: (directory of the checkpoint, size of its vocabulary, longest text) -> token ids.
+        run: computes a part of the float model.
     """
 
     scheme: Scheme
     texts: Callable[[Path, int, int], Texts]
+    run: Run
 
 
 class Results:
@@ -67,7 +69,8 @@ class Results:
         part = target.with_suffix(".part")
         facts = np.array([linear.op_type, *(f"{k}={v}" for k, v in linear.attributes.items())])
         with part.open("wb") as stream:
-            np.savez(stream, facts=facts, unit=linear.unit, **linear.tensors)
+            arrays = {"facts": facts, "unit": linear.unit, **linear.tensors}
+            np.savez(stream, allow_pickle=False, **arrays)
         part.replace(target)
 
     def load(self, path: str) -> LowBitLinear | None:
@@ -123,7 +126,7 @@ def quantize_checkpoint(
         if progress is not None:
             progress(done, sum(rows * columns for rows, columns in shapes.values()))
 
-    parts = FloatParts(write_float_model(work / "float"))
+    parts = FloatParts(write_float_model(work / "float"), options.run)
     Calibrated(parts, texts, options.scheme).run(list(shapes), save, results.load)
     shutil.rmtree(work / "float")
     return lambda path, _weight: _found(results, path)

@@ -77,12 +77,13 @@ def _extract_patches(step: Step, sizes: Sizes, _context: int) -> Demands:
 
 def _image_tokens(step: Step, sizes: Sizes, context: int) -> Demands:
     first, patches = sizes["F"], sizes["P"]
-    fixed = isinstance(first, int) and isinstance(patches, int)
+    if not isinstance(first, int) or not isinstance(patches, int):
+        return [(False, "an image has a fixed number of patches")]
     rows = IMAGES if patches == 1 else f"{IMAGES}*{patches}"
     return [
         (step.inputs[1] == ENDS, f"its images are counted by {ENDS}"),
         (sizes["T"] == rows, "it has a position for each patch of an image"),
-        (fixed and first + patches == context, f"an image has {context} rows"),
+        (first + patches == context, f"an image has {context} rows"),
     ]
 
 

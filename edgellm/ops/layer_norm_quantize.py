@@ -113,7 +113,7 @@ def _inverse_deviation(
     rows: Int64, drop: Int64, epsilon: Dyadic, gain: Dyadic
 ) -> tuple[Int64, Int64]:
     """Return ``gain / sqrt(sum of squares + epsilon)`` of each row as a dyadic scale."""
-    unit = (np.int64(UNIT_SCALE[0]), np.int64(UNIT_SCALE[1]))
+    unit = (np.array(UNIT_SCALE[0]), np.array(UNIT_SCALE[1]))
     radicand, half_exponent = add_epsilon(row_sum_of_squares(rows), unit, drop, epsilon)
     even = (62 - bit_length(radicand)) & ~np.int64(1)
     inverse = (np.int64(1) << 61) // isqrt(radicand << even)  # 2^30 <= inverse <= 2^31

@@ -109,6 +109,8 @@ def examples() -> Iterator[Example]:
         yield Example(f"extremes_shift_{shift}", inputs, {"shift": shift, "top": 0})
 
 
-def planar(weight: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.generic], ...]:
+def planar(
+    weight: npt.NDArray[np.int8],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Return high, low and norms of int8 weights."""
     return *pack_planes(weight), planes.residual_norms(weight)

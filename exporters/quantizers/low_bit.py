@@ -3,6 +3,7 @@
 A scheme says how; the result is what the operators take, and the unit of each row's integers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,8 +105,8 @@ class LowBitLinear:
     """
 
     op_type: str
-    tensors: dict[str, npt.NDArray[np.generic]]
-    attributes: dict[str, int]
+    tensors: Mapping[str, npt.NDArray[np.generic]]
+    attributes: Mapping[str, int]
     unit: Floats
 
     def real(self, columns: int) -> Floats:
@@ -167,7 +168,7 @@ def _group_linear(rounded: Rounded, size: int, bits: int) -> LowBitLinear:
     stored = np.rint(scale / unit[:, None]).astype(np.int16)
     span = np.maximum(zero, 2.0**bits - 1 - zero)
     shift = _shift((np.abs(stored) * span).sum(axis=1) * size)
-    tensors = {
+    tensors: dict[str, npt.NDArray[np.generic]] = {
         "planes": pack_bit_planes(_bits(rounded.codes, bits)),
         "scale": np.ascontiguousarray(stored.T),
         "zero": np.ascontiguousarray(zero.T.astype(np.uint8)),

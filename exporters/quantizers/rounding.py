@@ -10,7 +10,6 @@ scales of a group by least squares, given the codes.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.exporters.quantizers.grids import (
     Codes,
@@ -76,7 +75,7 @@ def compensate(weight: Floats, grid: Grid, size: int, hessian: Floats) -> Rounde
         end = min(begin + BLOCK, len(order))
         errors = np.empty((len(weight), end - begin))
         for j in range(begin, end):
-            group = order[j] // size
+            group = int(order[j]) // size
             chosen, level = _round_column(rest[:, j], grid, group)
             codes[:, order[j]] = chosen
             error = (rest[:, j] - level) / upper[j, j]
@@ -133,7 +132,7 @@ def _solve(gram: Floats, right: Floats) -> Floats:
     return solution
 
 
-def _round_column(values: Floats, grid: Grid, group: npt.ArrayLike) -> tuple[Codes, Floats]:
+def _round_column(values: Floats, grid: Grid, group: int) -> tuple[Codes, Floats]:
     """Return the codes and levels nearest to a column (N,) of a group."""
     column = values[:, None]
     codes = nearest(column, grid.order[:, group], grid.middles[:, group])

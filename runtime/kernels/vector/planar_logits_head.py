@@ -135,7 +135,7 @@ def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, high: High, low: Low, acc: Sums, rows: npt.NDArray[np.int64]) -> None:
-        slab = as_matrix(stack_int8(SLAB_BYTES), x.shape[1])
+        slab: Codes = as_matrix(stack_int8(SLAB_BYTES), x.shape[1])
         step = slab.shape[0]
         if step > SLAB_ROWS:
             step = step // SLAB_ROWS * SLAB_ROWS
