@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgellm.runtime import sparsity
+from edgellm.runtime import head_reads, sparsity
 from edgellm.runtime.model import Model
 
 
@@ -18,7 +18,7 @@ class Observation:
 
 def observe(model: Model) -> tuple[Observation, ...]:
     """Return all observations; they may take a second and change no session."""
-    return (*_bytes_read(model), *_sparsity(model))
+    return (*_bytes_read(model), *_sparsity(model), *_head_reads(model))
 
 
 def _bytes_read(model: Model) -> Iterator[Observation]:
@@ -38,3 +38,11 @@ def _sparsity(model: Model) -> Iterator[Observation]:
     if found.zero_codes is not None:
         yield Observation(name="zeros before down_proj", value=found.zero_codes, unit="")
     yield Observation(name="weights read without them", value=found.bytes_read, unit="B")
+
+
+def _head_reads(model: Model) -> Iterator[Observation]:
+    found = head_reads.measure(model)
+    if found is None:
+        return
+    yield Observation(name="logits refined for the best", value=found.refined, unit="")
+    yield Observation(name="logits head read for the best", value=found.bytes_read, unit="B")

@@ -111,6 +111,6 @@ def examples() -> Iterator[Example]:
 
 def planar(
     weight: npt.NDArray[np.int8],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
     """Return high, low and norms of int8 weights."""
     return *pack_planes(weight), planes.residual_norms(weight)

@@ -29,8 +29,9 @@ def random_tokens(rng, count, columns):
     return x, np.array([[2**30 + t, 40] for t in range(count)], np.int32)
 
 
-def run(head, x, scale, top, *, variant, threads=1, rows=None):
+def run(head, tokens, top, *, variant, threads=1, rows=None):
     """Return the logits of a compiled kernel, and those of the definition."""
+    x, scale = tokens
     rows = np.arange(len(x)) if rows is None else np.array(rows)
     constants = (head.high, head.low, head.norms, head.multiplier)
     inputs = [x, scale, *constants, rows]
@@ -70,7 +71,7 @@ def test_the_best_logits_are_exact(variant, threads, top):
     head = random_head(rng, 2500, 256)
     x, scale = random_tokens(rng, 3, 256)
 
-    actual, expected = run(head, x, scale, top, variant=variant, threads=threads)
+    actual, expected = run(head, (x, scale), top, variant=variant, threads=threads)
 
     check(actual, expected, top)
 
@@ -82,7 +83,7 @@ def test_the_kernel_drops_what_numpy_drops(variant, top):
     head = random_head(rng, 2500, 192)
     x, scale = random_tokens(rng, 4, 192)
 
-    actual, _ = run(head, x, scale, top, variant=variant)
+    actual, _ = run(head, (x, scale), top, variant=variant)
 
     opened = list(open_rows(head, x, scale, top))
     assert 0 < len(opened[0][-1]) < 2500  # something was dropped
@@ -97,7 +98,7 @@ def test_any_choice_of_tokens(variant, rows):
     head = random_head(rng, 300, 64)
     x, scale = random_tokens(rng, 12, 64)
 
-    actual, expected = run(head, x, scale, 2, variant=variant, rows=rows)
+    actual, expected = run(head, (x, scale), 2, variant=variant, rows=rows)
 
     check(actual, expected, 2)
 
@@ -108,7 +109,7 @@ def test_ties_stay(variant):
     rng = np.random.default_rng(5)
     one = random_head(rng, 700, 128)
     x, scale = random_tokens(rng, 1, 128)
-    _, logits = run(one, x, scale, 0, variant=variant)
+    _, logits = run(one, (x, scale), 0, variant=variant)
     order = np.argsort(-logits[0])
     chosen = np.concatenate([order[:1], np.repeat(order[1], 5), order[2:]])
     head = PlanarHead(
@@ -120,7 +121,7 @@ def test_ties_stay(variant):
     )
 
     for top in (1, 2, 3):
-        actual, expected = run(head, x, scale, top, variant=variant)
+        actual, expected = run(head, (x, scale), top, variant=variant)
         check(actual, expected, top)
 
 
@@ -133,7 +134,7 @@ def test_saturated_and_vanishing_logits(variant, shift):
     head = PlanarHead(head.high, head.low, head.norms, head.multiplier, shift)
     x, scale = random_tokens(rng, 2, 64)
 
-    actual, expected = run(head, x, scale, 3, variant=variant)
+    actual, expected = run(head, (x, scale), 3, variant=variant)
 
     check(actual, expected, 3)
 
@@ -149,7 +150,7 @@ def test_zero_tokens_and_zero_rows(variant):
     x, scale = random_tokens(rng, 2, 64)
     x[1] = 0
 
-    actual, expected = run(head, x, scale, 4, variant=variant)
+    actual, expected = run(head, (x, scale), 4, variant=variant)
 
     check(actual, expected, 4)
 
@@ -166,5 +167,5 @@ def test_weights_that_are_as_wrong_as_can_be_after_four_bits(variant):
     head = PlanarHead(*pack_planes(codes), residual_norms(codes), multiplier, SHIFT)
 
     for top in (1, 2, 390):
-        actual, expected = run(head, x, scale, top, variant=variant)
+        actual, expected = run(head, (x, scale), top, variant=variant)
         check(actual, expected, top)

@@ -178,6 +178,40 @@ def test_the_penalty_divides_positive_and_multiplies_negative_logits(
             assert new == max((2 * old * exact + ONE) // (2 * ONE), -(2**31) + 1)
 
 
+@given(
+    logits=st.lists(st.integers(-40, 40), min_size=1, max_size=90),
+    seen=st.lists(st.integers(0, 89), max_size=40),
+    penalty=st.sampled_from([0.5, 1.0, 1.3, 100.0]),
+    temperature=st.sampled_from([0.0, 0.8]),
+    top_k=st.integers(0, 5),
+)
+def test_the_needed_logits_are_enough(
+    logits: list[int], seen: list[int], penalty: float, temperature: float, top_k: int
+) -> None:
+    """With all others at -2^31 the same token comes out; small logits have many ties."""
+    sampler = Sampler(
+        SamplingParams(temperature=temperature, top_k=top_k, repetition_penalty=penalty)
+    )
+    text = [item % len(logits) for item in seen]
+    whole = np.array(logits, np.int32) * 9000
+    needed = sampler.needed(text)
+    pruned = whole.copy()
+    if 0 < needed < len(whole):
+        pruned[whole < np.sort(whole)[-needed]] = np.iinfo(np.int32).min
+
+    for position in range(5):
+        expected = sampler.choose(whole, position, text)
+        assert sampler.choose(pruned, position, text) == expected
+
+
+def test_few_logits_are_needed_where_few_can_win() -> None:
+    assert Sampler(SamplingParams()).needed([1, 2]) == 1
+    assert Sampler(SamplingParams(temperature=1, top_k=40)).needed([]) == 40
+    assert Sampler(SamplingParams(temperature=1, top_p=0.9)).needed([]) == 0
+    assert Sampler(SamplingParams(repetition_penalty=0.9)).needed([]) == 0
+    assert Sampler(SamplingParams(repetition_penalty=1.1)).needed([3, 3, 4]) >= 3
+
+
 def test_the_penalty_keeps_a_token_from_being_repeated() -> None:
     logits = np.array([100_000, 90_000, -5], dtype=np.int32)
 
