@@ -14,14 +14,17 @@ from tests.benchmarks.peers.products import OnnxRuntimeProduct, OurProduct
 from tests.benchmarks.peers.shapes import MODELS, PRODUCTS, STORIES, ModelShape, ProductShape
 
 OUR_OPERATORS = {"ternary": "BitLinear", "int8": "Int8Linear"}
-OURS = tuple(f"edgellm {kind}" for kind in OUR_OPERATORS)
+GREEDY = "-greedy"
+"""Ours, when only the best logit is wanted; the others compute all."""
+OUR_MODELS = ("ternary", "ternary" + GREEDY, "int8")
+OURS = tuple(f"edgellm {kind}" for kind in OUR_MODELS)
 FILE_KINDS = ("TQ2_0", "TQ1_0", "Q2_K", "Q4_0", "Q8_0")
 REPACKED = ("Q4_0", "Q8_0")
 """What llama.cpp may copy to another layout; compared as it lies in the file, too ("-mapped")."""
 MAPPED = "-mapped"
 ONNX_BITS = {"ort-2": 2, "ort-4": 4, "ort-int8": 8}
 
-MODEL_ENGINES = (*OUR_OPERATORS, *FILE_KINDS, *(kind + MAPPED for kind in REPACKED))
+MODEL_ENGINES = (*OUR_MODELS, *FILE_KINDS, *(kind + MAPPED for kind in REPACKED))
 STORIES_ENGINES = ("int8", "F32", "Q8_0", "Q8_0" + MAPPED)
 PRODUCT_ENGINES = (*OUR_OPERATORS, *FILE_KINDS, *ONNX_BITS)
 ALL_ENGINES = tuple(dict.fromkeys((*MODEL_ENGINES, *STORIES_ENGINES, *PRODUCT_ENGINES)))
@@ -72,10 +75,10 @@ def product_engine(name: str, shape: ProductShape) -> Engine:
 
 
 def model_engine(name: str, shape: ModelShape, place: Workplace) -> Engine:
-    if name in OUR_OPERATORS:
-        path = bundle(name, shape, place)
+    if name in OUR_MODELS:
+        path = bundle(name.removesuffix(GREEDY), shape, place)
         settle(path)
-        return Ours(f"edgellm {name}", path)
+        return Ours(f"edgellm {name}", path, greedy=name.endswith(GREEDY))
     kind = name.removesuffix(MAPPED)
     path = gguf_file(kind, shape, place)
     settle(path)

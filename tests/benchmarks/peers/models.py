@@ -16,22 +16,24 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Ours:
-    """Our engine with a bundle."""
+    """Our engine with a bundle; greedy asks for the best logit instead of all."""
 
     name: str
     bundle: Path
+    greedy: bool = False
 
     def open(self) -> "OurRunner":
-        return OurRunner(self.bundle)
+        return OurRunner(self.bundle, self.greedy)
 
 
 class OurRunner:
     """Calls ``Engine.forward``; the bundle is opened again for another number of threads."""
 
-    def __init__(self, bundle: Path) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Path, greedy: bool) -> None:
+        self._bundle, self._top = bundle, int(greedy)
         self._open(1)
-        self.weight_bytes = self._model.engine.bytes_per_token
+        # How much of the head a greedy token reads depends on its logits.
+        self.weight_bytes = 0 if greedy else self._model.engine.bytes_per_token
 
     def _open(self, threads: int) -> None:
         from edgellm.runtime.model import Model
@@ -47,7 +49,7 @@ class OurRunner:
         engine, cache = self._model.engine, self._cache
 
         def feed(tokens: int) -> None:
-            engine.forward(np.full(tokens, 7), cache)
+            engine.forward(np.full(tokens, 7), cache, top=self._top)
 
         return phase_seconds(measure, feed, lambda: cache.truncate(0))
 

@@ -76,6 +76,8 @@ def limit_share(comparison: Comparison, result: Result) -> str:
     """Return how much of the limit an engine uses: of the memory for one row, else of the dots."""
     measure = comparison.measure
     if measure.phase == "decode" or measure.tokens == 1:
+        if not result.weight_bytes:
+            return ""
         calls = measure.tokens if measure.phase == "decode" else 1
         speed = median(rates(result, calls * result.weight_bytes))
         limit = median(rates(comparison.memory, comparison.memory.weight_bytes))
