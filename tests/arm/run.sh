@@ -23,7 +23,8 @@ done
 find "$arm/src" -xtype l -delete
 
 export PYTHONPATH=$arm/src PYTHONSAFEPATH=1 # safe path: the folder ./edgellm alone must not shadow the link tree
-export XDG_CACHE_HOME=$arm/cache/$cpu       # compiled kernels, kept per processor
+export XDG_CACHE_HOME=$arm/cache            # compiled kernels; their names tell processors apart
+export EDGELLM_QEMU_CPU=$cpu
 export NUMBA_CACHE_DIR=$XDG_CACHE_HOME/numba HYPOTHESIS_STORAGE_DIRECTORY=$XDG_CACHE_HOME/hypothesis
 mkdir -p "$XDG_CACHE_HOME"
 
