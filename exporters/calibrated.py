@@ -99,5 +99,4 @@ def _regress(hessian: Floats, moments: Floats, weight: Floats) -> Floats:
     if ridge <= 0:
         return weight
     held = hessian + ridge * np.eye(len(hessian))
-    solution: Floats = np.linalg.solve(held, moments + ridge * weight.T).T
-    return solution
+    return np.asarray(np.linalg.solve(held, moments + ridge * weight.T).T, np.float64)

@@ -23,7 +23,7 @@ PART = "part.onnx"
 Activations = npt.NDArray[np.float32]
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 Run = Callable[[Path, Sequence[str], Sequence[Feeds]], list[dict[str, Activations]]]
-"""(path of an ONNX model, names of outputs, feeds) -> the outputs by name, for each of the feeds."""
+"""(path of an ONNX model, names of outputs, feeds) -> for each of the feeds the outputs by name."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ def run_part(
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(
-        str(model), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     taken = {item.name for item in session.get_inputs()}
     results = []
     for feed in feeds:

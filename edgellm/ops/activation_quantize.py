@@ -129,7 +129,8 @@ def examples() -> Iterator[Example]:
 
 def _every_entry(activation: int) -> Example:
     """Return rows in which x runs over all entries of the table and past its end."""
-    x = np.arange(-9 * 2**FRAME, 9 * 2**FRAME, 2 ** (FRAME - STEP_BITS) - 1, np.int32)
+    limit, step = 9 * 2**FRAME, 2 ** (FRAME - STEP_BITS) - 1
+    x = np.arange(-limit, limit, step, dtype=np.int32)
     x = x[: x.size // 16 * 16].reshape(16, -1)
     scale = np.full((16, 2), 2**30, np.int32)
     scale[:, 1] = 30

@@ -165,7 +165,7 @@ def narrow(
     ids: Ids,
     unread: Int,
     limit: Int,
-) -> int:
+) -> Int:
     """Drop the listed rows that cannot reach a limit, and return how many stay.
 
     Args:
@@ -179,7 +179,7 @@ def narrow(
     """
     if limit == NO_LIMIT:
         return ids.shape[0]
-    count = 0
+    count: Int = 0
     for i in range(ids.shape[0]):
         v = ids[i]
         bound = logit(highest(acc[v], norms[v], unread, token), multiplier[v], token)

@@ -135,7 +135,7 @@ def encoder_attention(
     codes, totals = stack_int16(MAX_HEAD_DIM), stack_int64(MAX_HEAD_DIM)
     scratch = stack_int32(MAX_LENGTH)
     scaling = scaling_mantissa, scaling_exponent
-    number = np.int64(0)
+    number: Int = np.int64(0)
     for t in range(thread, query.shape[0], threads):
         number = find_sequence(ends, t, number)
         begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
