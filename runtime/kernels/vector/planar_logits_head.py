@@ -117,7 +117,7 @@ def prune_by(multiply: Multiply) -> Prune:
         for first in range(0, acc.shape[0], CHUNK):
             end = min(first + CHUNK, acc.shape[0])
             part, factors = acc[first:end], multiplier[first:end]
-            count = list_open(part, norms[0, first:end], factors, token, limit, bounds, ids)
+            count: Int = list_open(part, norms[0, first:end], factors, token, limit, bounds, ids)
             for q in range(PLANES):
                 if q > 0:
                     known = norms[q, first:end]
