@@ -32,6 +32,10 @@ AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
         (processor("AMD64", *AVX2, "avxvnni"), ["avx_vnni", "avx2", "portable"]),
         (processor("x86_64", *AVX512), ["avx2", "portable"]),
         (processor("x86_64", *AVX512, "avx512vnni"), ["avx512_vnni", "avx2", "portable"]),
+        (
+            processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi"),
+            ["avx512_vbmi", "avx512_vnni", "avx2", "portable"],
+        ),
         (processor("aarch64", "neon"), ["neon", "portable"]),
         (processor("arm64", "neon", "dotprod"), ["neon_dotprod", "neon", "portable"]),
         (processor("aarch64", "avx2"), ["portable"]),

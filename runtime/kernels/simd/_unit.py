@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 
 from edgellm.runtime.cpu import Cpu
+from edgellm.runtime.kernels.simd import _trits
 
 INT8 = ir.IntType(8)
 INT16 = ir.IntType(16)
@@ -20,6 +21,8 @@ BLOCK = 64
 """Columns a step: one block of the layout ternary-2bit/v1, 16 bytes of it."""
 DOT_CHAINS = 12
 """Sums that the measurement of the peak keeps: they hide its latency and fit in the registers."""
+TRITS = 5
+"""Weights in a byte of the layout ternary-5trit/v1."""
 
 # llvmlite and Numba have no types.
 Builder = Any
@@ -42,7 +45,10 @@ class VectorUnit(ABC):
             shifted left: the sums are shifted right by as much.
         nibble_shifts: the same of ``nibble_codes``.
         bit_shifts: the same of ``bit_codes``, for each of as many equal parts of a vector.
-        ternary_bias: what ``ternary_codes`` adds to a weight.
+        ternary_bias: what ``ternary_codes`` and ``trit_codes`` add to a weight.
+        trit_shifts: how far each of the five groups of ``trit_codes`` is shifted left.
+        reads_trits_fast: whether one token runs faster on ternary-5trit/v1 than on ternary-2bit/v1
+            where the weights come from memory.
         byte_bias: what ``dot_bytes`` adds to a weight.
         tokens: how many a tile has that is for many: its sums, TILE_ROWS * tokens, stay in
             registers.
@@ -59,6 +65,8 @@ class VectorUnit(ABC):
     nibble_shifts: tuple[int, ...] = (0,)
     bit_shifts: tuple[int, ...] = (0,)
     ternary_bias = 1
+    trit_shifts: tuple[int, ...] = (0,) * TRITS
+    reads_trits_fast = False
     byte_bias = 0
     tokens: int
     panels = False
@@ -74,6 +82,42 @@ class VectorUnit(ABC):
     @abstractmethod
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return the codes of 64 columns, in their order, from the 16 bytes at ``packed``."""
+
+    def trit_codes(self, builder: Builder, packed: Value) -> list[list[Value]]:
+        """Return five groups of vectors, each the codes of 64 columns, from 64 bytes at ``packed``.
+
+        Group p has column 64p + b from byte b.
+        """
+        vectors = self.byte_vectors(builder, packed)
+        codes = [self.spread_trits(builder, vector) for vector in vectors]
+        return [list(group) for group in zip(*codes, strict=True)]
+
+    def spread_trits(self, builder: Builder, packed: Value) -> list[Value]:
+        """Return the five codes of each byte of a vector, each code in a vector of its own."""
+        fours, lasts = self.unpack_trits(builder, packed)
+        three = splat(packed.type, 3)
+        shifted = [builder.lshr(fours, splat(packed.type, shift)) for shift in (2, 4)]
+        codes = [builder.and_(part, three) for part in (fours, *shifted)]
+        return [*codes, *(builder.lshr(part, splat(packed.type, 6)) for part in (fours, lasts))]
+
+    def unpack_trits(self, builder: Builder, packed: Value) -> tuple[Value, Value]:
+        """Return the fours and the lasts of a vector of bytes, see ``_trits``."""
+        kind = packed.type
+        low = builder.and_(packed, splat(kind, 7))
+        high = builder.and_(builder.lshr(packed, splat(kind, 3)), splat(kind, 7))
+        usual = builder.or_(
+            self._look_up(builder, _trits.PAIRS * 2, low),
+            self._look_up(builder, [pair << 4 for pair in _trits.PAIRS] * 2, high),
+        )
+        nibble = builder.and_(packed, splat(kind, 15))
+        others = self._look_up(builder, _trits.RARE_FOURS, nibble)
+        twos = builder.icmp_unsigned(">=", packed, splat(kind, _trits.TWOS))
+        others = builder.select(twos, splat(kind, _trits.ALL_TWOS), others)
+        lasts = builder.select(
+            twos, builder.shl(packed, splat(kind, 6)), builder.shl(packed, splat(kind, 2))
+        )
+        rare = builder.icmp_unsigned(">=", packed, splat(kind, _trits.RARE))
+        return builder.select(rare, others, usual), builder.select(rare, lasts, packed)
 
     @abstractmethod
     def nibble_codes(self, builder: Builder, packed: Value) -> list[Value]:
@@ -94,6 +138,10 @@ class VectorUnit(ABC):
     @abstractmethod
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         """Return ``table[key]`` for each byte of keys, 0 to 15, in each 16 bytes of a vector."""
+
+    def _look_up(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
+        tables = constant_bytes([*table] * (keys.type.count // len(table)))
+        return self.shuffle_bytes(builder, tables, keys)
 
     @property
     def bytes_type(self) -> Type:
@@ -172,6 +220,11 @@ def shuffle(builder: Builder, a: Value, b: Value, indices: Sequence[int]) -> Val
     return builder.shuffle_vector(a, b, mask)
 
 
+def constant_bytes(values: Sequence[int]) -> Value:
+    """Return a constant vector of bytes."""
+    return ir.Constant(ir.VectorType(INT8, len(values)), list(values))
+
+
 def repeat(builder: Builder, vector: Value, times: int) -> Value:
     """Return ``vector`` several times in a row."""
     if times == 1:
@@ -185,19 +238,10 @@ def per_quarter(kind: Type, values: Sequence[int]) -> Value:
     return ir.Constant(kind, [value for value in values for _ in range(each)])
 
 
-def sum_four(builder: Builder, vectors: Values, shifts: Sequence[int]) -> Value:
-    """Return the sums of four vectors of int32 as four int32.
-
-    Args:
-        builder: where to emit.
-        vectors: four of any length from 4.
-        shifts: how far each of as many equal parts of the vectors is to be shifted right first.
-    """
-    lanes = vectors[0].type.count
-    if 4 * len(shifts) > lanes:  # parts of less than 128 bits, which will be mixed
-        vectors = [_shift_back(builder, vector, shifts) for vector in vectors]
-        shifts = (0,)
+def sum_four(builder: Builder, vectors: Values) -> Value:
+    """Return the sums of four vectors of int32, of any length from 4, as four int32."""
     a, b, c, d = vectors
+    lanes = a.type.count
     starts = range(0, lanes, 4)
     low = [s + i for s in starts for i in (0, lanes, 1, lanes + 1)]
     high = [s + i for s in starts for i in (2, lanes + 2, 3, lanes + 3)]
@@ -208,7 +252,6 @@ def sum_four(builder: Builder, vectors: Values, shifts: Sequence[int]) -> Value:
     high = [s + i for s in starts for i in (2, 3, lanes + 2, lanes + 3)]
     # For every 128 bits: a, b, c, d.
     total = builder.add(shuffle(builder, ab, cd, low), shuffle(builder, ab, cd, high))
-    total = _shift_back(builder, total, shifts)
     while lanes > 4:
         lanes //= 2
         lower = shuffle(builder, total, total, range(lanes))
@@ -217,11 +260,12 @@ def sum_four(builder: Builder, vectors: Values, shifts: Sequence[int]) -> Value:
     return total
 
 
-def sum_one(builder: Builder, vector: Value, shifts: Sequence[int]) -> Value:
-    """Return the sum of a vector of int32; see ``sum_four``."""
+def sum_one(builder: Builder, vector: Value) -> Value:
+    """Return the sum of a vector of int32."""
     name = f"llvm.vector.reduce.add.v{vector.type.count}i32"
-    return call(builder, name, INT32, [_shift_back(builder, vector, shifts)])
+    return call(builder, name, INT32, [vector])
 
 
-def _shift_back(builder: Builder, vector: Value, shifts: Sequence[int]) -> Value:
+def shift_back(builder: Builder, vector: Value, shifts: Sequence[int]) -> Value:
+    """Shift int32 right, each of as many equal parts of a vector as there are shifts."""
     return builder.ashr(vector, per_quarter(vector.type, shifts)) if any(shifts) else vector

@@ -15,6 +15,7 @@ from edgellm.runtime.kernels.simd._unit import (
     load_vector,
     per_quarter,
     repeat,
+    splat,
 )
 
 
@@ -22,12 +23,13 @@ class Avx512Vnni(VectorUnit):
     """``vpdpbusd``: to each int32 lane, add four products of unsigned and signed bytes."""
 
     machines = ("x86_64", "AMD64")
-    features = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+    features: tuple[str, ...] = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
     rank = 40
     lanes = 16
     ternary_shifts = (0, 2, 4, 6)
     nibble_shifts = (0, 0, 4, 4)
     bit_shifts = (0, 1, 2, 3, 4, 5, 6, 7)
+    trit_shifts = (0, 2, 4, 6, 6)
     byte_bias = 128
     panels = True
     tokens = 6
@@ -57,6 +59,13 @@ class Avx512Vnni(VectorUnit):
 
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.x86.avx512.pshuf.b.512", table.type, [table, keys])
+
+    def trit_codes(self, builder: Builder, packed: Value) -> list[list[Value]]:
+        """Return groups of one vector, whose codes stay where the fours have them: no shift."""
+        (vector,) = self.byte_vectors(builder, packed)
+        fours, lasts = self.unpack_trits(builder, vector)
+        parts = [(fours, 0x03), (fours, 0x0C), (fours, 0x30), (fours, 0xC0), (lasts, 0xC0)]
+        return [[builder.and_(part, splat(part.type, mask))] for part, mask in parts]
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, codes, x)

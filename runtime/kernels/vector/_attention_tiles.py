@@ -71,7 +71,7 @@ def score_tile(unit: VectorUnit, queries: int) -> Intrinsic:
                         _add_dot(builder, unit, totals[q * ROWS + n], (weights, x))
             for q in range(queries):
                 four = [builder.load(total) for total in totals[q * ROWS : (q + 1) * ROWS]]
-                sums = sum_four(builder, four, (0,))
+                sums = sum_four(builder, four)
                 at = builder.add(builder.mul(width, INT64(q)), builder.sub(j, origin))
                 out = builder.bitcast(builder.gep(dots.data, [at]), sums.type.as_pointer())
                 builder.store(sums, out, align=4)

@@ -17,7 +17,7 @@ from edgellm.runtime.kernels._scalar import (
     token_multiplier,
     token_shift,
 )
-from edgellm.runtime.kernels.vector._products import Accumulators, Add, Codes, Weights
+from edgellm.runtime.kernels.vector._products import Accumulators, Codes, Product, Weights
 
 Rows = npt.NDArray[np.int64]
 MultiplyRows = Callable[[Codes, Weights, Accumulators, Rows], None]
@@ -31,7 +31,7 @@ def run_length(rows: Rows, first: int) -> int:
     return count
 
 
-def of_rows(product: Add) -> MultiplyRows:
+def of_rows(product: Product) -> MultiplyRows:
     """Return ``multiply(x, weight, acc, rows)``: the product of ``x[rows]``."""
 
     @register_jitable(**PART_POLICY)

@@ -10,6 +10,7 @@ that is the next term of as many results as there are lanes: no sum across lanes
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -19,6 +20,7 @@ from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT32,
     INT64,
+    TRITS,
     Builder,
     Context,
     Intrinsic,
@@ -54,13 +56,16 @@ class Panels:
 
     Attributes:
         unit: whose instructions.
-        columns: how many columns CHUNK bytes of a row hold.
-        spread: (builder, four vectors) -> columns / 4 vectors. Lane i of input d has bytes
-            4d..4d+3 of row i; lane i of output s has columns 4s..4s+3 as ``dot_codes`` takes them.
+        columns: of a block.
+        block_bytes: bytes of weights in a block, a multiple of CHUNK.
+        spread: (builder, four vectors) -> vectors as ``dot_codes`` takes them, four for each column
+            that a byte has. Lane i of input d has bytes 4d..4d+3 of row i; lane i of output 4p + d
+            has the column number p of each of these four bytes.
     """
 
     unit: VectorUnit
     columns: int
+    block_bytes: int
     spread: Callable[[Builder, Values], list[Value]]
 
     @property
@@ -68,23 +73,26 @@ class Panels:
         """Rows of a panel."""
         return ROW_GROUPS * self.unit.lanes
 
-    def fill(self) -> Intrinsic:
-        """Return the intrinsic ``fill(weight, panel, n, k, count)``.
+    @property
+    def span(self) -> int:
+        """Most columns of a panel: whole blocks."""
+        return SPAN // self.columns * self.columns
 
-        It lays out columns k to k + count, multiples of 64, of the rows from n.
+    def fill(self) -> Intrinsic:
+        """Return the intrinsic ``fill(weight, panel, n, begin, blocks)``.
+
+        It lays out so many blocks, from the byte ``begin`` on, of the rows from n.
         """
 
         def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
             weight, panel = open_arrays(context, builder, signature, args[:2])
-            n, k, count = args[2:]
-            columns = INT64(self.columns)
-            begin = builder.mul(builder.udiv(k, columns), INT64(CHUNK))
+            n, begin, blocks = args[2:]
             rows = [move(builder, row, begin) for row in matrix_rows(builder, weight, n, self.rows)]
             # The panel of the next rows is wanted when this one has met all tokens.
             ahead = builder.mul(row_stride(builder, weight), INT64(self.rows))
             out = bytes_of(builder, panel)
-            with cgutils.for_range(builder, builder.udiv(count, columns)) as loop:
-                offset = builder.mul(loop.index, INT64(CHUNK))
+            with cgutils.for_range(builder, blocks) as loop:
+                offset = builder.mul(loop.index, INT64(self.block_bytes))
                 at = [move(builder, row, offset) for row in rows]
                 at_line = builder.icmp_unsigned("==", builder.and_(offset, INT64(63)), INT64(0))
                 with builder.if_then(at_line):
@@ -95,17 +103,24 @@ class Panels:
             return context.get_dummy_value()
 
         @intrinsic
-        def fill(_: Context, weight: Type, panel: Type, n: Type, k: Type, count: Type) -> Intrinsic:
-            return types.void(weight, panel, n, k, count), generate
+        def fill(
+            _: Context, weight: Type, panel: Type, n: Type, begin: Type, blocks: Type
+        ) -> Intrinsic:
+            return types.void(weight, panel, n, begin, blocks), generate
 
         return fill
 
     def _lay_out(self, builder: Builder, rows: Values, out: Value) -> None:
-        """Write CHUNK bytes of each row as vectors, in the order of a panel."""
+        """Write a block of each row as vectors, in the order of a panel."""
         lanes = self.unit.lanes
-        for group in range(ROW_GROUPS):
-            chunks = _transpose(builder, rows[group * lanes : (group + 1) * lanes])
-            for step, vector in enumerate(self.spread(builder, chunks)):
+        chunks = self.block_bytes // CHUNK
+        for group, chunk in product(range(ROW_GROUPS), range(chunks)):
+            at = [
+                move(builder, row, INT64(chunk * CHUNK))
+                for row in rows[group * lanes : (group + 1) * lanes]
+            ]
+            for number, vector in enumerate(self.spread(builder, _transpose(builder, at))):
+                step = (number // 4 * chunks + chunk) * 4 + number % 4
                 place = move(builder, out, INT64((step * ROW_GROUPS + group) * 4 * lanes))
                 builder.store(vector, builder.bitcast(place, vector.type.as_pointer()))
 
@@ -179,7 +194,18 @@ def ternary_panels(unit: VectorUnit) -> Panels:
                 planes.append(builder.and_(codes, splat(unit.bytes_type, 3)))
         return planes
 
-    return Panels(unit, BLOCK, spread)
+    return Panels(unit, BLOCK, CHUNK, spread)
+
+
+def trit_panels(unit: VectorUnit) -> Panels:
+    """Return the panels of weights in the layout ternary-5trit/v1."""
+
+    def spread(builder: Builder, chunks: Values) -> list[Value]:
+        vectors = [builder.bitcast(chunk, unit.bytes_type) for chunk in chunks]
+        codes = [unit.spread_trits(builder, vector) for vector in vectors]
+        return [code[place] for place in range(TRITS) for code in codes]
+
+    return Panels(unit, TRITS * BLOCK, BLOCK, spread)
 
 
 def int8_panels(unit: VectorUnit) -> Panels:
@@ -188,7 +214,7 @@ def int8_panels(unit: VectorUnit) -> Panels:
     def spread(builder: Builder, chunks: Values) -> list[Value]:
         return unit.biased(builder, [builder.bitcast(chunk, unit.bytes_type) for chunk in chunks])
 
-    return Panels(unit, CHUNK, spread)
+    return Panels(unit, CHUNK, CHUNK, spread)
 
 
 def _broadcast(builder: Builder, pointer: Value, unit: VectorUnit) -> Value:

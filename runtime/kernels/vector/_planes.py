@@ -26,8 +26,10 @@ from edgellm.runtime.kernels.simd._unit import (
     sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import (
+    Operands,
     Operation,
     bytes_of,
+    in_one_group,
     matrix_rows,
     open_arrays,
     row_stride,
@@ -38,8 +40,6 @@ BITS_BYTES = 8
 PLANES = 4
 LISTED = 8
 """Rows of a tile of bits: their sums do not wait for each other."""
-AHEAD_BYTES = 2048
-"""How far ahead nibbles are prefetched; of 128256 x 1024, 4096 takes a third longer."""
 
 
 def nibbles(unit: VectorUnit) -> Operation:
@@ -47,11 +47,11 @@ def nibbles(unit: VectorUnit) -> Operation:
     return Operation(
         unit,
         NIBBLES_BYTES,
-        load=unit.nibble_codes,
+        shifts=(unit.nibble_shifts,),
+        load=in_one_group(unit.nibble_codes),
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
-        shifts=unit.nibble_shifts,
-        ahead_bytes=AHEAD_BYTES,
+        unroll=4,
     )
 
 
@@ -64,11 +64,11 @@ def bits(unit: VectorUnit) -> Intrinsic:
     operation = Operation(
         unit,
         BITS_BYTES,
-        load=unit.bit_codes,
+        shifts=(unit.bit_shifts,),
+        load=in_one_group(unit.bit_codes),
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
-        shifts=unit.bit_shifts,
-        ahead_bytes=0,
+        unroll=1,
     )
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
@@ -77,11 +77,11 @@ def bits(unit: VectorUnit) -> Intrinsic:
         out = context.make_array(signature.args[5])(context, builder, sums)
         (columns,) = cgutils.unpack_tuple(builder, x.shape)
         rows, wanted = (_listed(builder, plane, ids, first) for first in (i, ahead))
-        blocks = builder.udiv(columns, INT64(BLOCK))
-        totals = operation.multiply(builder, blocks, [bytes_of(builder, x)], rows, wanted)
+        operands = Operands(columns, [bytes_of(builder, x)], rows)
+        totals = operation.multiply(builder, operands, wanted)
         for first in range(0, LISTED, 4):
             place = builder.gep(out.data, [builder.add(i, INT64(first))])
-            four = sum_four(builder, totals[first : first + 4], unit.bit_shifts)
+            four = sum_four(builder, totals[first : first + 4])
             builder.store(four, builder.bitcast(place, four.type.as_pointer()), align=4)
         return context.get_dummy_value()
 

@@ -11,25 +11,40 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._dot import dot
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
-from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
-from edgellm.runtime.kernels.vector import _panels
-from edgellm.runtime.kernels.vector._panels import TOKENS, Panels, int8_panels, ternary_panels
-from edgellm.runtime.kernels.vector._tiles import ROWS, Operation, as_matrix, int8, ternary
+from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
+from edgellm.runtime.kernels.vector._panels import (
+    TOKENS,
+    Panels,
+    int8_panels,
+    ternary_panels,
+    trit_panels,
+)
+from edgellm.runtime.kernels.vector._tiles import (
+    ROWS,
+    Operation,
+    as_matrix,
+    int8,
+    ternary,
+    trits,
+    trits_for_many,
+)
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
 Accumulators = npt.NDArray[np.int32]
 Starts = npt.NDArray[np.int32]
-Add = Callable[[Codes, Weights, Accumulators], None]
-Multiply = Callable[[Codes, Weights, Accumulators, Starts], None]
+Product = Callable[[Codes, Weights, Accumulators], None]
+Add = Callable[[Codes, Codes, Weights, Accumulators], None]
+Multiply = Callable[[Codes, Codes, Weights, Accumulators, Starts], None]
 
-SPAN = 1 << 20
-"""Columns of a tile: a lane's sum of scaled ternary codes stays below 2^31. (Of the 64 columns of a
-block a lane has four, of codes up to 3 * 4^3 and activations down to -128.)"""
+SPAN = 3200 * TRITS * BLOCK
+"""Columns of a tile: a lane's sum of scaled ternary codes stays below 2^31. (A group of 64 columns
+gives four products to a lane, of codes up to 3 * 4^3 and activations down to -128; of five groups
+two have the largest codes.)"""
 LEAST_TILES = 4
-"""From so many tiles of tokens on, panels are faster: to lay them out costs three or four tiles.
-(AVX-512, 2560 x 6912: 8 tokens take 2.1 instead of 3.8 times one, 16 tokens 3.5 instead of 5.7.)"""
-MAX_TOKENS = 512
+"""From so many tiles of tokens on, panels are faster: laying out costs as much as three or four.
+(AVX-512, 2560 x 6912: 8 tokens 2.1 instead of 3.8 times one token, 16 tokens 3.5 instead of 5.7)"""
+MAX_TOKENS = 256
 """Tokens that there is scratch memory for."""
 
 
@@ -48,45 +63,80 @@ def begin(acc: Accumulators, starts: Starts) -> None:
             acc[t, n] = starts[t]
 
 
-def tiled(operation: Operation, tokens: int) -> Add:
-    """Return ``add(x, weight, acc)``: add the product over the whole blocks of x."""
-    many, one, rest = operation.tile(ROWS, tokens), operation.tile(ROWS, 1), operation.tile(1, 1)
+def lay_out_rest(x: Codes, rest: Codes, groups: int, size: int) -> None:
+    """Lay out the columns of x behind the last whole block, as tiles take them.
+
+    That is, for each group of the block: zeros, then ``size`` columns of x, which ends in zeros.
+    """
+    block = groups * BLOCK
+    whole = x.shape[1] // block * block
+    for t in range(x.shape[0]):
+        for g in range(groups):
+            for b in range(BLOCK):
+                k = whole + g * size + b - (BLOCK - size)
+                inside = b >= BLOCK - size and k < x.shape[1]
+                rest[t, g * BLOCK + b] = x[t, k] if inside else np.int8(0)
+
+
+def tiled(single: Operation, several: Operation, tokens: int) -> Add:
+    """Return ``add(x, rest, weight, acc)``: add the product.
+
+    Args:
+        single: the operation for one token.
+        several: the same for ``tokens`` at once.
+        tokens: how many.
+    """
+    many, one, last = several.tile(ROWS, tokens), single.tile(ROWS, 1), single.tile(1, 1)
     half = max(tokens // 2, 1)
-    few = operation.tile(ROWS, half)
-    span_bytes = SPAN // BLOCK * operation.block_bytes
+    few = several.tile(ROWS, half)
+    span_bytes = SPAN // single.columns * single.block_bytes
 
     @register_jitable(**PART_POLICY)
-    def add_span(x: Codes, weight: Weights, acc: Accumulators) -> None:
+    def add_span(x: Codes, rest: Codes, weight: Weights, acc: Accumulators) -> None:
         grouped = x.shape[0] // tokens * tokens
         halved = grouped + (x.shape[0] - grouped) // half * half
         paneled = weight.shape[0] // ROWS * ROWS
         for n in range(0, paneled, ROWS):  # the rows stay in the cache for all tokens
             for t in range(0, grouped, tokens):
-                many(x, weight, acc, t, n)
+                many(x, rest, weight, acc, t, n)
             for t in range(grouped, halved, half):
-                few(x, weight, acc, t, n)
+                few(x, rest, weight, acc, t, n)
             for t in range(halved, x.shape[0]):
-                one(x, weight, acc, t, n)
+                one(x, rest, weight, acc, t, n)
         for n in range(paneled, weight.shape[0]):
             for t in range(x.shape[0]):
-                rest(x, weight, acc, t, n)
+                last(x, rest, weight, acc, t, n)
+
+    @register_jitable(**PART_POLICY)
+    def add(x: Codes, rest: Codes, weight: Weights, acc: Accumulators) -> None:
+        for i in range((x.shape[1] + SPAN - 1) // SPAN):
+            part = x[:, i * SPAN : min((i + 1) * SPAN, x.shape[1])]
+            add_span(part, rest, weight[:, i * span_bytes :], acc)
+
+    return add
+
+
+def of_whole_blocks(operation: Operation, tokens: int) -> Product:
+    """Return ``add(x, weight, acc)`` for an x of whole blocks: add the product, by tiles."""
+    add_tiled, block = tiled(operation, operation, tokens), operation.columns
 
     @register_jitable(**PART_POLICY)
     def add(x: Codes, weight: Weights, acc: Accumulators) -> None:
-        for i in range((x.shape[1] + SPAN - 1) // SPAN):
-            part = x[:, i * SPAN : min((i + 1) * SPAN, x.shape[1])]
-            add_span(part, weight[:, i * span_bytes :], acc)
+        add_tiled(x, as_matrix(stack_int8(block), block), weight, acc)
 
     return add
 
 
 def multiply_tiled(add: Add) -> Multiply:
-    """Return ``multiply(x, weight, acc, starts)``: acc = starts + product, by tiles alone."""
+    """Return ``multiply(x, rest, weight, acc, starts)``, by tiles alone.
+
+    It makes acc = starts + product.
+    """
 
     @register_jitable(**PART_POLICY)
-    def multiply(x: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
+    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
         begin(acc, starts)
-        add(x, weight, acc)
+        add(x, rest, weight, acc)
 
     return multiply
 
@@ -94,59 +144,83 @@ def multiply_tiled(add: Add) -> Multiply:
 def multiply_panels(layout: Panels, add: Add) -> Multiply:
     """Return the same, which uses panels where there are rows and tokens enough."""
     least = LEAST_TILES * layout.unit.tokens
-    fill, tile, rows, span = layout.fill(), layout.tile(), layout.rows, _panels.SPAN
+    fill, tile, rows, span = layout.fill(), layout.tile(), layout.rows, layout.span
+    block, block_bytes = layout.columns, layout.block_bytes
     panel_bytes = rows * span
 
     @register_jitable(**PART_POLICY)
-    def multiply(x: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
+    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
         grouped = x.shape[0] // TOKENS * TOKENS if x.shape[0] >= least else 0
         paneled = weight.shape[0] // rows * rows if grouped > 0 else 0
-        whole = x.shape[1] // BLOCK * BLOCK
+        whole = x.shape[1] // block * block
         panel = stack_int8(panel_bytes)
         for n in range(0, paneled, rows):
             begin(acc[:, n : n + rows], starts)  # here, where they are used next
             for k in range(0, whole, span):
                 count = min(span, whole - k)
-                fill(weight, panel, n, k, count)
+                fill(weight, panel, n, k // block * block_bytes, count // block)
                 for t in range(0, grouped, TOKENS):
                     tile(x, panel, acc, t, n, k, count)
-            add(x[grouped:], weight[n : n + rows], acc[grouped:, n : n + rows])
+            if whole < x.shape[1]:
+                fill(weight, panel, n, weight.shape[1] - block_bytes, 1)
+                for t in range(0, grouped, TOKENS):
+                    tile(rest, panel, acc, t, n, 0, block)
+            add(x[grouped:], rest[grouped:], weight[n : n + rows], acc[grouped:, n : n + rows])
         begin(acc[:, paneled:], starts)
-        add(x, weight[paneled:], acc[:, paneled:])
+        add(x, rest, weight[paneled:], acc[:, paneled:])
 
     return multiply
 
 
-def ternary_product(unit: VectorUnit) -> Add:
+def ternary_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-2bit/v1."""
-    add = tiled(ternary(unit), unit.tokens)
-    multiply = multiply_panels(ternary_panels(unit), add) if unit.panels else multiply_tiled(add)
+    operation = ternary(unit)
+    return _packed_product(unit, (operation, operation), ternary_panels(unit))
+
+
+def trit_product(unit: VectorUnit) -> Product:
+    """Return ``product(x, packed, acc)`` for weights in the layout ternary-5trit/v1."""
+    return _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels(unit))
+
+
+def _packed_product(
+    unit: VectorUnit, operations: tuple[Operation, Operation], panels: Panels
+) -> Product:
+    """Return the product for weights that are packed by blocks, the last one of zeros at its end.
+
+    Args:
+        unit: whose instructions.
+        operations: for one token, and for several.
+        panels: for many.
+    """
+    add = tiled(*operations, unit.tokens)
+    multiply = multiply_panels(panels, add) if unit.panels else multiply_tiled(add)
     bias = np.int32(unit.ternary_bias)
+    block, block_bytes = operations[0].columns, operations[0].block_bytes
+    groups, rest_bytes = block // BLOCK, MAX_TOKENS * block
+    columns_per_byte = BLOCK // block_bytes  # in a group
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, packed: npt.NDArray[np.uint8], acc: Accumulators) -> None:
-        columns = x.shape[1]
-        whole = columns // BLOCK * BLOCK
         starts = stack_int32(MAX_TOKENS)
-        last: Codes = as_matrix(stack_int8(BLOCK), BLOCK)
+        rest: Codes = as_matrix(stack_int8(rest_bytes), block)
+        whole_bytes = x.shape[1] // block * block_bytes
+        size = (packed.shape[1] - whole_bytes) * columns_per_byte
         for first in range(0, x.shape[0], MAX_TOKENS):
             end = min(first + MAX_TOKENS, x.shape[0])
             for t in range(first, end):
                 starts[t - first] = -total(x[t]) * bias
-            multiply(x[first:end], packed, acc[first:end], starts)
-        if whole == columns:
-            return
-        for t in range(x.shape[0]):  # a row of weights ends in zeros, one of activations does not
-            for k in range(BLOCK):
-                last[0, k] = x[t, whole + k] if whole + k < columns else np.int8(0)
-            add(last, packed[:, whole // 4 :], acc[t : t + 1])
+            if x.shape[1] % block != 0:
+                lay_out_rest(x[first:end], rest, groups, size)
+            multiply(x[first:end], rest, packed, acc[first:end], starts)
 
     return product
 
 
-def int8_product(unit: VectorUnit) -> Add:
+def int8_product(unit: VectorUnit) -> Product:
     """Return ``product(x, weight, acc)`` for int8 weights."""
-    add = tiled(int8(unit), unit.tokens)
+    operation = int8(unit)
+    add = tiled(operation, operation, unit.tokens)
     multiply = multiply_panels(int8_panels(unit), add) if unit.panels else multiply_tiled(add)
     bias = np.int32(unit.byte_bias)
 
@@ -155,11 +229,12 @@ def int8_product(unit: VectorUnit) -> Add:
         columns = x.shape[1]
         whole = columns // BLOCK * BLOCK
         starts = stack_int32(MAX_TOKENS)
+        none: Codes = as_matrix(stack_int8(BLOCK), BLOCK)  # of x, only whole blocks are multiplied
         for first in range(0, x.shape[0], MAX_TOKENS):
             end = min(first + MAX_TOKENS, x.shape[0])
             for t in range(first, end):
                 starts[t - first] = -total(x[t, :whole]) * bias
-            multiply(x[first:end], weight, acc[first:end], starts)
+            multiply(x[first:end, :whole], none, weight, acc[first:end], starts)
         if whole == columns:
             return
         for n in range(weight.shape[0]):

@@ -1,16 +1,23 @@
 """The innermost loops of matrix products, as LLVM: some rows of weights times some tokens.
 
-A tile is ``tile(x, weight, acc, t, n)``: for its tokens from t and its rows from n, add to
-``acc[t, n]`` the product ``x[t] . weight[n]`` over the whole blocks of 64 columns of x; to every
-weight the bias of the unit is added. The sums stay in registers until the last column.
+A tile is ``tile(x, rest, weight, acc, t, n)``: for its tokens from t and its rows from n, add to
+``acc[t, n]`` the product ``x[t] . weight[n]``; to every weight the bias of the unit is added. Where
+the columns of x are no whole blocks, ``rest[t]`` is the last block: what the last bytes of each row
+of weights, as many as a block has, are multiplied with. The sums stay in registers until then.
+
+Several tokens take a block of all rows before the next block, and use it for all tokens. One token
+takes row after row, in the order of memory. (One thread of a server of 2024, AVX-512, weights from
+memory, of which NumPy sums 17 GB/s: 14 to 15 GB/s however far ahead is prefetched; four rows block
+by block 8 to 15, and where 2 KB ahead was best 4 KB was among the worst.)
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -22,6 +29,7 @@ from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT32,
     INT64,
+    TRITS,
     Builder,
     Context,
     Intrinsic,
@@ -31,136 +39,272 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     call,
     move,
+    shift_back,
     sum_four,
     sum_one,
 )
 
 ROWS = 4
 """Rows of weights in a tile, or 1."""
-TERNARY_AHEAD_BYTES = 12288
-INT8_AHEAD_BYTES = 2048
-"""A tile prefetches weights so far ahead, the best of a few distances tried on a server of 2024.
-Without, one token reads ternary weights at two thirds of the memory's speed."""
+AHEAD_BYTES = 4096
+"""How far ahead one token prefetches weights; half and twice as much are as good. Without, it runs
+at 9 to 12 GB/s there."""
 LINE_BYTES = 64
-TERNARY_BLOCK_BYTES = 16
 
 
 @dataclass(frozen=True)
 class Operation:
     """What a tile does with a block: how it loads weights, multiplies and sums up.
 
+    A block is one or more groups of 64 columns.
+
     Attributes:
         unit: whose instructions.
-        block_bytes: bytes of weights that hold 64 columns.
-        load: (builder, pointer) -> the weights of a block, as vectors.
+        block_bytes: bytes of weights in a block.
+        shifts: for each group, how far its products are shifted left: one number for all lanes of
+            a vector, or one for each 128 bits.
+        load: (builder, pointer) -> the weights of a block, each group as vectors.
         load_x: (builder, pointer) -> 64 activations, as vectors.
         dot: (builder, total, weights, activations) -> total.
-        shifts: see ``VectorUnit.ternary_shifts``.
-        ahead_bytes: how far ahead weights are prefetched; 0 for not at all.
+        unroll: blocks that one token takes at once, to have several sums that do not wait for each
+            other.
     """
 
     unit: VectorUnit
     block_bytes: int
-    load: Callable[[Builder, Value], list[Value]]
+    shifts: tuple[tuple[int, ...], ...]
+    load: Callable[[Builder, Value], list[list[Value]]]
     load_x: Callable[[Builder, Value], list[Value]]
     dot: Callable[[Builder, Value, Values, Values], Value]
-    shifts: tuple[int, ...]
-    ahead_bytes: int
+    unroll: int
+
+    @property
+    def columns(self) -> int:
+        """Columns of a block."""
+        return len(self.shifts) * BLOCK
 
     def tile(self, rows: int, tokens: int) -> Intrinsic:
         """Return the intrinsic for so many rows and tokens."""
+        multiply = self._row_by_row if tokens == 1 else self.multiply
 
         def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-            x, weight, acc = open_arrays(context, builder, signature, args[:3])
-            t, n = args[3:]
-            blocks = builder.udiv(cgutils.unpack_tuple(builder, x.shape)[1], INT64(BLOCK))
-            xs = matrix_rows(builder, x, t, tokens)
-            totals = self.multiply(builder, blocks, xs, matrix_rows(builder, weight, n, rows))
+            x, rest, weight, acc = open_arrays(context, builder, signature, args[:4])
+            t, n = args[4:]
+            columns = cgutils.unpack_tuple(builder, x.shape)[1]
+            row_bytes = cgutils.unpack_tuple(builder, weight.shape)[1]
+            weights = matrix_rows(builder, weight, n, rows)
+            begin_last = builder.sub(row_bytes, INT64(self.block_bytes))
+            operands = Operands(
+                columns,
+                matrix_rows(builder, x, t, tokens),
+                weights,
+                matrix_rows(builder, rest, t, tokens),
+                [move(builder, row, begin_last) for row in weights],
+            )
+            totals = multiply(builder, operands)
             for i, row in enumerate(matrix_rows(builder, acc, t, tokens)):
                 place = move(builder, row, builder.mul(n, INT64(4)))
-                self._add(builder, place, totals[i * rows : (i + 1) * rows])
+                _add(builder, place, totals[i * rows : (i + 1) * rows])
             return context.get_dummy_value()
 
         @intrinsic
-        def tile(_: Context, x: Type, weight: Type, acc: Type, t: Type, n: Type) -> Intrinsic:
-            return types.void(x, weight, acc, t, n), generate
+        def tile(
+            _: Context, x: Type, rest: Type, weight: Type, acc: Type, t: Type, n: Type
+        ) -> Intrinsic:
+            return types.void(x, rest, weight, acc, t, n), generate
 
         return tile
 
-    def multiply(
-        self, builder: Builder, blocks: Value, x: Values, weight: Values, wanted: Values = ()
-    ) -> list[Value]:
-        """Return the sums of each token with each row, as vectors: the sums of their lanes.
+    def multiply(self, builder: Builder, operands: "Operands", wanted: Values = ()) -> list[Value]:
+        """Return the totals of each token with each row, as vectors: the sums of their lanes.
 
-        Rows that are ``wanted`` soon are prefetched meanwhile.
+        Groups that are shifted alike share sums. Rows that are ``wanted`` soon are prefetched
+        meanwhile.
         """
-        zero = ir.Constant(self.unit.totals_type, None)
-        count = len(x) * len(weight)
-        totals = [cgutils.alloca_once(builder, zero.type) for _ in range(count)]
-        for total in totals:
-            builder.store(zero, total)
+        shifts = sorted({*self.shifts})
+        count = len(operands.xs) * len(operands.weights)
+        sums = [self._zeros(builder, len(shifts)) for _ in range(count)]
+        places = [[part[shifts.index(shift)] for shift in self.shifts] for part in sums]
+        blocks = builder.udiv(operands.columns, INT64(self.columns))
         with cgutils.for_range(builder, blocks) as loop:
-            column = builder.mul(loop.index, INT64(BLOCK))
+            column = builder.mul(loop.index, INT64(self.columns))
             offset = builder.mul(loop.index, INT64(self.block_bytes))
-            if len(weight) == ROWS and self.ahead_bytes:
-                self._prefetch(builder, weight[0], offset)
             if wanted:
                 with begin_line(builder, offset):
                     for row in wanted:
                         prefetch(builder, move(builder, row, offset))
-            xs = [self.load_x(builder, move(builder, row, column)) for row in x]
-            for n, row in enumerate(weight):
-                weights = self.load(builder, move(builder, row, offset))
-                for t, activations in enumerate(xs):
-                    total = totals[t * len(weight) + n]
-                    value = self.dot(builder, builder.load(total), weights, activations)
-                    builder.store(value, total)
-        return [builder.load(total) for total in totals]
-
-    def _prefetch(self, builder: Builder, tile: Value, offset: Value) -> None:
-        """Prefetch as many bytes as a step reads, in the order of memory, for the tiles to come."""
-        done = builder.mul(offset, INT64(ROWS))
-        for line in range(0, ROWS * self.block_bytes, LINE_BYTES):
-            prefetch(
-                builder, move(builder, tile, builder.add(done, INT64(self.ahead_bytes + line)))
+            xs = [move(builder, x, column) for x in operands.xs]
+            self._add_block(
+                builder, places, xs, [move(builder, row, offset) for row in operands.weights]
             )
+        if operands.rests:
+            with self._if_rest(builder, operands):
+                self._add_block(builder, places, operands.rests, operands.last)
+        return [_collapse(builder, part, shifts) for part in sums]
 
-    def _add(self, builder: Builder, place: Value, totals: Values) -> None:
-        """Add the sums of ``totals`` to as many neighbouring int32."""
-        four = len(totals) == ROWS
-        kind = ir.VectorType(INT32, ROWS) if four else INT32
-        sums = (
-            sum_four(builder, totals, self.shifts)
-            if four
-            else sum_one(builder, totals[0], self.shifts)
+    def _row_by_row(self, builder: Builder, operands: "Operands") -> list[Value]:
+        """Return the totals of one token and all rows; each group of several blocks has a sum."""
+        (x,), (rest,) = operands.xs, operands.rests
+        groups = len(self.shifts)
+        blocks = builder.udiv(operands.columns, INT64(self.columns))
+        steps = builder.udiv(blocks, INT64(self.unroll))
+        totals = []
+        for row, last in zip(operands.weights, operands.last, strict=True):
+            sums = self._zeros(builder, groups * self.unroll)
+            with cgutils.for_range(builder, steps) as loop:
+                first = builder.mul(loop.index, INT64(self.unroll))
+                offset = builder.mul(first, INT64(self.block_bytes))
+                for line in range(0, self.unroll * self.block_bytes, LINE_BYTES):
+                    ahead = builder.add(offset, INT64(AHEAD_BYTES + line))
+                    prefetch(builder, move(builder, row, ahead))
+                for u in range(self.unroll):
+                    block = builder.add(first, INT64(u))
+                    part = sums[u * groups : (u + 1) * groups]
+                    self._add_at(builder, part, x, row, block)
+            if self.unroll > 1:
+                done = builder.mul(steps, INT64(self.unroll))
+                with cgutils.for_range(builder, blocks, start=done) as loop:
+                    self._add_at(builder, sums[:groups], x, row, loop.index)
+            with self._if_rest(builder, operands):
+                self._add_block(builder, [sums[:groups]], [rest], [last])
+            totals.append(_collapse(builder, sums, self.shifts * self.unroll))
+        return totals
+
+    def _zeros(self, builder: Builder, count: int) -> list[Value]:
+        """Return the places of so many sums."""
+        zero = ir.Constant(self.unit.totals_type, None)
+        return [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
+
+    def _if_rest(self, builder: Builder, operands: "Operands") -> AbstractContextManager[object]:
+        left = builder.urem(operands.columns, INT64(self.columns))
+        manager: AbstractContextManager[object] = builder.if_then(
+            builder.icmp_unsigned("!=", left, INT64(0))
         )
-        pointer = builder.bitcast(place, kind.as_pointer())
-        builder.store(builder.add(builder.load(pointer, align=4), sums), pointer, align=4)
+        return manager
+
+    def _add_at(
+        self, builder: Builder, sums: list[Value], x: Value, row: Value, block: Value
+    ) -> None:
+        """Add the products of one token and one row in a block."""
+        column = builder.mul(block, INT64(self.columns))
+        offset = builder.mul(block, INT64(self.block_bytes))
+        self._add_block(builder, [sums], [move(builder, x, column)], [move(builder, row, offset)])
+
+    def _add_block(
+        self, builder: Builder, sums: list[list[Value]], xs: Values, weights: Values
+    ) -> None:
+        """Add the products of a block.
+
+        Args:
+            builder: where to emit.
+            sums: for each token and row, the place of the sum of each group.
+            xs: where the activations are.
+            weights: where the weights are.
+        """
+        activations = [
+            [
+                self.load_x(builder, move(builder, x, INT64(group * BLOCK)))
+                for group in range(len(self.shifts))
+            ]
+            for x in xs
+        ]
+        for n, row in enumerate(weights):
+            groups = self.load(builder, row)
+            for t, token in enumerate(activations):
+                places = sums[t * len(weights) + n]
+                for place, group, values in zip(places, groups, token, strict=True):
+                    total = self.dot(builder, builder.load(place), group, values)
+                    builder.store(total, place)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What is multiplied: pointers to rows.
+
+    Attributes:
+        columns: of activations.
+        xs: the tokens.
+        weights: the rows of weights.
+        rests: what ``last`` is multiplied with, if the columns are no whole blocks; none where they
+            always are.
+        last: the last block of each row of weights.
+    """
+
+    columns: Value
+    xs: Values
+    weights: Values
+    rests: Values = ()
+    last: Values = ()
+
+
+def _collapse(builder: Builder, sums: Values, shifts: Sequence[tuple[int, ...]]) -> Value:
+    """Return one vector from those at ``sums``, of whose lanes the sum is the product."""
+    parts: dict[tuple[int, ...], Value] = {}
+    for place, shift in zip(sums, shifts, strict=True):
+        value = builder.load(place)
+        parts[shift] = builder.add(parts[shift], value) if shift in parts else value
+    return reduce(
+        builder.add, [shift_back(builder, value, shift) for shift, value in parts.items()]
+    )
+
+
+def _add(builder: Builder, place: Value, totals: Values) -> None:
+    """Add the sums of ``totals`` to as many neighbouring int32."""
+    four = len(totals) == ROWS
+    kind = ir.VectorType(INT32, ROWS) if four else INT32
+    sums = sum_four(builder, totals) if four else sum_one(builder, totals[0])
+    pointer = builder.bitcast(place, kind.as_pointer())
+    builder.store(builder.add(builder.load(pointer, align=4), sums), pointer, align=4)
+
+
+def in_one_group(
+    load: Callable[[Builder, Value], list[Value]],
+) -> Callable[[Builder, Value], list[list[Value]]]:
+    """Return ``load`` as an operation has it, for a block of one group."""
+    return lambda builder, pointer: [load(builder, pointer)]
 
 
 def ternary(unit: VectorUnit) -> Operation:
     """Return the operation on weights in the layout ternary-2bit/v1."""
     return Operation(
         unit,
-        TERNARY_BLOCK_BYTES,
-        load=unit.ternary_codes,
+        block_bytes=16,
+        shifts=(unit.ternary_shifts,),
+        load=in_one_group(unit.ternary_codes),
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
-        shifts=unit.ternary_shifts,
-        ahead_bytes=TERNARY_AHEAD_BYTES,
+        unroll=4,
     )
+
+
+def trits(unit: VectorUnit) -> Operation:
+    """Return the operation on weights in the layout ternary-5trit/v1, for one token."""
+    return Operation(
+        unit,
+        block_bytes=64,
+        shifts=tuple((shift,) for shift in unit.trit_shifts),
+        load=unit.trit_codes,
+        load_x=unit.byte_vectors,
+        dot=unit.dot_codes,
+        unroll=1,
+    )
+
+
+def trits_for_many(unit: VectorUnit) -> Operation:
+    """Return the same for several tokens, whose sums are not shifted: a row has but one."""
+    return replace(trits(unit), shifts=((0,),) * TRITS, load=partial(VectorUnit.trit_codes, unit))
 
 
 def int8(unit: VectorUnit) -> Operation:
     """Return the operation on int8 weights."""
     return Operation(
         unit,
-        BLOCK,
-        load=unit.int8_vectors,
+        block_bytes=BLOCK,
+        shifts=((0,),),
+        load=in_one_group(unit.int8_vectors),
         load_x=unit.int8_vectors,
         dot=unit.dot_bytes,
-        shifts=(0,),
-        ahead_bytes=INT8_AHEAD_BYTES,
+        unroll=4,
     )
 
 

@@ -84,7 +84,7 @@ def open_product(unit: VectorUnit) -> Callable[[Codes, Packed, Sums, Sums], None
             for at in range(0, whole, ROWS):
                 four(part[0], weight, acc[0], rows, at)
             for i in range(whole, count):
-                one(part, weight, acc, 0, np.int64(rows[i]))
+                one(part, part, weight, acc, 0, np.int64(rows[i]))  # whole blocks, no rest
 
     @register_jitable(**PART_POLICY)
     def multiply(x: Codes, packed: Packed, gate: Sums, acc: Sums) -> None:
@@ -99,7 +99,7 @@ def open_product(unit: VectorUnit) -> Callable[[Codes, Packed, Sums, Sums], None
             end = min(first + LISTED_ROWS, packed.shape[0])
             out = acc[:, first:end]
             count = list_open(gate[first:end], start, rows, out[0])
-            add(x, packed[first:end], rows, count, out)
+            add(x[:, :whole], packed[first:end], rows, count, out)
             if whole < columns:
                 add(last, packed[first:end, whole // 4 :], rows, count, out)
 

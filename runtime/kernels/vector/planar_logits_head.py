@@ -34,7 +34,7 @@ from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32,
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
 from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
-from edgellm.runtime.kernels.vector._products import Codes, int8_product, tiled
+from edgellm.runtime.kernels.vector._products import Codes, int8_product, of_whole_blocks
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 
 CHUNK = 1024
@@ -150,7 +150,7 @@ def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    add_nibbles = of_rows(tiled(nibbles(unit), unit.tokens))
+    add_nibbles = of_rows(of_whole_blocks(nibbles(unit), unit.tokens))
     multiply = multiply_bit(unit)
     find, prune = find_limit_of(multiply), prune_by(multiply)
     whole = multiply_whole(of_rows(int8_product(unit)))
