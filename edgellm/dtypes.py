@@ -343,6 +343,7 @@ class TernaryLayout:
 
     Attributes:
         name: its versioned id.
+        alias: what a user calls it.
         op_type: the operator that multiplies with it.
         row_bytes: columns -> bytes of a row.
         pack: (N, K) weights -> (N, row_bytes(K)) bytes.
@@ -351,6 +352,7 @@ class TernaryLayout:
     """
 
     name: str
+    alias: str
     op_type: str
     row_bytes: Callable[[int], int]
     pack: Callable[[Codes], Packed]
@@ -362,15 +364,22 @@ TERNARY_LAYOUTS = {
     layout.name: layout
     for layout in (
         TernaryLayout(
-            TERNARY_2BIT,
-            "BitLinear",
-            packed_columns,
-            pack_ternary,
-            unpack_ternary,
-            damaged_ternary,
+            name=TERNARY_2BIT,
+            alias="2bit",
+            op_type="BitLinear",
+            row_bytes=packed_columns,
+            pack=pack_ternary,
+            unpack=unpack_ternary,
+            damaged=damaged_ternary,
         ),
         TernaryLayout(
-            TERNARY_5TRIT, "TritLinear", trit_bytes, pack_trits, unpack_trits, damaged_trits
+            name=TERNARY_5TRIT,
+            alias="5trit",
+            op_type="TritLinear",
+            row_bytes=trit_bytes,
+            pack=pack_trits,
+            unpack=unpack_trits,
+            damaged=damaged_trits,
         ),
     )
 }

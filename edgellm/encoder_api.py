@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.errors import ConfigError
+
 if TYPE_CHECKING:
     from edgellm.bundle import Bundle
     from edgellm.exporters.encoder_build import EncoderOptions
@@ -31,6 +33,16 @@ def encoder_options(context: int | None, force: bool) -> "EncoderOptions":
     from edgellm.exporters.encoder_build import EncoderOptions
 
     return EncoderOptions(context=context, force=force)
+
+
+def require_default_layout(layout: str) -> None:
+    """Refuse a layout of ternary weights, which encoders have none of.
+
+    Raises:
+        ConfigError: it is not the default.
+    """
+    if layout != "2bit":
+        raise ConfigError(f"layout is {layout!r}; it is for ternary weights, and encoders are int8")
 
 
 def export_encoder(

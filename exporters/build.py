@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm import dtypes
 from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
 from edgellm.config import JsonFields
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from edgellm.exporters.low_bit_export import (
 )
 from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import LOGITS_FRAME, ROTARY_TABLES, IntegerLowering
-from edgellm.exporters.lowering.stored_weights import LinearQuantizer
+from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
@@ -34,7 +34,8 @@ DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 65_535
 """The most positions that Attention sums over."""
 TASK = "text-generation"
-LAYOUTS = (dtypes.TERNARY_2BIT,)
+LAYOUTS = {layout.alias: layout for layout in TERNARY_LAYOUTS.values()}
+DEFAULT_LAYOUT = TERNARY_LAYOUTS[TERNARY_2BIT].alias
 
 Golden = Callable[[Path], None]
 """Called with the directory of the new bundle, which can be opened already; it may write files
@@ -57,11 +58,15 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user may choose. ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``."""
+    """What a user may choose.
+
+    ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``; ``layout`` is that of ternary
+    weights, by its alias.
+    """
 
     context: int | None = None
     force: bool = False
-    layout: str = dtypes.TERNARY_2BIT
+    layout: str = DEFAULT_LAYOUT
     source: str = ""
     revision: str = ""
     seed: int = 0
@@ -195,6 +200,7 @@ def _write_graph(
     quantizer: LinearQuantizer | None = None,
 ) -> Manifest:
     context = _context(model, options)
+    layout = _layout(model, options)
     weights = model.weights
     if progress is not None:
         weights = ReportingWeights(weights, progress, model.num_parameters)
@@ -207,8 +213,8 @@ def _write_graph(
                 weights,
                 config,
                 context,
+                stored=StoredWeights(builder, weights, quantizer, layout),
                 offset_keys=offset_keys,
-                quantizer=quantizer,
             )
         )
         manifest = _manifest(model, builder, options)
@@ -238,6 +244,14 @@ def _context(model: Source, options: ExportOptions) -> int:
     return context
 
 
+def _layout(model: Source, options: ExportOptions) -> TernaryLayout:
+    if model.quantization is None and options.layout != DEFAULT_LAYOUT:
+        raise ConfigError(
+            f"layout is {options.layout!r}; it is for ternary weights, and this model has none"
+        )
+    return LAYOUTS[options.layout]
+
+
 def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> Manifest:
     """Return the facts that follow from the model; where it comes from is added later."""
     sizes = model.model.config
@@ -257,7 +271,7 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),
         quantization=_quantization(model, options),
-        layout=options.layout if is_ternary else "",
+        layout=LAYOUTS[options.layout].name if is_ternary else "",
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )

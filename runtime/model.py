@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
 from edgellm.errors import BundleError, ConfigError, NotEnoughMemoryError
-from edgellm.runtime import cpu
+from edgellm.runtime import cpu, layouts
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.generation import GenerationRequest, Speculate, Token, generate
@@ -319,14 +319,15 @@ class Model:
 
 
 def load_placed(bundle: Bundle, context_length: int) -> Plan:
-    """Return a bundle's plan, with its weights where they are read fastest.
+    """Return a bundle's plan, with its weights where, and as, they are read fastest.
 
     Raises:
         BundleError: the bundle is damaged.
         NotEnoughMemoryError: the key/value cache does not fit in the free memory.
     """
     reserved = require_memory(bundle, context_length)
-    return load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
+    plan = load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
+    return layouts.for_this_machine(plan)
 
 
 def checked_threads(threads: int | None) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgellm import registry
 from edgellm.bundle import Bundle, open_bundle
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS
 from edgellm.errors import ChecksumError
 from edgellm.runtime import encoder_contract, encoder_verify
 from edgellm.runtime import executors as executors_package
@@ -19,14 +20,18 @@ from edgellm.runtime.executors import reference
 from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.golden import Arrays, GoldenCase, feeds, layer_checksums, read_cases
 from edgellm.runtime.kv_cache import KvCache
+from edgellm.runtime.layouts import LAYOUT_OF, find_damage, for_this_machine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan, present_name
 from edgellm.runtime.reports import Check, first_difference
 
 ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""
-TWO_BIT_OPERATORS = ("BitLinear", "GatedBitLinear", "ColumnBitLinear")
-SCAN_BYTES = 1 << 24
+LAYOUT_OF_PACKED = {
+    **LAYOUT_OF,
+    **dict.fromkeys(("GatedBitLinear", "ColumnBitLinear"), TERNARY_LAYOUTS[TERNARY_2BIT]),
+}
+"""By operator, what the bytes of its weights may be."""
 
 Progress = Callable[[int], object]
 
@@ -87,16 +92,12 @@ def _check_files(bundle: Bundle) -> Check:
 
 
 def _check_ternary_codes(plan: Plan) -> Check:
-    """Look for the code 3, which stands for no weight, in packed ternary weights."""
-    packed = [step.inputs[1] for step in plan.steps if step.op_type in TWO_BIT_OPERATORS]
-    for name in packed:
-        flat = plan.constants[name].reshape(-1).view(np.uint8)
-        for begin in range(0, flat.size, SCAN_BYTES):
-            part = flat[begin : begin + SCAN_BYTES]
-            wrong = np.flatnonzero(part & (part >> np.uint8(1)) & np.uint8(0x55))
-            if wrong.size:
-                where = begin + int(wrong[0])
-                return Check("ternary codes", False, f"{name}: byte {where} holds the code 3")
+    """Look for bytes that stand for no weights in packed ternary weights."""
+    packed = [step for step in plan.steps if step.op_type in LAYOUT_OF_PACKED]
+    for step in packed:
+        name = step.inputs[1]
+        if damage := find_damage(plan.constants[name], LAYOUT_OF_PACKED[step.op_type]):
+            return Check("ternary codes", False, f"{name}: {damage}")
     return Check("ternary codes", True, f"{len(packed)} packed weights")
 
 
@@ -132,7 +133,7 @@ class _Runner:
         self._reference = reference.Executor(bundle, plan)
         context = bundle.manifest.context_length
         self._engine: Engine | FeedEngine = (
-            Engine(plan, context_length=context, threads=threads)
+            Engine(for_this_machine(plan), context_length=context, threads=threads)
             if name == ENGINE_EXECUTOR
             else FeedEngine(self._new_executor(), plan, context)
         )

@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calib", type=Path, metavar="FILE",
         help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
         "default: a small built-in one, which is short for --quant")  # fmt: skip
+    add("--layout", default="2bit", metavar="L",
+        help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -77,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
                 options.output,
                 context=options.context,
                 quantization=chosen,
+                layout=options.layout,
                 force=options.force,
                 progress=progress,
             )
@@ -88,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
                 revision=options.revision,
                 calibration=options.calib,
                 quantization=chosen,
+                layout=options.layout,
                 force=options.force,
                 progress=progress,
             )

@@ -52,6 +52,7 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
         ("size", f"{size} ({facts.num_key_value_heads} key/value), vocabulary {facts.vocab_size}"),
         ("quantization", f"{facts.quantization}, {facts.bits_per_weight:.2f} bits a weight"),
         ("arithmetic", facts.arithmetic or "sound"),
+        ("layout", facts.layout or "none: no weights are packed"),
         ("context", f"{facts.context_length} tokens"),
         ("on disk", human_bytes(result.total_bytes)),
         ("read a token", human_bytes(result.weight_bytes_per_token)),

@@ -17,7 +17,7 @@ from edgellm.exporters.components.decoder_config import DecoderConfig
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.interface import Heads
-from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
+from edgellm.exporters.lowering.stored_weights import StoredWeights
 from edgellm.exporters.weights import WeightSource
 from edgellm.ops.attention import OUT_FRACTION_BITS
 
@@ -93,15 +93,15 @@ class IntegerLowering:
         config: DecoderConfig,
         context: int,
         *,
+        stored: StoredWeights,
         offset_keys: bool = False,
-        quantizer: LinearQuantizer | None = None,
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config
         self.context = context
         self.offset_keys = offset_keys
-        self.stored = StoredWeights(graph, weights, quantizer)
+        self.stored = stored
         for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
                            ("logit_rows", "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))
@@ -148,7 +148,7 @@ class IntegerLowering:
         bias: bool = False,
         gate: Value | None = None,
     ) -> Value:
-        """BitLinear, or what skips zeros, or Int8Linear; first AbsmaxQuantize if x is no codes."""
+        """A product of codes, or what skips zeros of it; first AbsmaxQuantize if x is no codes."""
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
         gated = isinstance(gate, Accumulator) and gate.is_ternary and gate.bias is None
         weight = self.stored.linear(path, shape, gated=gated, mostly_zero=codes.mostly_zero)

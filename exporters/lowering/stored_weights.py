@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import dtypes
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.quantizers import int8, ternary
 from edgellm.exporters.quantizers.low_bit import LowBitLinear
@@ -15,7 +16,7 @@ from edgellm.ops._planes import residual_norms
 
 Floats = npt.NDArray[np.float64]
 
-TERNARY_OPERATORS = ("BitLinear", "GatedBitLinear", "ColumnBitLinear")
+TERNARY_OPERATORS = ("BitLinear", "TritLinear", "GatedBitLinear", "ColumnBitLinear")
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,24 @@ class StoredWeights:
     """Puts weights into a graph as they are asked for, a table that is used twice only once."""
 
     def __init__(
-        self, graph: GraphBuilder, weights: WeightSource, quantizer: LinearQuantizer | None = None
+        self,
+        graph: GraphBuilder,
+        weights: WeightSource,
+        quantizer: LinearQuantizer | None = None,
+        layout: TernaryLayout = TERNARY_LAYOUTS[TERNARY_2BIT],
     ) -> None:
-        """Linears that are not ternary go through ``quantizer``; without one they become int8."""
+        """Get ready.
+
+        Args:
+            graph: which gets the weights.
+            weights: of the model.
+            quantizer: for linears that are not ternary; without one they become int8.
+            layout: of those that are, but for the operators that skip zeros.
+        """
         self._graph = graph
         self._weights = weights
         self._quantizer = quantizer
+        self._layout = layout
         self._tables: dict[str, StoredTable] = {}
 
     def linear(
@@ -107,8 +120,9 @@ class StoredWeights:
         if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
             return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):
-            op_type = "GatedBitLinear" if gated else "BitLinear"
-            return StoredLinear(op_type, (name,), self._ternary(name, matrix))
+            layout = TERNARY_LAYOUTS[TERNARY_2BIT] if gated else self._layout
+            op_type = "GatedBitLinear" if gated else layout.op_type
+            return StoredLinear(op_type, (name,), self._ternary(name, matrix, layout))
         if self._quantizer is not None:
             weight = np.concatenate(list(matrix.blocks())).astype(np.float64)
             return self._low_bit(path, self._quantizer(path, weight))
@@ -166,11 +180,11 @@ class StoredWeights:
         self._graph.streamed(name, "int8", matrix.shape, codes())
         return np.concatenate(scales)
 
-    def _ternary(self, name: str, matrix: TernaryMatrix) -> Floats:
+    def _ternary(self, name: str, matrix: TernaryMatrix, layout: TernaryLayout) -> Floats:
         """Store packed codes and return the scale of each row, which is the same for all."""
         rows, columns = matrix.shape
-        packed = (dtypes.pack_ternary(block) for block in matrix.blocks())
-        self._graph.streamed(name, "uint8", (rows, dtypes.packed_columns(columns)), packed)
+        packed = map(layout.pack, matrix.blocks())
+        self._graph.streamed(name, "uint8", (rows, layout.row_bytes(columns)), packed)
         return np.full(rows, matrix.scale)
 
     def _ternary_columns(self, name: str, matrix: TernaryMatrix) -> Floats:

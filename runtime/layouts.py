@@ -1,0 +1,187 @@
+"""Pack ternary weights in another layout when a plan is loaded, where its own does not suit."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.errors import BundleError
+from edgellm.runtime import cpu
+from edgellm.runtime.kernels import simd
+from edgellm.runtime.memory import ALIGNMENT
+from edgellm.runtime.plan import Plan, Step, Value
+from edgellm.runtime.process_memory import available_memory_bytes
+
+logger = logging.getLogger(__name__)
+
+LAYOUT_OF = {layout.op_type: layout for layout in TERNARY_LAYOUTS.values()}
+"""The layout of the weights of an operator, their second input."""
+BLOCK_WEIGHTS = 1 << 18
+"""Weights that are packed at once: they stay in a level-2 cache."""
+SCAN_BYTES = 1 << 24
+
+Packed = npt.NDArray[np.uint8]
+
+
+def names(plan: Plan) -> tuple[str, ...]:
+    """Return the layouts that the ternary weights of a plan have."""
+    return tuple(dict.fromkeys(_layout(step).name for step in _packed_steps(plan)))
+
+
+def for_this_machine(plan: Plan) -> Plan:
+    """Return the plan, in ternary-2bit/v1 where this processor reads ternary-5trit/v1 slowly.
+
+    It is said in a warning, with the memory that this takes; weights that were mapped stay as they
+    are if the memory is not there.
+
+    Raises:
+        BundleError: a byte of the weights stands for nothing.
+    """
+    if TERNARY_5TRIT not in names(plan) or suits(TERNARY_5TRIT, simd.chosen(cpu.host())):
+        return plan
+    reason = f"this processor ({cpu.host().model}) is slow on weights packed as {TERNARY_5TRIT}"
+    size = converted_bytes(plan, TERNARY_2BIT)
+    if size > available_memory_bytes():
+        logger.warning(
+            "%s, and there are no %d MiB of memory to pack them as %s; export with --layout 2bit",
+            reason, size >> 20, TERNARY_2BIT,
+        )  # fmt: skip
+        return plan
+    begin = time.perf_counter()
+    converted = convert(plan, TERNARY_2BIT)
+    logger.warning(
+        "%s: they were packed as %s in %.1f s and take %d MiB of memory; "
+        "a bundle exported with --layout 2bit is mapped instead",
+        reason, TERNARY_2BIT, time.perf_counter() - begin, size >> 20,
+    )  # fmt: skip
+    return converted
+
+
+def suits(layout: str, variant: str) -> bool:
+    """Tell whether kernels of a variant read a layout as fast as its bytes come from memory."""
+    if layout == TERNARY_2BIT:
+        return True
+    return variant != simd.PORTABLE and simd.find(variant).reads_trits_fast
+
+
+def convert(plan: Plan, layout: str) -> Plan:
+    """Return a plan that computes the same, whose ternary weights are in another layout.
+
+    They are packed in memory, and no longer mapped.
+
+    Args:
+        plan: a checked plan.
+        layout: a name in ``dtypes.TERNARY_LAYOUTS``.
+
+    Raises:
+        BundleError: a byte of the weights stands for nothing.
+    """
+    target = TERNARY_LAYOUTS[layout]
+    changing = _steps_to_change(plan, target)
+    for step in changing:
+        if damage := find_damage(plan.constants[step.inputs[1]], _layout(step)):
+            raise BundleError(f"{step.inputs[1]}: {damage}: the file is damaged")
+    constants = dict(plan.constants)
+    constants |= _pack_again(plan, {step.inputs[1]: step for step in changing}, target)
+    values = dict(plan.values)
+    for step in changing:
+        name = step.inputs[1]
+        values[name] = Value(name, "uint8", constants[name].shape)
+    made = {step.outputs for step in changing}
+    steps = tuple(
+        replace(step, op_type=target.op_type) if step.outputs in made else step
+        for step in plan.steps
+    )
+    return replace(plan, steps=steps, values=values, constants=constants)
+
+
+def converted_bytes(plan: Plan, layout: str) -> int:
+    """Return the memory that ``convert`` takes."""
+    target = TERNARY_LAYOUTS[layout]
+    weights = {step.inputs[1]: step for step in _steps_to_change(plan, target)}
+    return sum(
+        len(plan.constants[name]) * target.row_bytes(_columns(plan, step))
+        for name, step in weights.items()
+    )
+
+
+def find_damage(packed: npt.NDArray[np.generic], layout: TernaryLayout) -> str:
+    """Say which is the first byte of packed weights that stands for nothing; "" if all do."""
+    flat = packed.reshape(-1).view(np.uint8)
+    for begin in range(0, flat.size, SCAN_BYTES):
+        part = flat[begin : begin + SCAN_BYTES]
+        wrong = np.flatnonzero(layout.damaged(part))
+        if wrong.size:
+            where = begin + int(wrong[0])
+            return f"byte {where} is {flat[where]}, which no weights give in {layout.name}"
+    return ""
+
+
+def _layout(step: Step) -> TernaryLayout:
+    return LAYOUT_OF[step.op_type]
+
+
+def _packed_steps(plan: Plan) -> list[Step]:
+    return [
+        step
+        for step in plan.steps
+        if step.op_type in LAYOUT_OF and step.inputs[1] in plan.constants
+    ]
+
+
+def _steps_to_change(plan: Plan, target: TernaryLayout) -> list[Step]:
+    """Return the steps whose weights have another layout and are used in no other way."""
+    steps = _packed_steps(plan)
+    uses = Counter(name for step in plan.steps for name in step.inputs)
+    alike = Counter((step.inputs[1], step.op_type, _columns(plan, step)) for step in steps)
+    return [
+        step
+        for step in steps
+        if _layout(step) is not target
+        and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _columns(plan, step)]
+    ]
+
+
+def _columns(plan: Plan, step: Step) -> int:
+    return int(plan.values[step.inputs[0]].shape[1])
+
+
+def _pack_again(
+    plan: Plan, steps: Mapping[str, Step], target: TernaryLayout
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return weights by name in a layout, packed by all cores."""
+    made: dict[str, npt.NDArray[np.generic]] = {}
+    with ThreadPoolExecutor(cpu.host().physical_cores) as pool:
+        parts = []
+        for name, step in steps.items():
+            source, columns = plan.constants[name], _columns(plan, step)
+            out = _aligned(len(source), target.row_bytes(columns))
+            made[name] = out
+            rows = max(1, BLOCK_WEIGHTS // columns)
+            for first in range(0, len(source), rows):
+                block = source[first : first + rows].view(np.uint8)
+                arguments = (block, out[first : first + rows], columns, _layout(step), target)
+                parts.append(pool.submit(_pack_rows, *arguments))
+        for part in parts:
+            part.result()
+    for array in made.values():
+        array.setflags(write=False)
+    return made
+
+
+def _pack_rows(
+    block: Packed, out: Packed, columns: int, source: TernaryLayout, target: TernaryLayout
+) -> None:
+    out[:] = target.pack(source.unpack(block, columns))
+
+
+def _aligned(rows: int, columns: int) -> Packed:
+    raw = np.empty(rows * columns + ALIGNMENT, np.uint8)
+    begin = -raw.ctypes.data % ALIGNMENT
+    return raw[begin : begin + rows * columns].reshape(rows, columns)
