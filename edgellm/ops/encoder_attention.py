@@ -202,7 +202,7 @@ def examples() -> Iterator[Example]:
         (2, 32, [17, 33, 34, 70]),
         (1, 64, [50]),
         (4, 40, [9, 21]),
-        (1, 2, [1500]),
+        (1, 2, [600]),
     )
     for heads, dim, ends in cases:
         name = f"random_{heads}x{dim}_{'_'.join(map(str, ends))}"
