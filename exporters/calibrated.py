@@ -4,7 +4,7 @@ The unquantised model and the model as far as it is quantised run side by side o
 For every linear the weight is first moved to where the outputs of the quantised model come closest
 to those of the other (ridge regression; what is added to the residual stream also makes good the
 error that the stream has by then), and then rounded as ``low_bit`` does. On stories260k at 3 bits
-in groups of 64 the loss rises by 23 %; by 29 % when each linear is rounded on its own, and by 68 %
+in groups of 64 the loss rises by 21 %; by 29 % when each linear is rounded on its own, and by 68 %
 when each weight goes to the nearest level.
 """
 
@@ -20,7 +20,8 @@ from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
 
 RIDGE = 0.1
-"""How strongly a weight is held to its place, as a share of the mean of H's diagonal."""
+"""How strongly a weight is held to its place, as a share of the mean of H's diagonal. Of 0.001 to 0.1
+the last was best on stories260k, by 5 % of the loss at 3 bits in groups of 32."""
 
 Texts = Sequence[npt.NDArray[np.int64]]
 Done = Callable[[str, LowBitLinear], None]
