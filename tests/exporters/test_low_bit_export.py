@@ -1,0 +1,111 @@
+"""Export with fewer bits: every executor agrees, an interrupted run goes on, bad options fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgellm import api
+from edgellm.bundle import open_bundle
+from edgellm.errors import ConfigError
+from edgellm.exporters import low_bit_export
+from edgellm.exporters.architectures import bitnet, llama
+from edgellm.exporters.low_bit_export import WORK_SUFFIX, Results
+from edgellm.exporters.quantizers.low_bit import LowBitLinear
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 20
+QUANTIZATIONS = [
+    api.Quantization(name="shiftadd", bits=2, group_size=16),
+    api.Quantization(name="w3a8", group_size=0),
+]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, write_checkpoint: Callable[..., Path]) -> Path:
+    return write_checkpoint(tmp_path / "checkpoint", llama.TINY)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=lambda one: one.name)
+def test_executors_agree_on_a_low_bit_bundle(
+    tmp_path: Path, checkpoint: Path, text: Path, quantization: api.Quantization
+) -> None:
+    bundle = api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+
+    assert api.verify(bundle.path).passed
+    assert bundle.manifest.bits_per_weight < 16
+    assert not (tmp_path / f"out{WORK_SUFFIX}").exists()
+
+
+def test_an_interrupted_export_goes_on(
+    tmp_path: Path, checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantized: list[tuple[int, ...]] = []
+    whole = low_bit_export.low_bit.quantize
+
+    def counted(weight: np.ndarray, hessian: np.ndarray, scheme: object) -> LowBitLinear:
+        if len(quantized) == 5:
+            raise KeyboardInterrupt
+        quantized.append(weight.shape)
+        return whole(weight, hessian, scheme)
+
+    monkeypatch.setattr(low_bit_export.low_bit, "quantize", counted)
+    with pytest.raises(KeyboardInterrupt):
+        api.export(checkpoint, tmp_path / "out", calibration=text, quantization=QUANTIZATIONS[1])
+    monkeypatch.setattr(low_bit_export.low_bit, "quantize", whole)
+    kept = sorted(path.name for path in (tmp_path / f"out{WORK_SUFFIX}").glob("*.npz"))
+    resumed = api.export(
+        checkpoint, tmp_path / "out", calibration=text, quantization=QUANTIZATIONS[1]
+    )
+    fresh = api.export(
+        checkpoint, tmp_path / "fresh", calibration=text, quantization=QUANTIZATIONS[1]
+    )
+
+    assert len(kept) == 5
+    weights = [open_bundle(bundle.path).weights_path.read_bytes() for bundle in (resumed, fresh)]
+    assert weights[0] == weights[1]
+
+
+def test_results_of_something_else_are_dropped(tmp_path: Path) -> None:
+    linear = LowBitLinear(
+        "GroupLinear", {"planes": np.zeros(3, np.uint8)}, {"shift": 2}, np.ones(2)
+    )
+    Results(tmp_path / "work", "a").save("one", linear)
+
+    stored = Results(tmp_path / "work", "a").load("one")
+
+    assert stored is not None
+    assert (stored.op_type, dict(stored.attributes)) == ("GroupLinear", {"shift": 2})
+    assert Results(tmp_path / "work", "b").load("one") is None
+
+
+def test_a_ternary_checkpoint_is_refused(
+    tmp_path: Path, write_checkpoint: Callable[..., Path], text: Path
+) -> None:
+    ternary = write_checkpoint(tmp_path / "ternary", bitnet.TINY)
+
+    with pytest.raises(ConfigError, match="ternary: it needs no --quant"):
+        api.export(ternary, tmp_path / "out", calibration=text, quantization=QUANTIZATIONS[0])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        (api.Quantization(name="int3"), "quant 'int3' is unknown"),
+        (api.Quantization(name="w4a8", bits=3), "bits is 3, but w4a8 has 4"),
+        (api.Quantization(name="shiftadd", bits=7), "bits is 7; shiftadd allows 2 to 4"),
+    ],
+)
+def test_bad_options_are_refused(
+    tmp_path: Path, checkpoint: Path, quantization: api.Quantization, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        api.export(checkpoint, tmp_path / "out", quantization=quantization)
