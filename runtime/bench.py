@@ -12,7 +12,7 @@ from edgellm.runtime import cpu
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.limits import BANDWIDTH_METHOD, read_bandwidth
 from edgellm.runtime.model import Model
-from edgellm.runtime.observations import Observation, observe
+from edgellm.runtime.observations import GREEDY_BYTES, Observation, observe
 from edgellm.runtime.process_memory import peak_memory_bytes
 from edgellm.runtime.profile import Profile, profile
 
@@ -67,7 +67,8 @@ class BenchRow:
 class Bandwidth:
     """What so many threads read from memory, and the share of it that decoding uses.
 
-    ``decode_share`` is bytes_per_token * median decode rate (of the first length) / bytes_per_s.
+    ``decode_share`` is the bytes of weights that greedy decoding really reads a token * median
+    decode rate (of the first length) / bytes_per_s.
     """
 
     threads: int
@@ -134,7 +135,8 @@ def bench(
         observations = observe(model)
         by_operator = _profile(model, request, progress) if request.by_operator else None
     progress("read bandwidth of the memory")
-    bandwidths = tuple(_bandwidth(row, bytes_per_token) for row in rows)
+    (bytes_read,) = (item.value for item in observations if item.name == GREEDY_BYTES)
+    bandwidths = tuple(_bandwidth(row, bytes_read) for row in rows)
     return BenchResult(
         bundle=str(path),
         weights_sha256=manifest.files[WEIGHTS].sha256,
@@ -237,7 +239,7 @@ def _rate(tokens: int, seconds: Sequence[float]) -> Rate:
     )
 
 
-def _bandwidth(row: BenchRow, bytes_per_token: int) -> Bandwidth:
+def _bandwidth(row: BenchRow, bytes_read: float) -> Bandwidth:
     speed = read_bandwidth(row.threads)
-    share = bytes_per_token * row.decode[0].median / speed
+    share = bytes_read * row.decode[0].median / speed
     return Bandwidth(threads=row.threads, bytes_per_s=speed, decode_share=share)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from edgellm.runtime import head_reads, sparsity
 from edgellm.runtime.model import Model
 
+GREEDY_BYTES = "weights read by greedy decoding"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -18,7 +20,18 @@ class Observation:
 
 def observe(model: Model) -> tuple[Observation, ...]:
     """Return all observations; they may take a second and change no session."""
-    return (*_bytes_read(model), *_sparsity(model), *_head_reads(model))
+    zeros, head = sparsity.measure(model), head_reads.measure(model)
+    plan = model.engine.plan
+    read = plan.weight_bytes_per_token() if zeros is None else zeros.bytes_read
+    if head is not None:
+        heads = (step for step in plan.steps if step.op_type == head_reads.OPERATOR)
+        read += head.bytes_read - sum(map(plan.weight_bytes, heads))
+    return (
+        *_bytes_read(model),
+        *_sparsity(zeros),
+        *_head_reads(head),
+        Observation(name=GREEDY_BYTES, value=read, unit="B"),
+    )
 
 
 def _bytes_read(model: Model) -> Iterator[Observation]:
@@ -29,8 +42,7 @@ def _bytes_read(model: Model) -> Iterator[Observation]:
     yield Observation(name="keys and values a token of context", value=cached, unit="B")
 
 
-def _sparsity(model: Model) -> Iterator[Observation]:
-    found = sparsity.measure(model)
+def _sparsity(found: sparsity.Sparsity | None) -> Iterator[Observation]:
     if found is None:
         return
     if found.closed_gates is not None:
@@ -40,8 +52,7 @@ def _sparsity(model: Model) -> Iterator[Observation]:
     yield Observation(name="weights read without them", value=found.bytes_read, unit="B")
 
 
-def _head_reads(model: Model) -> Iterator[Observation]:
-    found = head_reads.measure(model)
+def _head_reads(found: head_reads.HeadReads | None) -> Iterator[Observation]:
     if found is None:
         return
     yield Observation(name="logits refined for the best", value=found.refined, unit="")

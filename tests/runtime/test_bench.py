@@ -26,8 +26,11 @@ def test_every_length_is_measured_with_every_number_of_threads(
             assert 0 < rate.min <= rate.median <= rate.max
         assert row.load_time_s > 0
         assert row.time_to_first_token_s > 0
+    observations = {item.name: item.value for item in result.observations}
+    read = observations["weights read by greedy decoding"]
+    assert 0 < read < result.bytes_per_token  # squared ReLU leaves zeros
     for row, speed in zip(result.rows, result.read_bandwidth, strict=True):
-        share = result.bytes_per_token * row.decode[0].median / speed.bytes_per_s
+        share = read * row.decode[0].median / speed.bytes_per_s
         assert speed.decode_share == pytest.approx(share)
     assert result.kernel_variants["RotaryEmbedding"] == "portable"
     assert result.kernel_variants["LogitsHead"] == simd.chosen(cpu.host())
@@ -35,7 +38,6 @@ def test_every_length_is_measured_with_every_number_of_threads(
     for row in result.rows:
         assert len(row.waiting) == row.threads
         assert all(0 <= share < 1 for share in row.waiting)
-    observations = {item.name: item.value for item in result.observations}
     assert observations["weights read a token"] == result.bytes_per_token
     assert result.profile is None
 
