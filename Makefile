@@ -1,6 +1,7 @@
 # make demo         sets up .venv, exports the embedded checkpoint, tells a story
 # make test         sets up .venv, lints, type-checks, runs all tests
 # make test-arm     the golden tests on an emulated aarch64 (Debian or Ubuntu, installs qemu-user-static)
+# make test-arm-lesser  products on an emulated Cortex-A53 and A72, which lack dot products
 # make bench-peers  our speed against llama.cpp and onnxruntime; builds llama.cpp (cmake, g++)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ TYPING := build/typing
 LESSER_ARM := "emulated or (compiled and neon and 2 and (BitLinear-random_1 or LogitsHead-random_1) \
   and not Gated and not Column and not Planar)"
 
-.PHONY: demo test lint typecheck golden test-arm bench bench-peers clean
+.PHONY: demo test lint typecheck golden test-arm test-arm-lesser bench bench-peers clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
@@ -45,6 +46,9 @@ golden: $(VENV)/.run-ready
 test-arm: $(VENV)/.test-ready golden
 	tests/arm/setup_rootfs.sh $(BIN)/python
 	EDGELLM_GOLDEN_BUNDLES="$$PWD/build/golden" tests/arm/run.sh $(ARGS)
+
+test-arm-lesser: $(VENV)/.test-ready
+	tests/arm/setup_rootfs.sh $(BIN)/python
 	for cpu in cortex-a53 cortex-a72; do \
 	  EDGELLM_QEMU_CPU=$$cpu tests/arm/run.sh tests/arm tests/conformance/test_kernels.py -k $(LESSER_ARM) || exit; \
 	done
