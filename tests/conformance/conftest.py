@@ -1,4 +1,4 @@
-"""Compile the kernels of the chosen tests first, on all cores: one after the other takes minutes."""
+"""Compile the kernels of the chosen tests first, on all cores: one by one takes minutes."""
 
 import pytest
 
