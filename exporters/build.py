@@ -125,7 +125,8 @@ def export(
             licence=model_card.read_licence(checkpoint.path),
         )
         bundle = _finish(writer, manifest, golden)
-    shutil.rmtree(work, ignore_errors=True)
+    if options.low_bit is not None:
+        shutil.rmtree(work)
     return bundle
 
 

@@ -51,13 +51,18 @@ class Results:
     """The results of linears, on disk as they come.
 
     A run that is interrupted leaves them, and the next with the same model, texts and scheme goes
-    on from there; anything else begins anew.
+    on from there; anything else begins anew. A directory that is not of such a run is left alone.
     """
 
     def __init__(self, directory: Path, key: str) -> None:
         self._directory = directory
-        if _read(directory / KEY) != key:
-            shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists() and not (directory / KEY).is_file():
+            raise ExportError(
+                f"{directory}: is in the way of intermediate results and was not made by an "
+                "export; move it away, or choose another output"
+            )
+        if directory.exists() and (directory / KEY).read_text(encoding="utf-8") != key:
+            shutil.rmtree(directory)
         elif any(directory.glob(f"*{SUFFIX}")):
             LOG.warning("%s: going on from an interrupted export", directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -108,6 +113,7 @@ def quantize_checkpoint(
 
     Raises:
         ConfigError: the checkpoint is ternary already, or there is no text to calibrate on.
+        ExportError: ``work`` exists and is not of an earlier export.
     """
     if model.quantization is not None:
         raise ConfigError("this checkpoint is ternary: it needs no --quant")
@@ -176,7 +182,3 @@ def _key(checkpoint: Checkpoint, scheme: Scheme, texts: Texts) -> str:
     for ids in texts:
         facts.update(np.asarray(ids, np.int64).tobytes())
     return facts.hexdigest()
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -8,7 +8,7 @@ import pytest
 
 from edgellm import api
 from edgellm.bundle import open_bundle
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, ExportError
 from edgellm.exporters import low_bit_export
 from edgellm.exporters.architectures import bitnet, llama
 from edgellm.exporters.low_bit_export import WORK_SUFFIX, Results
@@ -84,6 +84,23 @@ def test_results_of_something_else_are_dropped(tmp_path: Path) -> None:
     assert stored is not None
     assert (stored.op_type, dict(stored.attributes)) == ("GroupLinear", {"shift": 2})
     assert Results(tmp_path / "work", "b").load("one") is None
+
+
+@pytest.mark.parametrize("quantization", [None, QUANTIZATIONS[1]], ids=["int8", "w3a8"])
+def test_a_folder_of_the_user_is_left_alone(
+    tmp_path: Path, checkpoint: Path, text: Path, quantization: api.Quantization | None
+) -> None:
+    own = tmp_path / f"out{WORK_SUFFIX}" / "letter.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+
+    if quantization is None:
+        api.export(checkpoint, tmp_path / "out", calibration=text)
+    else:
+        with pytest.raises(ExportError, match="was not made by an export"):
+            api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+
+    assert own.read_text() == "mine"
 
 
 def test_a_ternary_checkpoint_is_refused(
