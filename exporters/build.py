@@ -20,13 +20,14 @@ from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
     LowBit,
+    num_linear_weights,
     quantize_checkpoint,
     round_plainly,
 )
 from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import LOGITS_FRAME, ROTARY_TABLES, IntegerLowering
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
-from edgellm.exporters.progress import Progress, ReportingWeights
+from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
 
@@ -117,6 +118,8 @@ def export(
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
         work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
         quantizer = _low_bit(checkpoint, model, options, work, progress)
+        if progress is not None and quantizer is not None:
+            progress = part_of(progress, num_linear_weights(model), 0)
         manifest = replace(
             _write_graph(model, writer, options, progress, calibration, quantizer),
             bos_token_id=begin,
@@ -140,6 +143,8 @@ def _low_bit(
     if options.low_bit is None:
         return None
     write = partial(float_model, checkpoint.path)
+    if progress is not None:
+        progress = part_of(progress, 0, model.num_parameters)
     return quantize_checkpoint(checkpoint, model, options.low_bit, work, write, progress)
 
 

@@ -123,14 +123,14 @@ def quantize_checkpoint(
     texts = options.texts(checkpoint.path, config.vocab_size, longest)
     _check_texts(texts, shapes)
     results = Results(work, _key(checkpoint, options.scheme, texts))
-    done = 0
+    done, total = 0, num_linear_weights(model)
 
     def save(path: str, linear: LowBitLinear) -> None:
         nonlocal done
         results.save(path, linear)
         done += shapes[path][0] * shapes[path][1]
         if progress is not None:
-            progress(done, sum(rows * columns for rows, columns in shapes.values()))
+            progress(done, total)
 
     parts = FloatParts(write_float_model(work / "float"), options.run)
     Calibrated(parts, texts, options.scheme).run(list(shapes), save, results.load)
@@ -148,6 +148,11 @@ def _found(results: Results, path: str) -> LowBitLinear:
     if linear is None:
         raise ExportError(f"{path}: the calibration did not reach this linear")
     return linear
+
+
+def num_linear_weights(model: Source) -> int:
+    """Return how many weights the linears of a model have: what the calibration reports."""
+    return sum(rows * columns for rows, columns in _linears(model).values())
 
 
 def _linears(model: Source) -> Mapping[str, tuple[int, int]]:

@@ -12,6 +12,17 @@ Progress = Callable[[int, int], object]
 """Called with the parameters asked for so far and the total."""
 
 
+def part_of(progress: Progress, before: int, after: int) -> Progress:
+    """Return what one part of the work calls, so that done and total are those of the whole.
+
+    Args:
+        progress: of the whole.
+        before: what the parts before this one report.
+        after: what those behind it will.
+    """
+    return lambda done, total: progress(before + done, before + total + after)
+
+
 class ReportingWeights:
     """Passes requests on to ``weights`` and reports each."""
 

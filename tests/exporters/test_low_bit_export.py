@@ -126,3 +126,19 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         api.export(checkpoint, tmp_path / "out", quantization=quantization)
+
+
+def test_progress_grows_up_to_its_total(tmp_path: Path, checkpoint: Path, text: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    api.export(
+        checkpoint,
+        tmp_path / "out",
+        calibration=text,
+        quantization=QUANTIZATIONS[1],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+
+    done = [now for now, _ in seen]
+    assert done == sorted(done)
+    assert {total for _, total in seen} == {done[-1]}
