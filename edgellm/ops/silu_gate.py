@@ -13,8 +13,9 @@ import numpy.typing as npt
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
-from edgellm.ops._integers import INT32_MAX, exp2_table, round_shift
+from edgellm.ops._integers import INT32_MAX, round_shift
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._sigmoid import SIGMOID_BITS, sigmoid, sigmoid_nodes
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -25,12 +26,6 @@ SCHEMA = OpSchema(
     outputs=(Port("y", "int64", ("T", "N")),),
     attributes=("frame",),
 )
-
-SIGMOID_BITS = 20
-EXP2_TABLE = exp2_table(256, SIGMOID_BITS)
-LOG2_E = 1549082005
-"""log2(e) * 2^30, rounded."""
-LOGIT_BITS = 12
 
 
 def reference(
@@ -44,14 +39,7 @@ def reference(
         frame: fixed point of both.
     """
     x = gate.astype(np.int64)
-    halvings = round_shift(np.abs(x) * LOG2_E, 30 + frame - LOGIT_BITS)  # below 2^62
-    whole = np.minimum(halvings >> LOGIT_BITS, 62)
-    entry = EXP2_TABLE[(halvings & (2**LOGIT_BITS - 1)) >> 4]
-    e = (entry + ((np.int64(1) << whole) >> 1)) >> whole
-    one = 1 << SIGMOID_BITS
-    upper = ((one << SIGMOID_BITS) + ((one + e) >> 1)) // (one + e)
-    sigmoid = np.where(x >= 0, upper, one - upper)
-    return round_shift(x * sigmoid, SIGMOID_BITS) * up.astype(np.int64)
+    return round_shift(x * sigmoid(x, frame), SIGMOID_BITS) * up.astype(np.int64)
 
 
 def body() -> "FunctionProto":
@@ -59,15 +47,8 @@ def body() -> "FunctionProto":
     b = Body(SCHEMA)
     gate, up = b.inputs
     x = gate.to("int64")
-    bits = b.attribute("frame") + (30 - LOGIT_BITS)
-    halvings = graph.round_shift_positive(x.abs() * LOG2_E, bits)
-    whole = halvings.shift_right(LOGIT_BITS).at_most(62)
-    entry = b.constant(EXP2_TABLE).take((halvings & (2**LOGIT_BITS - 1)).shift_right(4))
-    e = graph.round_shift_positive(entry, whole)
-    one = 1 << SIGMOID_BITS
-    upper = ((e + one).shift_right(1) + (one << SIGMOID_BITS)) // (e + one)
-    sigmoid = b.where(x >= 0, upper, one - upper)
-    return b.function(graph.round_shift(x * sigmoid, SIGMOID_BITS) * up.to("int64"))
+    gated = x * sigmoid_nodes(x, b.attribute("frame"))
+    return b.function(graph.round_shift(gated, SIGMOID_BITS) * up.to("int64"))
 
 
 def examples() -> Iterator[Example]:

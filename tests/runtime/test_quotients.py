@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgellm.runtime.kernels._sigmoid import round_quotient
 from edgellm.runtime.kernels.attention import write_mean
-from edgellm.runtime.kernels.silu_gate import round_quotient
 
 LARGEST_WEIGHT = 32_591
 MOST_WEIGHTS = 65_535 * LARGEST_WEIGHT
