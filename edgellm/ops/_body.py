@@ -10,7 +10,7 @@ bug in Eigen's SSE2 code (onnxruntime pull requests 25280, 32475). Comparisons, 
 ``TopK`` are right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,9 +20,10 @@ import numpy.typing as npt
 from edgellm.ops._schema import DOMAIN, OpSchema
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, FunctionProto, NodeProto
+    from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
 ONNX_OPSET = 21
+TWO_OUTPUTS = ("TopK", "Scan")
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,21 @@ class AttributeOfOp:
     name: str
 
 
-NodeAttribute = int | str | AttributeOfOp | npt.NDArray[np.generic]
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """Stands in a node for a graph that it runs."""
+
+    inputs: tuple["Value", ...]
+    nodes: tuple["Node", ...]
+    outputs: tuple["Value", ...]
+
+
+NodeAttribute = int | str | AttributeOfOp | Subgraph | npt.NDArray[np.generic]
+Step = Callable[..., "Value"]
 
 
 class Node(NamedTuple):
-    """One node; of its outputs the first is used."""
+    """One node."""
 
     op_type: str
     inputs: tuple[str, ...]
@@ -47,8 +58,9 @@ class Node(NamedTuple):
 class Body:
     """The nodes of one function body, in order; the same node asked for twice is made once."""
 
-    def __init__(self, schema: OpSchema) -> None:
+    def __init__(self, schema: OpSchema, prefix: str = "") -> None:
         self._schema = schema
+        self._prefix = prefix  # of the names of values, so that those of a nested graph differ
         self._nodes: list[Node] = []
         self._made: dict[tuple[object, ...], Value] = {}
 
@@ -84,8 +96,8 @@ class Body:
         names = tuple(value.name for value in inputs)
         key = (op_type, names, dtype, *((k, _identity(v)) for k, v in attributes.items()))
         if key not in self._made:
-            output = f"{op_type}_{len(self._nodes)}"
-            outputs = (output, f"{output}_indices") if op_type == "TopK" else (output,)
+            output = f"{self._prefix}{op_type}_{len(self._nodes)}"
+            outputs = (output, f"{output}_second") if op_type in TWO_OUTPUTS else (output,)
             self._nodes.append(Node(op_type, names, outputs, attributes))
             self._made[key] = Value(self, output, dtype)
         return self._made[key]
@@ -104,6 +116,28 @@ class Body:
         dtype = typed.dtype if isinstance(typed, Value) else "int64"
         chosen = [self._value(yes, dtype), self._value(no, dtype)]
         return self.node("Where", [condition, *chosen], dtype)
+
+    def scan(self, step: Step, state: "Value", rows: Sequence["Value"]) -> tuple["Value", "Value"]:
+        """Replace a state by ``step(state, *rows[t])`` for every t, one after the other.
+
+        Args:
+            step: a formula; it may use its arguments and constants alone.
+            state: what it starts from.
+            rows: values of the same number of rows.
+
+        Returns:
+            The last state, and all of them along a first axis.
+        """
+        inner = Body(self._schema, f"{self._prefix}scan_{len(self._nodes)}_")
+        names = [f"{inner._prefix}in_{i}" for i in range(1 + len(rows))]
+        given = [state, *rows]
+        ports = [Value(inner, n, v.dtype) for n, v in zip(names, given, strict=True)]
+        after = step(*ports)
+        copy = inner.node("Identity", [after], after.dtype)
+        graph = Subgraph(tuple(ports), tuple(inner._nodes), (after, copy))
+        attributes: dict[str, NodeAttribute] = {"body": graph, "num_scan_inputs": len(rows)}
+        last = self.node("Scan", given, state.dtype, attributes)
+        return last, Value(self, f"{last.name}_second", state.dtype)
 
     def function(self, *outputs: "Value") -> "FunctionProto":
         """Return the function whose outputs, in the order of the schema, are these values."""
@@ -286,7 +320,7 @@ Operand = Value | int
 def _identity(attribute: NodeAttribute) -> object:
     if isinstance(attribute, np.ndarray):
         return (attribute.dtype.str, attribute.shape, attribute.tobytes())
-    return attribute
+    return attribute  # a subgraph is equal to itself alone
 
 
 def _node_proto(node: Node, renamed: Mapping[str, str]) -> "NodeProto":
@@ -306,8 +340,25 @@ def _attribute_proto(name: str, value: NodeAttribute) -> "AttributeProto":
 
     if isinstance(value, AttributeOfOp):
         return AttributeProto(name=name, type=AttributeProto.INT, ref_attr_name=value.name)
+    if isinstance(value, Subgraph):
+        return helper.make_attribute(name, _graph_proto(name, value))
     if not isinstance(value, np.ndarray):
         return helper.make_attribute(name, value)
     if name == "value":
         return helper.make_attribute(name, numpy_helper.from_array(value))
     return helper.make_attribute(name, value.tolist())
+
+
+def _graph_proto(name: str, graph: Subgraph) -> "GraphProto":
+    from onnx import helper
+
+    ports = [
+        [
+            helper.make_tensor_value_info(
+                value.name, helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype)), None
+            )
+            for value in values
+        ]
+        for values in (graph.inputs, graph.outputs)
+    ]
+    return helper.make_graph([_node_proto(node, {}) for node in graph.nodes], name, *ports)

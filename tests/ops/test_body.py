@@ -90,3 +90,20 @@ def test_same_node_is_made_once():
     (x,) = body.inputs
     assert (x + 1).name == (x + 1).name
     assert (x + 1).name != (x + 2).name
+
+
+def test_scan_goes_row_by_row():
+    """Two scans in one body, so that the names of the nested graphs must differ."""
+    rows = np.arange(12).reshape(4, 3)
+
+    def formula(x: Value) -> Value:
+        start = x.take(0)
+        last, every = x.body.scan(lambda state, row: state * 2 + row, start, [x])
+        total, _ = x.body.scan(lambda state, row: state + row, last, [every])
+        return total
+
+    state, total = rows[0], np.zeros(3, np.int64)
+    for row in rows:
+        state = state * 2 + row
+        total = total + state
+    np.testing.assert_array_equal(run(formula, rows), total + state)
