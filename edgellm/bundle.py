@@ -39,6 +39,7 @@ RANGES = {
     "num_attention_heads": (1, 1 << 24),
     "num_key_value_heads": (1, 1 << 24),
     "head_dim": (1, 1 << 24),
+    "state_size": (0, 1 << 24),
     "context_length": (1, 1 << 24),
     "logits_frame": (0, 31),
     "num_parameters": (0, 1 << 53),
@@ -65,6 +66,7 @@ class FileEntry:
 class Manifest:
     """The facts of a bundle. Fields of the model are named as in config.json.
 
+    ``state_size`` is the width of a layer's recurrent state, 0 for models with a key/value cache.
     ``calibration`` names the text that the offsets of the keys were measured on; without a name
     the keys have none. ``task`` says what goes in and out; a classifier of images has no
     vocabulary, an encoder's ``logits_frame`` is the fixed point of its output.
@@ -90,6 +92,7 @@ class Manifest:
     revision: str = ""
     licence: str = ""
     calibration: str = ""
+    state_size: int = 0
     arithmetic: str = ""
     num_labels: int = 0
     image_height: int = 0
@@ -105,7 +108,14 @@ class Manifest:
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes of key/value cache that one token takes: int8 codes and an int32 absmax a head."""
+        if self.state_size:
+            return 0
         return self.num_hidden_layers * self.num_key_value_heads * 2 * (self.head_dim + 4)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the recurrent states of one text, int64 by channel, however long it is."""
+        return 8 * self.num_hidden_layers * self.state_size
 
 
 @dataclass(frozen=True)

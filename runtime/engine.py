@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ContextLengthError
+from edgellm.ops import evaluate_dim
 from edgellm.runtime.choices import Choices
 from edgellm.runtime.kernels import _objects
 from edgellm.runtime.kv_cache import KvCache
@@ -110,7 +111,8 @@ class Engine:
         self._write_address(IDS, self._ids)
         self._write_address(POSITIONS, self._positions)
         self._write_address(ROWS, self._rows)
-        slots = [self._program.addresses[name] for name in self.plan.cache_inputs]
+        after = [present_name(name) for name in self.plan.states]
+        slots = [self._program.addresses[name] for name in [*self.plan.cache_inputs, *after]]
         self._cache_places = np.concatenate([*slots, np.empty(0, np.intp)])
         self._cache_slots = np.repeat(np.arange(len(slots)), [len(slot) for slot in slots])
         self._cache: weakref.ref[KvCache] | None = None
@@ -149,6 +151,10 @@ class Engine:
         chosen = self._check(ids, cache, rows)
         if top < 0:
             raise ConfigError(f"top is {top}; it must be 0, for all logits, or more")
+        if len(chosen) > self.chunk:  # the arena has room for the rows of a chunk, each once
+            once, places = np.unique(chosen, return_inverse=True)
+            if len(once) < len(chosen):
+                return self.forward(ids, cache, once.tolist(), top)[places]
         logits = np.empty((len(chosen), self.vocab_size), np.int32)
         if len(ids) <= self.chunk:
             self._forward_chunk(ids, cache, chosen, logits, top)
@@ -173,13 +179,15 @@ class Engine:
         """Do what ``forward`` does, step by step, and return every value that a step makes.
 
         Raises:
-            ConfigError: as ``forward``, and for more tokens than a chunk.
+            ConfigError: as ``forward``, and for more tokens or rows than a chunk.
             ContextLengthError: as ``forward``.
         """
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         chosen = self._check(ids, cache, rows)
-        if len(ids) > self.chunk:
-            raise ConfigError(f"{len(ids)} tokens to trace; the chunk is {self.chunk}")
+        if max(len(ids), len(chosen)) > self.chunk:
+            raise ConfigError(
+                f"{len(ids)} tokens and {len(chosen)} rows to trace; the chunk is {self.chunk}"
+            )
         logits = np.empty((len(chosen), self.vocab_size), np.int32)
         values: dict[str, npt.NDArray[np.generic]] = {}
         with self._lock:
@@ -188,7 +196,7 @@ class Engine:
                 self._run(index, 1, len(ids))
                 for name in step.outputs:
                     if name in self._program.arena.offsets:
-                        values[name] = self._copy_value(name, len(ids))
+                        values[name] = self._copy_value(name)
             cache.advance(len(ids))
         for past, array in cache.export_arrays().items():
             values[present_name(past)] = array
@@ -230,9 +238,9 @@ class Engine:
         """The steps in the order in which they run."""
         return self._program.steps
 
-    def _copy_value(self, name: str, tokens: int) -> npt.NDArray[np.generic]:
+    def _copy_value(self, name: str) -> npt.NDArray[np.generic]:
         value = self.plan.values[name]
-        shape = [dim if isinstance(dim, int) else tokens for dim in value.shape]
+        shape = [evaluate_dim(dim, self._sizes) for dim in value.shape]
         begin = self._program.arena.offsets[name]
         end = begin + int(np.prod(shape)) * np.dtype(value.dtype).itemsize
         return self._arena[begin:end].view(value.dtype).reshape(shape).copy()

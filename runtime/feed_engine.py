@@ -58,7 +58,8 @@ class FeedEngine:
             **cache.export_arrays(),
         }
         outputs = self._executor.run(feeds)
-        cache.import_arrays({past: outputs[present_name(past)] for past in self._plan.cache_inputs})
+        arrays = {past: outputs[present_name(past)] for past in self._plan.cache_inputs}
+        cache.import_arrays(arrays, cache.length + count)
         return outputs[LOGITS].astype(np.int32, copy=False)
 
     def close(self) -> None:

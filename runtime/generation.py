@@ -84,7 +84,8 @@ def generate(
     watch = _Stopwatch(len(ids), len(ids) - session.common_prefix(ids))
     logits = session.align(ids, room=1, top=sampler.needed(ids))
     decoder = tokenizer.decoder(ids)
-    decoding = NgramSpeculation(session, ids) if request.speculate == "ngram" else Plain(session)
+    speculates = request.speculate == "ngram" and session.takes_drafts
+    decoding = NgramSpeculation(session, ids) if speculates else Plain(session)
     for index in range(request.max_tokens):
         if index:
             logits = decoding.extend(request.max_tokens - index, sampler.needed(session.ids))

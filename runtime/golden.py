@@ -105,7 +105,12 @@ def read_cases(bundle: Bundle) -> list[GoldenCase]:
 
 
 def feeds(
-    plan: Plan, ids: Sequence[int], *, rows: Sequence[int], past: Arrays | None = None
+    plan: Plan,
+    ids: Sequence[int],
+    *,
+    rows: Sequence[int],
+    start: int = 0,
+    past: Arrays | None = None,
 ) -> Arrays:
     """Return the inputs of one call.
 
@@ -113,17 +118,14 @@ def feeds(
         plan: of the graph.
         ids: the new tokens.
         rows: which of them to score.
-        past: the cache by the names of its inputs; default: empty.
+        start: tokens before them.
+        past: the cache of those, by the names of its inputs; default: empty.
     """
-    if past is None:
-        values = [plan.values[name] for name in plan.cache_inputs]
-        past = {v.name: np.zeros((0, *map(int, v.shape[1:])), v.dtype) for v in values}
-    length = len(past[plan.cache_inputs[0]])
     return {
         IDS: np.array(ids, dtype=np.int64),
-        POSITIONS: np.arange(length, length + len(ids), dtype=np.int64),
+        POSITIONS: np.arange(start, start + len(ids), dtype=np.int64),
         ROWS: np.array(rows, dtype=np.int64),
-        **past,
+        **(plan.empty_cache() if past is None else past),
     }
 
 
@@ -158,17 +160,19 @@ def _compute(
     return GoldenCase(
         name=name,
         prompt=tuple(prompt),
-        greedy=_greedy(engine, past, logits[-1], greedy_tokens),
+        greedy=_greedy(engine, (len(prompt), past), logits[-1], greedy_tokens),
         layers=layer_checksums(plan, values),
         logits=logits,
     )
 
 
 def _greedy(
-    engine: FeedEngine, past: Arrays, logits: npt.NDArray[np.int32], count: int
+    engine: FeedEngine, text: tuple[int, Arrays], logits: npt.NDArray[np.int32], count: int
 ) -> tuple[int, ...]:
+    """Return the ids that follow a text, of which its length, cache and last logits are given."""
+    length, past = text
     cache: KvCache = engine.new_cache()
-    cache.import_arrays(past)
+    cache.import_arrays(past, length)
     ids = [int(logits.argmax())]
     while len(ids) < count:
         ids.append(int(engine.forward(np.array(ids[-1:], dtype=np.int64), cache)[-1].argmax()))

@@ -1,4 +1,7 @@
-"""The key/value cache of one session: int8 rows by position, appended in place by the kernels."""
+"""The cache of one session: rows by position, appended in place by the kernels, and states.
+
+Keys and values grow with the text; recurrent states, which some models have instead, do not.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,13 +11,14 @@ import numpy.typing as npt
 
 from edgellm.errors import ConfigError
 from edgellm.runtime import huge_pages
-from edgellm.runtime.plan import Value
+from edgellm.runtime.plan import Value, grows
+from edgellm.runtime.recurrent_states import RecurrentStates
 
 CacheArray = npt.NDArray[np.generic]
 
 
 class KvCache:
-    """Keys and values of the positions seen so far.
+    """What a model keeps of the positions seen so far.
 
     The arrays have room for ``capacity`` positions; the system gives memory to those in use only.
     Large ones move to huge pages as they fill: from scattered small pages, attention to 4096
@@ -26,7 +30,7 @@ class KvCache:
         """Make an empty cache.
 
         Args:
-            values: the cache inputs of the graph; their first size is the position.
+            values: the cache inputs of the graph.
             capacity: positions there is room for.
         """
         self._values = tuple(values)
@@ -36,10 +40,18 @@ class KvCache:
         self._arrays: dict[str, CacheArray] = {
             value.name: self._allocate((capacity, *map(int, value.shape[1:])), value.dtype)
             for value in self._values
+            if grows(value)
         }
-        self.addresses = np.array(
-            [array.ctypes.data for array in self._arrays.values()], dtype=np.int64
-        )
+        self._states = RecurrentStates([value for value in self._values if not grows(value)])
+        inputs = {**self._arrays, **self._states.past}
+        memory = [inputs[value.name] for value in self._values]
+        memory += self._states.present.values()
+        self.addresses = np.array([array.ctypes.data for array in memory], dtype=np.int64)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it can go back to some lengths only: see ``truncate``."""
+        return len(self._states) > 0
 
     def _allocate(self, shape: tuple[int, ...], dtype: str) -> CacheArray:
         """Return zeros; for large ones, note their memory."""
@@ -51,61 +63,76 @@ class KvCache:
         return memory.bytes.view(dtype).reshape(shape)
 
     def advance(self, count: int) -> None:
-        """Count ``count`` positions that were written as part of the cache."""
-        before, self.length = self.length, self.length + count
-        for position_bytes, memories in self._large.items():
-            pages = _half_full(before * position_bytes), _half_full(self.length * position_bytes)
-            for number in range(*pages):
-                for memory in memories:
-                    memory.make_huge(number)
+        """Count ``count`` positions that were written as part of the cache, and take the states."""
+        if self.is_recurrent:
+            self._states.advance(self.length)
+        self._grow(count)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from ``length`` on.
+
+        With recurrent states, which are kept at some positions only, it may forget more: the caller
+        looks at ``length`` afterwards.
 
         Raises:
             ConfigError: the cache is shorter than that.
         """
         if not 0 <= length <= self.length:
             raise ConfigError(f"cannot rewind to {length}: the cache holds {self.length} positions")
+        if self.is_recurrent and length < self.length:
+            length = self._states.go_back(length)
         self.length = length
 
     def copy(self) -> "KvCache":
         """Return an independent cache with the same content."""
         twin = KvCache(self._values, self.capacity)
-        twin.import_arrays(self.export_arrays())
+        twin.import_arrays(self.export_arrays(), self.length)
+        twin._states.copy_from(self._states)
         return twin
 
     def export_arrays(self) -> dict[str, CacheArray]:
-        """Return copies of the arrays, ``length`` rows each, by the name of the graph's input."""
-        return {name: array[: self.length].copy() for name, array in self._arrays.items()}
+        """Return copies by the name of the graph's input; what grows has ``length`` rows."""
+        rows = {name: array[: self.length].copy() for name, array in self._arrays.items()}
+        return {**rows, **{name: array.copy() for name, array in self._states.past.items()}}
 
-    def import_arrays(self, arrays: Mapping[str, CacheArray]) -> None:
+    def import_arrays(self, arrays: Mapping[str, CacheArray], length: int | None = None) -> None:
         """Replace the content by arrays as ``export_arrays`` returns them.
+
+        Args:
+            arrays: by the name of the graph's input.
+            length: positions that they are of; None: as many as what grows has rows.
 
         Raises:
             ConfigError: an array is missing or unknown, or has another type or shape.
         """
-        if unknown := sorted(set(arrays) ^ set(self._arrays)):
+        known = {**self._arrays, **self._states.past}
+        if unknown := sorted(set(arrays) ^ set(known)):
             raise ConfigError(f"cache arrays do not fit this model: {', '.join(unknown[:4])}")
-        length = self._common_length(arrays)
-        for name, array in arrays.items():
-            self._arrays[name][:length] = array
-        self.length = 0
-        self.advance(length)
-
-    def _common_length(self, arrays: Mapping[str, CacheArray]) -> int:
-        length = -1
-        for name, array in arrays.items():
-            own = self._arrays[name]
-            if array.dtype != own.dtype or array.ndim != own.ndim:
-                raise ConfigError(f"{name} is {array.dtype}{array.shape}; it must be {own.dtype}")
-            length = array.shape[0] if length < 0 else length
-            if array.shape != (length, *own.shape[1:]) or length > self.capacity:
+        if length is None:
+            length = next((len(arrays[name]) for name in self._arrays if arrays[name].ndim), 0)
+        if not 0 <= length <= self.capacity:
+            raise ConfigError(f"a cache of {length} positions; at most {self.capacity} rows fit")
+        for name, own in known.items():
+            shape = (length, *own.shape[1:]) if name in self._arrays else own.shape
+            if arrays[name].dtype != own.dtype or arrays[name].shape != shape:
                 raise ConfigError(
-                    f"{name} has shape {array.shape}; it must be ({length}, *{own.shape[1:]}) with "
-                    f"at most {self.capacity} rows"
+                    f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}; it must be "
+                    f"{own.dtype} of shape {shape}"
                 )
-        return max(length, 0)
+        for name, own in self._arrays.items():
+            own[:length] = arrays[name]
+        self._states.replace({name: arrays[name] for name in self._states.past})
+        self.length = 0
+        self._grow(length)
+
+    def _grow(self, count: int) -> None:
+        """Count positions, and move the memory that they fill to huge pages."""
+        before, self.length = self.length, self.length + count
+        for position_bytes, memories in self._large.items():
+            pages = _half_full(before * position_bytes), _half_full(self.length * position_bytes)
+            for number in range(*pages):
+                for memory in memories:
+                    memory.make_huge(number)
 
 
 def _half_full(size: int) -> int:

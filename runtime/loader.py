@@ -24,6 +24,7 @@ from edgellm.runtime.plan import (
     Plan,
     Step,
     Value,
+    grows,
     present_name,
 )
 from edgellm.runtime.plan_checks import MAX_CONTEXT, check_attributes, check_step
@@ -80,18 +81,26 @@ def contract_inputs(manifest: Manifest) -> list[Value]:
     """Return the inputs that the graph of a bundle has."""
     if manifest.task in encoder_contract.TASKS:
         return encoder_contract.contract_inputs(manifest)
-    heads, dim = manifest.num_key_value_heads, manifest.head_dim
     inputs = [
         Value(IDS, "int64", (TOKENS,)),
         Value(POSITIONS, "int64", (TOKENS,)),
         Value(ROWS, "int64", (LOGIT_COUNT,)),
     ]
     for layer in range(manifest.num_hidden_layers):
-        for part in ("key", "value"):
-            name = f"{PAST}{layer}.{part}"
-            inputs.append(Value(name, "int8", (PAST_LENGTH, heads, dim)))
-            inputs.append(Value(f"{name}_absmax", "int32", (PAST_LENGTH, heads)))
+        inputs += _layer_cache(manifest, f"{PAST}{layer}")
     return inputs
+
+
+def _layer_cache(manifest: Manifest, prefix: str) -> list[Value]:
+    """Return what a layer keeps of a text."""
+    if manifest.state_size:
+        return [Value(f"{prefix}.recurrent_state", "int64", (manifest.state_size,))]
+    heads, dim = manifest.num_key_value_heads, manifest.head_dim
+    values = []
+    for part in ("key", "value"):
+        values.append(Value(f"{prefix}.{part}", "int8", (PAST_LENGTH, heads, dim)))
+        values.append(Value(f"{prefix}.{part}_absmax", "int32", (PAST_LENGTH, heads)))
+    return values
 
 
 def contract_outputs(manifest: Manifest) -> list[Value]:
@@ -102,7 +111,8 @@ def contract_outputs(manifest: Manifest) -> list[Value]:
     outputs = [Value(LOGITS, "int32", (LOGIT_COUNT, manifest.vocab_size))]
     for value in contract_inputs(manifest):
         if value.name.startswith(PAST):
-            outputs.append(Value(present_name(value.name), value.dtype, (grown, *value.shape[1:])))
+            shape = (grown, *value.shape[1:]) if grows(value) else value.shape
+            outputs.append(Value(present_name(value.name), value.dtype, shape))
     return outputs
 
 

@@ -75,8 +75,18 @@ class Plan:
 
     @property
     def cache_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs that hold the key/value cache."""
+        """Names of the inputs that hold the cache of a text: what grows with it, and states."""
         return tuple(name for name in self.inputs if name.startswith(PAST))
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the cache inputs that do not grow: recurrent states, replaced by each call."""
+        return tuple(name for name in self.cache_inputs if not grows(self.values[name]))
+
+    def empty_cache(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the cache of an empty text, by the names of its inputs."""
+        values = [self.values[name] for name in self.cache_inputs]
+        return {value.name: np.zeros(cache_shape(value, 0), value.dtype) for value in values}
 
     def weight_bytes_per_token(self) -> int:
         """Return the bytes of weights that one decoded token reads; of a table, one row."""
@@ -89,6 +99,17 @@ class Plan:
         rows = int(sizes[TABLE_ROWS[step.op_type]]) if step.op_type in TABLE_ROWS else 1
         constants = (self.constants[name] for name in step.inputs if name in self.constants)
         return sum(array.nbytes // rows for array in constants)
+
+
+def grows(value: Value) -> bool:
+    """Tell whether a cache input has a row for each token of the text."""
+    return bool(value.shape) and value.shape[0] == PAST_LENGTH
+
+
+def cache_shape(value: Value, length: int) -> tuple[int, ...]:
+    """Return the shape that a cache input has for a text of ``length`` tokens."""
+    sizes = (length, *value.shape[1:]) if grows(value) else value.shape
+    return tuple(map(int, sizes))
 
 
 def call_sizes(chunk: int) -> dict[str, int]:

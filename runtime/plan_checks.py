@@ -18,6 +18,7 @@ from edgellm.errors import PlanError
 from edgellm.runtime import encoder_checks
 from edgellm.runtime.plan import (
     IDS,
+    PAST,
     PAST_LENGTH,
     POSITIONS,
     ROWS,
@@ -240,6 +241,21 @@ def _attention(_step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
+def _gated_recurrence(step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [
+        (sizes["T"] == TOKENS, "it goes through the tokens of the call"),
+        (step.inputs[3].startswith(PAST), "its state is an input of the graph"),
+        (step.outputs[1] == present_name(step.inputs[3]), "its last output is the state after it"),
+        (isinstance(sizes["N"], int), "it has a fixed number of channels"),
+    ]
+
+
+def _take_rows(step: Step, sizes: Sizes, _context: int) -> Demands:
+    return [
+        (step.inputs[2] == ROWS and sizes["T"] == TOKENS, f"its rows are the input {ROWS}"),
+    ]
+
+
 CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "AbsmaxQuantize": _row_scale,
     "Attention": _attention,
@@ -248,15 +264,18 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "ColumnBitLinear": _column_bit_linear,
     "Embedding": _embedding,
     "GatedBitLinear": _packed_linear,
+    "GatedRecurrence": _gated_recurrence,
     "GroupLinear": _bit_planes,
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,
     "PlanarEmbedding": _planar_embedding,
     "PlanarLogitsHead": _planar_logits_head,
+    "RmsNorm": _row_scale,
     "RmsNormQuantize": _row_scale,
     "RotaryEmbedding": _rotary_embedding,
     "ShiftAddLinear": _shift_add_linear,
+    "TakeRows": _take_rows,
     "TritLinear": _packed_linear,
     **encoder_checks.CHECKS,
 }

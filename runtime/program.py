@@ -126,8 +126,8 @@ def _kernels(
 def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
     """Return the fields of each step, as ``kernels/_jit.py`` has them, but for the kernel."""
     schemas = {step.op_type: ops.find(step.op_type).SCHEMA for step in steps}
-    # The cache grows in place: what comes out is in the memory of what went in.
-    memory = {present_name(past): past for past in plan.cache_inputs}
+    # What grows does so in place: it comes out in the memory where it went in.
+    memory = {present_name(past): past for past in set(plan.cache_inputs) - set(plan.states)}
     rows: list[list[Field]] = []
     for step in steps:
         schema = schemas[step.op_type]

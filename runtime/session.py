@@ -1,7 +1,7 @@
 """A session: one text as the model sees it, and its key/value cache."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = "edgellm-session/1"
 IDS = "input_ids"
+CACHED = "cached_tokens"
 
 
 class LogitsEngine(Protocol):
@@ -100,6 +101,11 @@ class Session:
         return self._engine.context_length
 
     @property
+    def takes_drafts(self) -> bool:
+        """Whether ``extend`` computes drafts: a recurrent cache could not go back from them."""
+        return not self._cache.is_recurrent
+
+    @property
     def room(self) -> int:
         """How many more tokens fit into the context."""
         return self._engine.context_length - len(self._ids)
@@ -125,7 +131,8 @@ class Session:
         Args:
             ids: what to add.
             draft: ids that may come next, computed in the same call. They are not part of the text;
-                as far as it goes on with them, the calls that follow have nothing to compute.
+                as far as it goes on with them, the calls that follow have nothing to compute. Left
+                out if the session takes no drafts.
             top: how many of the best logits are wanted, 0 for all; others may be -2^31, which is
                 below all logits. To want few is faster.
 
@@ -133,14 +140,15 @@ class Session:
             ConfigError: the text is empty, or an id is not in the vocabulary.
             ContextLengthError: text and draft would not fit in the context.
         """
+        draft = draft if self.takes_drafts else ()
         text = self._ids + self._checked([*ids, *draft])
         size = len(text) - len(draft)
         if not size:
             raise ConfigError("a session needs at least one token id before it has logits")
         logits = self._computed_ahead(text[:size], top)
         if logits is None:
-            start = min(self._cache.length, size - 1)  # at least the last id is computed
-            self._cache.truncate(start)
+            self._cache.truncate(min(self._cache.length, size - 1))  # the last id at least is new
+            start = self._cache.length
             rows = self._forward(text, start, range(size - 1 - start, len(text) - start), top)
             if draft:
                 self._cache.truncate(size)
@@ -234,7 +242,8 @@ class Session:
         """
         arrays = self._cache.export_arrays()
         arrays[IDS] = np.array(self._ids, dtype=np.int64)
-        metadata = {"format": FORMAT, "bundle": self._identity, "notes": notes}
+        cached = str(self._cache.length)
+        metadata = {"format": FORMAT, "bundle": self._identity, "notes": notes, CACHED: cached}
         write_arrays(Path(path), arrays, metadata)
 
     def load(self, path: str | os.PathLike[str]) -> str:
@@ -262,7 +271,7 @@ class Session:
         cache = self._engine.new_cache()
         try:
             self._check_ids(text)
-            cache.import_arrays(arrays)
+            cache.import_arrays(arrays, _cached_length(metadata, path))
         except ConfigError as error:
             raise BundleError(f"{path}: {error}") from error
         if cache.length > len(text):
@@ -304,3 +313,13 @@ class Session:
                 f"the text has {length} tokens{extra}, the context holds {limit}; "
                 "shorten it, or load (or export) the bundle with a larger context"
             )
+
+
+def _cached_length(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> int | None:
+    """Return how many tokens the cache of a file has seen; None if an older edgellm wrote it."""
+    text = metadata.get(CACHED)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BundleError(f"{path}: {CACHED} is {text!r}; it must be a number")
+    return int(text)

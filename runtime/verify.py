@@ -175,7 +175,8 @@ class _Runner:
             cache: KvCache = engine.new_cache()
             engine.forward(_array(ids[:start]), cache)
             past = cache.export_arrays()
-        given = feeds(self._plan, ids[start:], rows=range(len(ids) - start), past=past)
+        rows = range(len(ids) - start)
+        given = feeds(self._plan, ids[start:], rows=rows, start=start, past=past)
         expected = self._reference.run(given, trace=True)
         actual = self._new_executor().run(given, trace=True)
         return (

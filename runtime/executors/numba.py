@@ -42,13 +42,14 @@ class Executor:
             return self._encoder.run(feeds, trace=trace)
         ids = feeds[IDS].astype(np.int64)
         rows = feeds[ROWS].tolist()
-        engine = self._trace_engine(len(ids)) if trace else self._engine
+        engine = self._trace_engine(max(len(ids), len(rows))) if trace else self._engine
         past = {name: feeds[name] for name in self._plan.cache_inputs}
-        length = next((len(array) for array in past.values()), 0)
+        grown = [array for name, array in past.items() if name not in self._plan.states]
+        length = len(grown[0]) if grown else int(feeds[POSITIONS][0])
         if not np.array_equal(feeds[POSITIONS], np.arange(length, length + len(ids))):
             raise ConfigError(f"{POSITIONS} must count on from the {length} positions of the cache")
         cache = engine.new_cache(min(length + len(ids), self._context_length))
-        cache.import_arrays(past)
+        cache.import_arrays(past, length)
         if trace:
             values = engine.trace(ids, cache, rows)
             engine.close()

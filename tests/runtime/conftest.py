@@ -19,6 +19,8 @@ VOCAB_SIZE = 320
 class HashCache:
     """Remembers the ids themselves; the length and the checks are those of a key/value cache."""
 
+    is_recurrent = False
+
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
@@ -48,7 +50,7 @@ class HashCache:
     def export_arrays(self) -> dict[str, npt.NDArray[np.integer]]:
         return {"known": self.ids.copy()}
 
-    def import_arrays(self, arrays: dict[str, npt.NDArray[np.integer]]) -> None:
+    def import_arrays(self, arrays: dict[str, npt.NDArray[np.integer]], length=None) -> None:
         self.length = 0
         self.write(arrays["known"])
 
