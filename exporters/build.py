@@ -25,7 +25,8 @@ from edgellm.exporters.low_bit_export import (
     round_plainly,
 )
 from edgellm.exporters.lowering.float32 import Float32Lowering
-from edgellm.exporters.lowering.integer import LOGITS_FRAME, ROTARY_TABLES, IntegerLowering
+from edgellm.exporters.lowering.integer import IntegerLowering
+from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, ROTARY_TABLES
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.source import Source

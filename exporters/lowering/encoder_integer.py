@@ -15,7 +15,7 @@ from edgellm.errors import ExportError
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.encoder_interface import ImageEmbedding, TextTables
-from edgellm.exporters.lowering.integer import (
+from edgellm.exporters.lowering.integer_values import (
     INT8_LIMIT,
     LOGITS_FRAME,
     USUAL_PEAK,
