@@ -12,6 +12,8 @@ from edgellm.runtime.plan import IDS, POSITIONS, TOKENS, Dim, Step
 MAX_COLUMNS = 65_536
 MAX_HEAD_DIM = 512
 MAX_PATCH_BYTES = 131_071
+MAX_EXPONENTIAL = 2**31 - 1
+"""Of Shiftmax: of one row it is the sum, which is clamped there."""
 
 Sizes = Mapping[str, Dim]
 Demands = list[tuple[bool, str]]
@@ -25,6 +27,18 @@ ATTRIBUTE_RANGES = {
     "LayerNormQuantize.frame": (1, 31),
     "ImageTokens.shift": (1, 62),
     "TextEmbedding.shift": (1, 62),
+    "DyadicAdd.x_shift": (1, 62),
+    "DyadicAdd.y_shift": (1, 62),
+    "DyadicRequantize.shift": (1, 62),
+    "DyadicRequantizeWide.shift": (1, 62),
+    "DyadicRequantizeWide.bits": (2, 32),
+    "DyadicAdd.bits": (2, 32),
+    "ShiftmaxAttention.shift": (1, 62),
+    "low": (-127, 0),
+    "bits": (2, 16),
+    "unit": (1, 65_535),
+    "n": (1, 30),
+    "half_bit": (0, 1),
 }
 
 
@@ -51,6 +65,26 @@ def _encoder_attention(step: Step, sizes: Sizes, context: int) -> Demands:
         *_sequences(step, sizes, context),
         (whole, "a row is whole heads"),
         (whole and _at_most(width, MAX_HEAD_DIM * heads), f"heads of at most {MAX_HEAD_DIM}"),
+    ]
+
+
+def _exponential(step: Step) -> tuple[bool, str]:
+    largest = step.attributes["unit"] << step.attributes["n"]
+    return largest <= MAX_EXPONENTIAL, f"unit * 2^n is at most {MAX_EXPONENTIAL}"
+
+
+def _shiftmax(step: Step, _sizes: Sizes, _context: int) -> Demands:
+    return [_exponential(step)]
+
+
+def _shiftmax_attention(step: Step, sizes: Sizes, context: int) -> Demands:
+    width, heads = sizes["M"], sizes["H"]
+    whole = isinstance(width, int) and isinstance(heads, int) and width % heads == 0
+    return [
+        *_sequences(step, sizes, context),
+        (whole, "a row is whole heads"),
+        (whole and width <= MAX_HEAD_DIM * heads, f"heads of at most {MAX_HEAD_DIM}"),
+        _exponential(step),
     ]
 
 
@@ -101,10 +135,13 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "EncoderAttention": _encoder_attention,
     "ExtractPatches": _extract_patches,
     "ImageTokens": _image_tokens,
+    "ILayerNorm": _columns,
     "L2Normalize": _columns,
     "LayerNormQuantize": _columns,
     "MeanPool": _sequences,
     "SelectRows": _select_rows,
     "SequenceQuantize": _sequence_quantize,
+    "Shiftmax": _shiftmax,
+    "ShiftmaxAttention": _shiftmax_attention,
     "TextEmbedding": _text_embedding,
 }

@@ -1,0 +1,30 @@
+"""DyadicRequantize: sums to int8 codes of a scale that is known."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.runtime.kernels._jit import kernel
+from edgellm.runtime.kernels._scalar import clamp, round_shift, share
+
+CODE_LIMIT = 127
+
+
+@kernel("DyadicRequantize", split="columns")
+def dyadic_requantize(
+    thread: int,
+    threads: int,
+    acc: npt.NDArray[np.int32],  # (T, N)
+    multiplier: npt.NDArray[np.int32],  # (N,)
+    offset: npt.NDArray[np.int64],  # (N,)
+    codes: npt.NDArray[np.int8],  # (T, N)
+    shift: int,
+    low: int,
+) -> None:
+    """Split by columns."""
+    begin, end = share(multiplier.shape[0], thread, threads)
+    channel, added = multiplier[begin:end], offset[begin:end]
+    for t in range(acc.shape[0]):
+        row, out = acc[t][begin:end], codes[t][begin:end]
+        for n in range(row.shape[0]):
+            wide = np.int64(row[n]) * np.int64(channel[n]) + added[n]
+            out[n] = clamp(round_shift(wide, shift), low, CODE_LIMIT)
