@@ -1,1 +1,1 @@
-"""Simulated accelerators: one file and one description each."""
+"""Simulated accelerators: a description (TOML) each, and one small file for each architecture."""

@@ -11,6 +11,8 @@ EdgeLLMError
 +-- UnsupportedOpError     an operator is unknown or has no executor here
 +-- UnknownNameError       a name is not in a registry
 +-- ContextLengthError     the text does not fit in the context
++-- DeviceError            a device's description is wrong, or it cannot do what is asked
+|   +-- DeadlockError      instructions wait for tokens that nobody releases
 +-- VerificationError      two executors, or an executor and a golden case, disagree
 +-- NotEnoughMemoryError   the machine has less memory than the bundle needs
 +-- MissingDependencyError an optional package is not installed
@@ -73,6 +75,14 @@ class UnknownNameError(EdgeLLMError, KeyError):
 
 class ContextLengthError(EdgeLLMError, ValueError):
     """The text does not fit in the context of the bundle."""
+
+
+class DeviceError(EdgeLLMError):
+    """A simulated device is described wrongly, or cannot do what is asked of it."""
+
+
+class DeadlockError(DeviceError):
+    """Instructions of a simulated device wait for tokens that nobody releases."""
 
 
 class VerificationError(EdgeLLMError):

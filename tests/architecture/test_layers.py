@@ -15,6 +15,7 @@ RANKS = {
     "edgellm.config": 2,
     "edgellm.ops": 2,
     "edgellm.bundle": 3,
+    "edgellm.device": 3,
     "edgellm.image_processor": 3,
     "edgellm.exporters": 4,
     "edgellm.runtime": 4,
