@@ -50,7 +50,7 @@ class Reader:
         values: object,
         path: str,
         inherited: Provenance = ASSUMED,
-    ) -> Any:
+    ) -> Any:  # noqa: ANN401 (a dataclass of that kind)
         """Return a dataclass of the given kind, read from a table.
 
         Args:

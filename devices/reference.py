@@ -53,7 +53,7 @@ class Device:
 
     def compile(self, calls: Iterable[Call]) -> list[Instruction]:
         """Return loads and computations, a tile each; two tiles fit into the buffer."""
-        program = []
+        program: list[Instruction] = []
         for call in calls:
             cycles, read, _ = self._parts(call)
             reading = read / self._bytes_per_s() * self.description.hz()
