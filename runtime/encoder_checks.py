@@ -80,10 +80,11 @@ def _shiftmax(step: Step, _sizes: Sizes, _context: int) -> Demands:
 def _shiftmax_attention(step: Step, sizes: Sizes, context: int) -> Demands:
     width, heads = sizes["M"], sizes["H"]
     whole = isinstance(width, int) and isinstance(heads, int) and width % heads == 0
+    widest = isinstance(width, int) and isinstance(heads, int) and width <= MAX_HEAD_DIM * heads
     return [
         *_sequences(step, sizes, context),
         (whole, "a row is whole heads"),
-        (whole and width <= MAX_HEAD_DIM * heads, f"heads of at most {MAX_HEAD_DIM}"),
+        (widest, f"heads of at most {MAX_HEAD_DIM}"),
         _exponential(step),
     ]
 

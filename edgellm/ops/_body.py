@@ -361,4 +361,6 @@ def _graph_proto(name: str, graph: Subgraph) -> "GraphProto":
         ]
         for values in (graph.inputs, graph.outputs)
     ]
-    return helper.make_graph([_node_proto(node, {}) for node in graph.nodes], name, *ports)
+    return helper.make_graph(
+        [_node_proto(node, {}) for node in graph.nodes], name, ports[0], ports[1]
+    )

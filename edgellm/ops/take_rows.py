@@ -41,8 +41,14 @@ def body() -> "FunctionProto":
 def examples() -> Iterator[Example]:
     """Yield inputs on which every executor must agree."""
     rng = np.random.default_rng(42)
-    cases = ((1, 64, [0]), (5, 7, [4, 0, 2]), (3, 1, []), (2, 65, [1, 1, 0, 1]), (4, 3, [3]))
-    for tokens, columns, rows in cases:
+    lists: list[tuple[int, int, list[int]]] = [
+        (1, 64, [0]),
+        (5, 7, [4, 0, 2]),
+        (3, 1, []),
+        (2, 65, [1, 1, 0, 1]),
+        (4, 3, [3]),
+    ]
+    for tokens, columns, rows in lists:
         inputs = (
             draw.codes(rng, tokens, columns),
             draw.scales(rng, tokens, 40),
