@@ -28,9 +28,9 @@ class Device:
         self.description = description
 
     def supports(self, call: Call) -> Refusal | None:
-        """Take every operator that has a definition."""
-        known = {module.SCHEMA.name for module in ops.modules()}
-        return None if call.op_type in known else Refusal(f"{call.op_type} has no definition")
+        """Take everything; a device with limits looks at ``call.work`` first."""
+        del call
+        return None
 
     def run(self, call: Call, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Compute by the operator's definition."""

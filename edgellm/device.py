@@ -36,6 +36,8 @@ class MatMul:
         weight_bits: stored for each w, without scales: 2 for ternary pairs of bits, 1.6 for trits.
         group_size: weights along k that share a scale; 0 where a scale is for a whole row.
         group_bits: stored for each group and output: scale, zero.
+        density: share of the weights that are stored, the others being zero (N:M sparsity).
+        index_bits: stored for each weight beside it, to say which one it is.
     """
 
     m: int
@@ -45,10 +47,12 @@ class MatMul:
     weight_bits: float = 8
     group_size: int = 0
     group_bits: int = 0
+    density: float = 1.0
+    index_bits: float = 0.0
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates."""
+        """Multiply-accumulates, those with zeros included."""
         return self.m * self.k * self.n
 
     @property
@@ -58,8 +62,9 @@ class MatMul:
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of the weights with their scales and zeros."""
-        return (self.k * self.n * self.weight_bits + self.groups * self.n * self.group_bits) / 8
+        """Bytes of the weights that are stored, with indices, scales and zeros."""
+        stored = self.k * self.n * self.density * (self.weight_bits + self.index_bits)
+        return (stored + self.groups * self.n * self.group_bits) / 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,11 @@ class Attention:
     def macs(self) -> int:
         """Multiply-accumulates of both products."""
         return 2 * self.pairs * self.heads * self.head_dim
+
+    @property
+    def scores(self) -> int:
+        """Numbers that the softmax sees, over all heads."""
+        return self.pairs * self.heads
 
     @property
     def cache_bytes(self) -> float:
@@ -296,7 +306,11 @@ class Device(Protocol):
         """Of the description: "flightllm-u280"."""
 
     def supports(self, call: Call) -> Refusal | None:
-        """Return None if the device can run a call, or why it cannot."""
+        """Return None if the device can run a call, or why it cannot.
+
+        It depends on the work, and on op_type only where the arithmetic does: a call from a paper's
+        shape ("Linear") is costed and never run.
+        """
 
     def run(self, call: Call, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Compute a call on the device.
@@ -314,4 +328,24 @@ class Device(Protocol):
 
         Raises:
             DeviceError: there is no rule for this call; nothing is free by default.
+        """
+
+
+@runtime_checkable
+class LengthAdaptive(Protocol):
+    """A device whose programs are compiled for some lengths only."""
+
+    def compiled_for(self, forward: ForwardPass) -> ForwardPass:
+        """Return the pass whose program runs this one: lengths rounded up."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A device with published results that are neither a speed nor an energy."""
+
+    def metric(self, name: str) -> float:
+        """Return a figure of a validation point, in its unit.
+
+        Raises:
+            DeviceError: there is none of that name.
         """
