@@ -22,6 +22,7 @@ def load(
     context: int | None = None,
     task: Literal["text-generation"] | None = None,
     tune: bool = False,
+    device: str | None = None,
     progress: "Progress" = ...,
 ) -> "Model": ...
 
@@ -42,13 +43,14 @@ def load(
 ) -> "SentenceEncoder": ...
 
 
-def load(
+def load(  # noqa: PLR0913 (what there is to choose)
     path: PathLike,
     *,
     threads: int | None = None,
     context: int | None = None,
     task: str | None = None,
     tune: bool = False,
+    device: str | None = None,
     progress: "Progress" = lambda _done, _total: None,
 ) -> "Model | ImageClassifier | SentenceEncoder":
     """Open a bundle; use what comes in a ``with`` block, or close it.
@@ -62,6 +64,8 @@ def load(
             cannot look into the bundle, takes it for a language model then.
         tune: find out first which kernels and how many threads are fastest here (5 s), unless that
             was done before; see ``tune``. For language models.
+        device: a simulated device (``edgellm devices`` lists them) that computes the operators it
+            takes; the integers are the same, and slow to come. For language models.
         progress: called with the number of kernels that are compiled and of those that have to be,
             at the first start of a language model.
 
@@ -72,6 +76,7 @@ def load(
     Raises:
         BundleError: the bundle is damaged.
         ConfigError: it is for another task, or threads or context are out of range.
+        UnknownNameError: there is no such device.
         NotEnoughMemoryError: the key/value cache does not fit in the free memory.
     """
     from edgellm.bundle import open_bundle
@@ -80,6 +85,11 @@ def load(
     found = open_bundle(path).manifest.task
     if task not in (None, found):
         raise ConfigError(f"{path}: is for {found}, not for {task}")
+    if device is not None and found in (CLASSIFICATION, EMBEDDING):
+        raise ConfigError(
+            f"{path}: a device runs language models here; `edgellm simulate --functional` computes "
+            "an encoder on a device"
+        )
     if found == CLASSIFICATION:
         from edgellm.runtime.classifier import ImageClassifier
 
@@ -92,4 +102,11 @@ def load(
         return SentenceEncoder(path, threads=threads, context=context)
     from edgellm.runtime.model import Model
 
-    return Model(path, threads=threads, context=context, tune=tune, progress=progress)
+    found_device = None
+    if device is not None:
+        from edgellm.devices import _catalog
+
+        found_device = _catalog.load(device)
+    return Model(
+        path, threads=threads, context=context, tune=tune, device=found_device, progress=progress
+    )

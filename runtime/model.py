@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
+from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError, NotEnoughMemoryError
 from edgellm.runtime import cpu, layouts
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
+from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.generation import GenerationRequest, Speculate, Token, generate
 from edgellm.runtime.kernels._compiler import Progress, compile_missing
 from edgellm.runtime.loader import load_plan
+from edgellm.runtime.placement import PlacedExecutor
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
@@ -49,6 +52,7 @@ class Model:
         threads: int | None = None,
         context: int | None = None,
         tune: bool = False,
+        device: Device | None = None,
         progress: Progress = lambda _done, _total: None,
     ) -> None:
         """Open a bundle, map or copy its weights and get ready to run.
@@ -60,6 +64,8 @@ class Model:
             context: most tokens of one text; default and limit: what the bundle was exported for.
             tune: time kernels and numbers of threads first (5 s), where that was not done before;
                 what was found out before is used in any case.
+            device: a simulated device that computes the operators it takes; the rest is computed
+                by the references, without threads.
             progress: called with the number of kernels that are compiled and of those that have to
                 be; not at all where nothing is missing.
 
@@ -69,8 +75,16 @@ class Model:
             NotEnoughMemoryError: the key/value cache does not fit in the free memory.
         """
         self._bundle = open_bundle(path)
+        self._tokenizer: Tokenizer | None = None
+        self._chat_template: ChatTemplate | None = None
+        self._chat_session: Session | None = None
         cores = checked_threads(threads)
         context_length = checked_context(self._bundle.manifest, context)
+        self._engine: Engine | FeedEngine
+        if device is not None:
+            plan = load_plan(self._bundle)
+            self._engine = FeedEngine(PlacedExecutor(plan, device), plan, context_length)
+            return
         plan = load_placed(self._bundle, context_length)
         tuning = recall_or_tune(plan, context_length, progress) if tune else recall(plan)
         compile_missing(tuning.choices.kernels(plan), progress)
@@ -80,9 +94,6 @@ class Model:
             threads=cores if threads is not None else tuning.threads or cores,
             choices=tuning.choices,
         )
-        self._tokenizer: Tokenizer | None = None
-        self._chat_template: ChatTemplate | None = None
-        self._chat_session: Session | None = None
 
     @property
     def info(self) -> Manifest:
@@ -91,7 +102,13 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """What computes the logits."""
+        """What computes the logits.
+
+        Raises:
+            ConfigError: a simulated device computes them.
+        """
+        if not isinstance(self._engine, Engine):
+            raise ConfigError("this model runs on a simulated device; it has no compiled engine")
         return self._engine
 
     @property
