@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import encoder_api
+from edgellm.device_api import Subject as Subject
+from edgellm.device_api import simulate as simulate
 from edgellm.errors import ConfigError, VerificationError
 from edgellm.loading import load as load
 

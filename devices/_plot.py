@@ -1,0 +1,166 @@
+"""Pictures of a simulation: a roofline with every operator on it, and a stacked bar of time."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgellm.devices import _model
+from edgellm.devices._description import Description
+from edgellm.devices._simulation import OperatorCost, Simulation
+from edgellm.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+WIDTH, HEIGHT = 1200, 760
+LEFT, RIGHT, TOP, BOTTOM = 90, 930, 60, 560
+BAR_TOP, BAR_BOTTOM = 650, 700
+BLACK, GREY, LIGHT = (20, 20, 20), (120, 120, 120), (225, 225, 225)
+COLORS = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
+    (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
+)  # fmt: skip
+SMALL_SHARE = 0.04
+"""Of the time; parts of the bar below it have no label."""
+
+
+def new_image() -> tuple[Any, "ImageDraw"]:
+    """Return a white picture and what draws on it.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageDraw
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "drawing needs Pillow: pip install 'edgellm[vision]'"
+        ) from error
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    return image, ImageDraw.Draw(image)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A logarithmic axis between two values, on pixels."""
+
+    low: float
+    high: float
+    first: int
+    last: int
+
+    @classmethod
+    def around(cls, values: Iterable[float], first: int, last: int) -> "Axis":
+        """Return an axis of whole decades that holds some positive values."""
+        logs = [math.log10(value) for value in values]
+        low, high = math.floor(min(logs)), math.ceil(max(logs))
+        return cls(10.0**low, 10.0 ** max(high, low + 1), first, last)
+
+    def at(self, value: float) -> float:
+        """Return the pixel of a value."""
+        share = math.log(value / self.low) / math.log(self.high / self.low)
+        return self.first + share * (self.last - self.first)
+
+    def decades(self) -> list[float]:
+        """Return the powers of ten on it."""
+        first, last = round(math.log10(self.low)), round(math.log10(self.high))
+        return [10.0**power for power in range(first, last + 1)]
+
+
+def draw_axes(pen: "ImageDraw", x: Axis, y: Axis, labels: tuple[str, str]) -> None:
+    """Draw a frame with decades and what the axes are."""
+    for value in x.decades():
+        pen.line([(x.at(value), TOP), (x.at(value), BOTTOM)], LIGHT)
+        pen.text((x.at(value), BOTTOM + 6), f"{value:g}", BLACK, anchor="ma")
+    for value in y.decades():
+        pen.line([(LEFT, y.at(value)), (RIGHT, y.at(value))], LIGHT)
+        pen.text((LEFT - 6, y.at(value)), f"{value:g}", BLACK, anchor="rm")
+    pen.rectangle([(LEFT, TOP), (RIGHT, BOTTOM)], outline=GREY)
+    pen.text(((LEFT + RIGHT) / 2, BOTTOM + 24), labels[0], BLACK, anchor="ma")
+    pen.text((LEFT, TOP - 18), labels[1], BLACK)
+
+
+def draw(result: Simulation, description: Description, file: str) -> None:
+    """Draw the last pass of a simulation into a PNG file.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed.
+    """
+    image, pen = new_image()
+    operators = result.last.operators
+    name = f"{result.workload} on {result.device}, simulated ({result.engine})"
+    pen.text((LEFT, 14), name, BLACK)
+    if any(_has_place(item) for item in operators):
+        _roofline(pen, operators, description)
+    _bar(pen, operators)
+    image.save(file, "PNG")
+
+
+def _has_place(item: OperatorCost) -> bool:
+    return item.cost.macs > 0 and sum(item.cost.bytes.values()) > 0
+
+
+def _color(item: OperatorCost, operators: Sequence[OperatorCost]) -> tuple[int, int, int]:
+    return COLORS[operators.index(item) % len(COLORS)]
+
+
+def _roofline(
+    pen: "ImageDraw", operators: Sequence[OperatorCost], description: Description
+) -> None:
+    """Draw products a byte against products a second, and the limits of the description."""
+    points = [item for item in operators if _has_place(item)]
+    places = [
+        (item.cost.macs / sum(item.cost.bytes.values()), item.cost.macs / item.cost.seconds)
+        for item in points
+    ]
+    bandwidth = sum(_model.bytes_per_s(memory) for memory in description.memory)
+    peak = max([_peak(description), *(speed for _, speed in places)])
+    ridge = peak / bandwidth if bandwidth else 1.0
+    x = Axis.around([*(ratio for ratio, _ in places), ridge, ridge * 10], LEFT, RIGHT)
+    y = Axis.around([*(speed for _, speed in places), peak * 1.1], BOTTOM, TOP)
+    draw_axes(pen, x, y, ("multiply-accumulates a byte", "multiply-accumulates a second"))
+    if bandwidth:
+        begin = max(x.low, y.low / bandwidth)
+        slope = [(x.at(begin), y.at(begin * bandwidth)), (x.at(ridge), y.at(peak))]
+        pen.line(slope, BLACK, 2)
+        pen.line([slope[1], (RIGHT, y.at(peak))], BLACK, 2)
+    for number, ((ratio, speed), item) in enumerate(zip(places, points, strict=True)):
+        color = _color(item, operators)
+        across, up = x.at(ratio), y.at(speed)
+        pen.ellipse([(across - 5, up - 5), (across + 5, up + 5)], color)
+        top = TOP + 20 * number
+        pen.rectangle([(RIGHT + 16, top), (RIGHT + 26, top + 10)], color)
+        pen.text((RIGHT + 32, top - 1), _short(item.name), BLACK)
+
+
+def _peak(description: Description) -> float:
+    """Return the products a second of the fastest array at its fastest precision; 0 without one."""
+    rates = [
+        array.m * array.n * array.k * max(array.rate.values(), default=1.0)
+        for array in description.array
+    ]
+    return max(rates, default=0.0) * description.hz() * _model.speed_up(description)
+
+
+def _bar(pen: "ImageDraw", operators: Sequence[OperatorCost]) -> None:
+    """Draw the time of a pass as one bar, a part for each operator."""
+    whole = sum(item.cost.seconds for item in operators)
+    pen.text((LEFT, BAR_TOP - 24), f"time of one pass: {whole * 1e3:.4g} ms", BLACK)
+    begin = float(LEFT)
+    for number, item in enumerate(operators):
+        share = item.cost.seconds / whole if whole else 0.0
+        end = begin + share * (WIDTH - 2 * LEFT)
+        color = COLORS[number % len(COLORS)]
+        pen.rectangle([(begin, BAR_TOP), (max(end, begin), BAR_BOTTOM)], color)
+        if share >= SMALL_SHARE:
+            label = f"{_short(item.name)[:16]} {share:.0%}"
+            pen.text(((begin + end) / 2, BAR_BOTTOM + 6 + 14 * (number % 3)), label, BLACK,
+                     anchor="ma")  # fmt: skip
+        begin = end
+
+
+def _short(name: str) -> str:
+    """Return the end of a node's name: "self_attn/q_proj"."""
+    parts = [part for part in name.split("/") if part]
+    return "/".join(parts[-3:-1] if len(parts) > 2 else parts)[:32]
