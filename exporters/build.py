@@ -213,7 +213,9 @@ def _write_graph(
         weights = ReportingWeights(weights, progress, model.num_parameters)
     with writer.open(WEIGHTS) as stream:
         builder = GraphBuilder(model.model_type, stream)
-        config, offset_keys = model.model.config, calibration is not None
+        config = model.model.config
+        if config.state_size:
+            calibration = None  # there are no keys
         model.model.build(
             IntegerLowering(
                 builder,
@@ -221,7 +223,7 @@ def _write_graph(
                 config,
                 context,
                 stored=StoredWeights(builder, weights, quantizer, layout),
-                offset_keys=offset_keys,
+                offset_keys=calibration is not None,
             )
         )
         manifest = _manifest(model, builder, options)
@@ -273,6 +275,7 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         num_attention_heads=sizes.num_attention_heads,
         num_key_value_heads=sizes.num_key_value_heads,
         head_dim=sizes.head_dim,
+        state_size=sizes.state_size,
         context_length=_context(model, options),
         logits_frame=LOGITS_FRAME,
         num_parameters=model.num_parameters,

@@ -31,7 +31,7 @@ ELEMENT_TYPES = {
 }
 
 Array = npt.NDArray[np.generic]
-Attribute = int | float | str | Sequence[int]
+Attribute = int | float | str | Sequence[int] | onnx.GraphProto
 
 
 class GraphBuilder:
@@ -175,9 +175,10 @@ class GraphBuilder:
         node: str,
         inputs: Sequence[str],
         attributes: Mapping[str, Attribute] | None = None,
+        outputs: Sequence[str] = (),
     ) -> str:
-        """Add a standard ONNX node with one output of the same name, and return that name."""
-        proto = helper.make_node(op_type, inputs, [node], name=node)
+        """Add a standard ONNX node and return its name, which by default is its one output's."""
+        proto = helper.make_node(op_type, inputs, list(outputs) or [node], name=node)
         proto.attribute.extend(
             helper.make_attribute(key, value) for key, value in (attributes or {}).items()
         )

@@ -7,7 +7,7 @@ from edgellm.config import JsonFields
 from edgellm.errors import UnknownNameError, UnsupportedModelError
 from edgellm.exporters import architectures
 from edgellm.exporters.checkpoint import Checkpoint
-from edgellm.exporters.components.decoder import Decoder
+from edgellm.exporters.components.language_model import LanguageModel
 from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.quantization import BitNetQuantization, read_quantization
 from edgellm.exporters.random_weights import RandomWeights
@@ -19,17 +19,17 @@ class Source:
     """A model that can be lowered."""
 
     model_type: str
-    model: Decoder
+    model: LanguageModel
     weights: WeightSource
     quantization: BitNetQuantization | None
     num_parameters: int
 
 
-def load_architecture(config: JsonFields) -> Decoder:
-    """Return the decoder that config.json describes; raises as ``load_model``."""
+def load_architecture(config: JsonFields) -> LanguageModel:
+    """Return the language model that config.json describes; raises as ``load_model``."""
     model = load_model(config)
-    if not isinstance(model, Decoder):
-        raise UnsupportedModelError(f"{config.where}: is no decoder language model")
+    if not isinstance(model, LanguageModel):
+        raise UnsupportedModelError(f"{config.where}: is no language model")
     return model
 
 
@@ -78,8 +78,8 @@ def from_config(config: JsonFields, seed: int) -> Source:
     return Source(config.text("model_type"), model, weights, quantization, inventory.num_parameters)
 
 
-def _describe(config: JsonFields) -> tuple[Decoder, BitNetQuantization | None, Inventory]:
+def _describe(config: JsonFields) -> tuple[LanguageModel, BitNetQuantization | None, Inventory]:
     model = load_architecture(config)
     inventory = Inventory()
     model.build(inventory)
-    return model, read_quantization(config), inventory
+    return model, read_quantization(config) or model.quantization, inventory

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from edgellm.exporters.quantizers import ternary
 LOG = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
+Number = TypeVar("Number", bound=np.generic)
 
 HARMLESS_SUFFIXES = (
     ".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids",
@@ -31,6 +32,12 @@ class FloatMatrix:
     shape: tuple[int, int]
     blocks: Callable[[], Iterator[npt.NDArray[np.float32]]]
 
+    def rows(self, begin: int, end: int) -> "FloatMatrix":
+        """Return some of the rows as a weight of its own."""
+        return FloatMatrix(
+            (end - begin, self.shape[1]), lambda: _cut_rows(self.blocks(), begin, end)
+        )
+
 
 @dataclass(frozen=True)
 class TernaryMatrix:
@@ -39,6 +46,14 @@ class TernaryMatrix:
     shape: tuple[int, int]
     scale: float
     blocks: Callable[[], Iterator[npt.NDArray[np.int8]]]
+
+    def rows(self, begin: int, end: int) -> "TernaryMatrix":
+        """Return some of the rows as a weight of its own, with the scale of all."""
+        return TernaryMatrix(
+            (end - begin, self.shape[1]),
+            self.scale,
+            lambda: _cut_rows(self.blocks(), begin, end),
+        )
 
 
 class WeightSource(Protocol):
@@ -183,6 +198,18 @@ class CheckpointWeights:
 
     def _where(self, name: str) -> str:
         return f"{self.checkpoint.tensor(name).file}: tensor {name}"
+
+
+def _cut_rows(
+    blocks: Iterable[npt.NDArray[Number]], begin: int, end: int
+) -> Iterator[npt.NDArray[Number]]:
+    """Yield rows [begin, end) of a matrix in blocks; all are read, so that all are checked."""
+    first = 0
+    for block in blocks:
+        part = block[max(begin - first, 0) : max(end - first, 0)]
+        first += len(block)
+        if len(part):
+            yield part
 
 
 def _is_unknown(name: str, stored: Mapping[str, Shape]) -> bool:

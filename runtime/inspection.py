@@ -29,7 +29,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A bundle at a glance. ``cache_bytes`` is the key/value cache at the full context."""
+    """A bundle at a glance. ``cache_bytes`` is what is kept of a text as long as the context."""
 
     path: str
     manifest: Manifest
@@ -55,7 +55,7 @@ def inspect_bundle(path: str | os.PathLike[str]) -> Inspection:
         manifest=manifest,
         total_bytes=sum(entry.size for entry in manifest.files.values()),
         weight_bytes_per_token=plan.weight_bytes_per_token(),
-        cache_bytes=manifest.cache_bytes_per_token * manifest.context_length,
+        cache_bytes=manifest.cache_bytes_per_token * manifest.context_length + manifest.state_bytes,
         ops=_count_ops(plan),
         tensors=_list_tensors(plan),
     )

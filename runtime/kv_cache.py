@@ -108,8 +108,10 @@ class KvCache:
         known = {**self._arrays, **self._states.past}
         if unknown := sorted(set(arrays) ^ set(known)):
             raise ConfigError(f"cache arrays do not fit this model: {', '.join(unknown[:4])}")
-        if length is None:
+        if length is None and self._arrays:
             length = next((len(arrays[name]) for name in self._arrays if arrays[name].ndim), 0)
+        if length is None:
+            raise ConfigError("states alone do not tell of how many tokens they are")
         if not 0 <= length <= self.capacity:
             raise ConfigError(f"a cache of {length} positions; at most {self.capacity} rows fit")
         for name, own in known.items():

@@ -21,6 +21,6 @@ def attention(net: Lowering[V], path: str, x: V, hidden_size: int, heads: Heads)
     if heads.has_norms:
         query = net.head_norm(f"{path}.q_norm", query, dim)
         key = net.head_norm(f"{path}.k_norm", key, dim)
-    query = net.rotary(f"{path}.query", query)
-    key = net.rotary(f"{path}.key", key)
+    query = net.rotary(f"{path}.query", query, heads)
+    key = net.rotary(f"{path}.key", key, heads)
     return net.attention(path, query, key, value, heads)

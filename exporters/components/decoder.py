@@ -4,16 +4,17 @@ from typing import ClassVar
 
 from edgellm.exporters.components.attention import attention
 from edgellm.exporters.components.decoder_config import DecoderConfig
+from edgellm.exporters.components.language_model import LanguageModel
 from edgellm.exporters.components.mlp import gated_mlp
 from edgellm.exporters.lowering.interface import Heads, Lowering, V
 
 EMBEDDING = "model.embed_tokens"
 
 
-class Decoder:
+class Decoder(LanguageModel):
     """Embedding, layers of attention and feed-forward behind norms, and the head."""
 
-    task: ClassVar[str] = "text-generation"
+    config: DecoderConfig
     attention_bias: ClassVar[bool] = False
     """q_proj, k_proj and v_proj have a bias."""
     head_norms: ClassVar[bool] = False
@@ -66,4 +67,5 @@ class Decoder:
             config.windows[layer],
             self.attention_bias,
             self.head_norms,
+            config.rope,
         )

@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from edgellm.config import JsonFields
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.exporters.components.language_model import LanguageConfig
 from edgellm.exporters.components.rotary import RotaryConfig
 
 ACTIVATIONS = ("silu", "relu2")
@@ -17,23 +18,13 @@ MAX_VOCAB = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """Sizes and switches of a decoder; names are those of config.json.
+class DecoderConfig(LanguageConfig):
+    """Sizes and switches of a decoder that attends; names are those of config.json.
 
     ``windows`` holds, for each layer, how many positions a query sees; 0 is all.
     """
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
     hidden_act: str
-    max_position_embeddings: int
-    rms_norm_eps: float
-    tie_word_embeddings: bool
     rope: RotaryConfig
     windows: tuple[int, ...]
 

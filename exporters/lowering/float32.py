@@ -7,11 +7,13 @@ sequence at once and no cache. Ternary linears keep their fake-quantised activat
 import math
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from edgellm.exporters.components import rotary
-from edgellm.exporters.components.decoder_config import DecoderConfig
-from edgellm.exporters.graph import GraphBuilder
-from edgellm.exporters.lowering.interface import Heads
+from edgellm.exporters.components.language_model import LanguageConfig
+from edgellm.exporters.graph import Attribute, GraphBuilder
+from edgellm.exporters.lowering.interface import Heads, Recurrence
 from edgellm.exporters.weights import TernaryMatrix, WeightSource
 
 SMALLEST_ABSMAX = 1e-5
@@ -22,31 +24,38 @@ class Float32Lowering:
     """Emits float operators; a value is its name. Sequences have up to ``context`` tokens."""
 
     def __init__(
-        self, graph: GraphBuilder, weights: WeightSource, config: DecoderConfig, context: int
+        self, graph: GraphBuilder, weights: WeightSource, config: LanguageConfig, context: int
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config
+        self.context = context
         self._shared: dict[str, str] = {}
-        self._length = self._emit_tables(context)
+        self._length = ""
+        graph.input("input_ids", "int64", ("tokens",))
 
     def embedding(self, path: str, shape: tuple[int, int]) -> str:
         """Rows of the table."""
         table = self._table(path, shape)
         return self.graph.standard("Gather", f"/{path}", [table, "input_ids"])
 
-    def norm(self, path: str, x: str, size: int) -> str:
+    def norm(self, path: str, x: str, size: int, epsilon: float | None = None) -> str:
         """``weight * (x * (1 / sqrt(mean(x^2) + eps)))`` over the last axis."""
+        epsilon = self.config.rms_norm_eps if epsilon is None else epsilon
         weight = self.graph.initializer(
             f"{path}.weight", self.weights.vector(f"{path}.weight", size)
         )
         axis = self.graph.initializer("last_axis", np.array([-1]))
         square = self._emit("Mul", f"{path}/square", x, x)
         mean = self._emit("ReduceMean", f"{path}/mean", square, axis)
-        shifted = self._emit("Add", f"{path}/shifted", mean, self._number(self.config.rms_norm_eps))
+        shifted = self._emit("Add", f"{path}/shifted", mean, self._number(epsilon))
         root = self._emit("Sqrt", f"{path}/rms", shifted)
         inverse = self._emit("Reciprocal", f"{path}/inverse", root)
         return self._emit("Mul", path, self._emit("Mul", f"{path}/unit", x, inverse), weight)
+
+    def wide_norm(self, path: str, x: str, size: int) -> str:
+        """A norm like any other: floats are wide enough."""
+        return self.norm(path, x, size)
 
     def linear(
         self,
@@ -71,18 +80,30 @@ class Float32Lowering:
             "Add", f"{path}/biased", y, self.graph.initializer(f"{path}.bias", stored)
         )
 
+    def split_linear(self, path: str, x: str, shape: tuple[int, int]) -> tuple[str, str]:
+        """The two halves of a linear's columns."""
+        y = self.linear(path, x, shape)
+        axis = self.graph.initializer("axis_1", np.array([1]))
+        ends = [
+            self.graph.initializer(f"column_{end}", np.array([end]))
+            for end in (0, shape[0] // 2, shape[0])
+        ]
+        first = self.graph.standard("Slice", f"/{path}/0", [y, ends[0], ends[1], axis])
+        return first, self.graph.standard("Slice", f"/{path}/1", [y, ends[1], ends[2], axis])
+
     def head_norm(self, path: str, x: str, head_dim: int) -> str:
         """RMSNorm of each head."""
         heads = self._reshape(f"{path}/heads", x, (0, -1, head_dim))
         return self._reshape(f"{path}/flat", self.norm(path, heads, head_dim), (0, -1))
 
-    def rotary(self, path: str, x: str) -> str:
+    def rotary(self, path: str, x: str, heads: Heads) -> str:
         """``(x1 cos - x2 sin, x2 cos + x1 sin)`` of the halves of each head."""
-        heads = self._reshape(f"{path}/heads", x, (0, -1, 2, self.config.head_dim // 2))
+        self._emit_tables(heads)
+        split = self._reshape(f"{path}/heads", x, (0, -1, 2, heads.head_dim // 2))
         axis = 2
         first, second = (
             self.graph.standard(
-                "Gather", f"/{path}/half{i}", [heads, self._index(i)], {"axis": axis}
+                "Gather", f"/{path}/half{i}", [split, self._index(i)], {"axis": axis}
             )
             for i in (0, 1)
         )
@@ -117,6 +138,26 @@ class Float32Lowering:
         mixed = self._transpose(f"{path}/tokens", mixed, (2, 0, 1, 3))
         return self._reshape(path, mixed, (0, -1))
 
+    def recurrence(self, path: str, forget: str, x: str, recurrence: Recurrence) -> str:
+        """``h = f h + (1 - f) silu(x)``, a Scan over the tokens."""
+        complement = np.ones(recurrence.size)
+        if recurrence.lower_bounds is not None:
+            shape = (recurrence.num_layers, recurrence.size)
+            complement = recurrence.complement(self.weights.tensor(recurrence.lower_bounds, shape))
+        stored = self.graph.initializer(f"{path}.complement", complement.astype(np.float32))
+        opened = self._emit("Sigmoid", f"{path}/open", self._emit("Neg", f"{path}/neg", forget))
+        change = self._emit("Mul", f"{path}/change", opened, stored)
+        silu = self._emit("Mul", f"{path}/silu", x, self._emit("Sigmoid", f"{path}/sigmoid", x))
+        new = self._emit("Mul", f"{path}/new", silu, change)
+        kept = self._emit("Sub", f"{path}/kept", self._number(1.0), change)
+        zeros = np.zeros(recurrence.size, np.float32)
+        start = self.graph.initializer(f"zeros_{recurrence.size}", zeros)
+        attributes: dict[str, Attribute] = {"body": _recurrence_step(), "num_scan_inputs": 2}
+        outputs = [f"/{path}/last", f"/{path}/states"]
+        inputs = [start, kept, new]
+        self.graph.standard("Scan", f"/{path}/Scan", inputs, attributes, outputs)
+        return outputs[1]
+
     def gate(self, path: str, gate: str, up: str, act: str) -> str:
         """``act(gate) * up``."""
         if act == "relu2":
@@ -138,6 +179,11 @@ class Float32Lowering:
         self.graph.standard("Gemm", "logits", [x, table], {"transB": 1})
         self.graph.output("logits", "float32", ("tokens", shape[0]))
 
+    def linear_head(self, path: str, x: str, shape: tuple[int, int]) -> None:
+        """Logits of every position."""
+        self.graph.standard("Identity", "logits", [self.linear(path, x, shape)])
+        self.graph.output("logits", "float32", ("tokens", shape[0]))
+
     def _ternary(self, path: str, x: str, matrix: TernaryMatrix) -> str:
         """Multiply by the codes first and by their scale last: so transformers rounds as well.
 
@@ -150,18 +196,18 @@ class Float32Lowering:
         product = self.graph.standard("Gemm", f"/{path}/product", inputs, {"transB": 1})
         return self._emit("Mul", path, product, self._number(float(np.float32(matrix.scale))))
 
-    def _emit_tables(self, context: int) -> str:
-        """Emit the part that depends on the length only: cos, sin; return the length, (1,)."""
+    def _emit_tables(self, heads: Heads) -> None:
+        """Emit the part that depends on the length only, once: the length (1,), cos and sin."""
+        if self._length:
+            return
         graph = self.graph
-        graph.input("input_ids", "int64", ("tokens",))
-        length = graph.standard("Shape", "length", ["input_ids"])
-        angles = rotary.tables(self.config.rope, self.config.head_dim, context)
+        self._length = graph.standard("Shape", "length", ["input_ids"])
+        angles = rotary.tables(heads.rope, heads.head_dim, self.context)
         start = graph.initializer("zero", np.array([0]))
         for name, table in zip(("cos", "sin"), angles, strict=True):
             # (positions, 1, head_dim / 2), for all heads
             stored = graph.initializer(f"{name}.table", table.astype(np.float32)[:, None])
-            graph.standard("Slice", name, [stored, start, length])
-        return length
+            graph.standard("Slice", name, [stored, start, self._length])
 
     def _mask(self, window: int) -> str:
         """Return (tokens, tokens): 0 where a query sees a key, minus infinity elsewhere."""
@@ -221,3 +267,18 @@ class Float32Lowering:
 
     def _index(self, value: int) -> str:
         return self.graph.initializer(f"index_{value}", np.array(value))
+
+
+def _recurrence_step() -> onnx.GraphProto:
+    """Return the graph of one token: the state after it, twice, from the state before it."""
+    kind = onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Mul", ["state", "kept"], ["held"]),
+        helper.make_node("Add", ["held", "new"], ["after"]),
+        helper.make_node("Identity", ["after"], ["row"]),
+    ]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, kind, None) for name in names]
+        for names in (("state", "kept", "new"), ("after", "row"))
+    )
+    return helper.make_graph(nodes, "step", inputs, outputs)

@@ -5,13 +5,14 @@ accumulators of a linear that are still to be scaled.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.exporters.components import rotary
-from edgellm.exporters.components.decoder_config import DecoderConfig
+from edgellm.exporters.components.language_model import LanguageConfig
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.integer_values import (
@@ -33,9 +34,10 @@ from edgellm.exporters.lowering.integer_values import (
     node_name,
     norm_attributes,
 )
-from edgellm.exporters.lowering.interface import Heads
-from edgellm.exporters.lowering.stored_weights import StoredWeights
+from edgellm.exporters.lowering.interface import Heads, Recurrence
+from edgellm.exporters.lowering.stored_weights import StoredLinear, StoredWeights
 from edgellm.exporters.weights import WeightSource
+from edgellm.ops._sigmoid import SIGMOID_BITS
 
 
 class IntegerLowering:
@@ -50,7 +52,7 @@ class IntegerLowering:
         self,
         graph: GraphBuilder,
         weights: WeightSource,
-        config: DecoderConfig,
+        config: LanguageConfig,
         context: int,
         *,
         stored: StoredWeights,
@@ -62,6 +64,7 @@ class IntegerLowering:
         self.context = context
         self.offset_keys = offset_keys
         self.stored = stored
+        self._bounds: npt.NDArray[np.float32] | None = None
         for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
                            ("logit_rows", "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))
@@ -82,15 +85,15 @@ class IntegerLowering:
         )
         return Fixed(name, RESIDUAL_FRAME)
 
-    def norm(self, path: str, x: Value, size: int) -> Value:
+    def norm(self, path: str, x: Value, size: int, epsilon: float | None = None) -> Value:
         """RmsNormQuantize: the codes that linears take."""
         name, scale = self._wide(x)
         weight = self.weights.vector(f"{path}.weight", size)
         values, bits = norm_weight(weight, f"{path}.weight")
         stored = self.graph.initializer(f"{path}.weight", values)
-        attributes = norm_attributes(
-            self.config.rms_norm_eps * size, math.sqrt(size) * 2.0**-bits / INT8_LIMIT
-        )
+        epsilon = self.config.rms_norm_eps if epsilon is None else epsilon
+        gain = math.sqrt(size) * 2.0**-bits / INT8_LIMIT
+        attributes = norm_attributes(epsilon * size, gain)
         codes, out = self.graph.call(
             "RmsNormQuantize", node_name(path, "RmsNormQuantize"), [name, scale, stored], attributes
         )
@@ -98,6 +101,20 @@ class IntegerLowering:
         limit = math.sqrt(size) * float(np.abs(weight).max()) / INT8_LIMIT
         # Most of what squared ReLU leaves is 0, or small beside the largest.
         return Codes(codes, out, limit, mostly_zero=isinstance(x, Scaled))
+
+    def wide_norm(self, path: str, x: Value, size: int) -> Value:
+        """RmsNorm, into the fixed point of the stream."""
+        weight = self.weights.vector(f"{path}.weight", size)
+        values, bits = norm_weight(weight, f"{path}.weight")
+        stored = self.graph.initializer(f"{path}.weight", values)
+        gain = math.sqrt(size) * 2.0 ** (RESIDUAL_FRAME - bits)
+        (name,) = self.graph.call(
+            "RmsNorm",
+            node_name(path, "RmsNorm"),
+            [*self._wide(x), stored],
+            norm_attributes(self.config.rms_norm_eps * size, gain),
+        )
+        return Fixed(name, RESIDUAL_FRAME)
 
     def linear(
         self,
@@ -112,12 +129,18 @@ class IntegerLowering:
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
         gated = isinstance(gate, Accumulator) and gate.is_ternary and gate.bias is None
         weight = self.stored.linear(path, shape, gated=gated, mostly_zero=codes.mostly_zero)
-        node, inputs = node_name(path, weight.op_type), [codes.name, *weight.inputs]
-        if gate is not None and weight.op_type == "GatedBitLinear":
-            inputs.append(gate.name)
-        (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
+        gates = [gate.name] if gate is not None and weight.op_type == "GatedBitLinear" else []
         added = self._bias(f"{path}.bias", shape[0]) if bias else None
-        return Accumulator(path, name, codes, weight.scale, weight.is_ternary, added)
+        return self._product(path, codes, weight, gates, added)
+
+    def split_linear(self, path: str, x: Value, shape: tuple[int, int]) -> tuple[Value, Value]:
+        """Two products, ``<path>.0`` and ``<path>.1``, of the same codes."""
+        codes = x if isinstance(x, Codes) else self._quantize(path, x)
+        first, second = self.stored.halves(path, shape)
+        return (
+            self._product(f"{path}.0", codes, first),
+            self._product(f"{path}.1", codes, second),
+        )
 
     def head_norm(self, path: str, x: Value, head_dim: int) -> Value:
         """HeadRmsNorm, fixed point to fixed point."""
@@ -135,10 +158,10 @@ class IntegerLowering:
         )
         return Fixed(name, HEAD_FRAME)
 
-    def rotary(self, path: str, x: Value) -> Value:
+    def rotary(self, path: str, x: Value, heads: Heads) -> Value:
         """RotaryEmbedding; all layers share its tables."""
         if ROTARY_TABLES[0] not in self.graph.shapes:
-            angles = rotary.tables(self.config.rope, self.config.head_dim, self.context)
+            angles = rotary.tables(heads.rope, heads.head_dim, self.context)
             for table, values in zip(ROTARY_TABLES, angles, strict=True):
                 fixed = np.rint(values * 2**ROTARY_BITS).astype(np.int16)
                 self.graph.initializer(table, fixed)
@@ -163,6 +186,28 @@ class IntegerLowering:
         inputs = [self._heads(query), *caches]
         (name,) = self.graph.call("Attention", node_name(path, "Attention"), inputs, attributes)
         return Fixed(name, ATTENTION_FRAME)
+
+    def recurrence(self, path: str, forget: Value, x: Value, recurrence: Recurrence) -> Value:
+        """GatedRecurrence; its state is an input and an output of the graph."""
+        complement = np.ones(recurrence.size)
+        if recurrence.lower_bounds is not None:
+            complement = recurrence.complement(self._lower_bounds(recurrence))
+        fixed = np.rint(np.ldexp(complement, SIGMOID_BITS)).astype(np.int32)
+        state = f"{recurrence.layer}.recurrent_state"
+        node = node_name(path, "GatedRecurrence")
+        name, _ = self.graph.call(
+            "GatedRecurrence",
+            node,
+            [
+                self._heads(forget),
+                self._heads(x),
+                self.graph.initializer(f"{path}.complement", fixed),
+                f"past_key_values.{state}",
+            ],
+            {"frame": HEAD_FRAME},
+            [f"{node}_y", f"present.{state}"],
+        )
+        return Fixed(name, HEAD_FRAME)
 
     def gate(self, path: str, gate: Value, up: Value, act: str) -> Value:
         """SiluGate in fixed point, or SquaredReluGate on the accumulators themselves."""
@@ -202,7 +247,24 @@ class IntegerLowering:
             attributes["top"] = 0  # all; who wants few asks when running
         inputs = [x.name, x.scale, *weight, multiplier, "logit_rows"]
         self.graph.call(op_type, node_name(path, op_type), inputs, attributes, ["logits"])
-        self.graph.output("logits", "int32", ("logits", shape[0]))
+        self._declare_outputs(shape[0])
+
+    def linear_head(self, path: str, x: Value, shape: tuple[int, int]) -> None:
+        """TakeRows, so that only the logits that are asked for are made, a product, Requantize."""
+        if not isinstance(x, Codes):
+            raise ExportError(f"{path}: the head takes the output of a norm")
+        rows = node_name(path, "TakeRows")
+        codes, scale = self.graph.call("TakeRows", rows, [x.name, x.scale, "logit_rows"])
+        y = self.linear(path, Codes(codes, scale, x.scale_limit), shape)
+        if not isinstance(y, Accumulator):
+            raise ExportError(f"{path}: the head is no linear")
+        multiplier, shift = self._multiplier(y, LOGITS_FRAME)
+        inputs, node = [y.name, scale, multiplier], node_name(path, "Requantize")
+        self.graph.call("Requantize", node, inputs, {"shift": shift}, ["logits"])
+        self._declare_outputs(shape[0])
+
+    def _declare_outputs(self, vocab_size: int) -> None:
+        self.graph.output("logits", "int32", ("logits", vocab_size))
         for layer in range(self.config.num_hidden_layers):
             for name, dtype, dims in self._cache_ports(f"present.{layer}", "past+tokens"):
                 self.graph.output(name, dtype, dims)
@@ -210,11 +272,33 @@ class IntegerLowering:
     def _cache_ports(
         self, prefix: str, length: str
     ) -> Iterator[tuple[str, str, tuple[int | str, ...]]]:
-        """Yield name, dtype and shape of the four cache tensors of a layer."""
+        """Yield name, dtype and shape of what a layer keeps of a text."""
+        if self.config.state_size:
+            yield f"{prefix}.recurrent_state", "int64", (self.config.state_size,)
+            return
         groups, dim = self.config.num_key_value_heads, self.config.head_dim
         for kind in ("key", "value"):
             yield f"{prefix}.{kind}", "int8", (length, groups, dim)
             yield f"{prefix}.{kind}_absmax", "int32", (length, groups)
+
+    def _lower_bounds(self, recurrence: Recurrence) -> npt.NDArray[np.float32]:
+        """Return the parameter that all layers share, read once."""
+        if self._bounds is None:
+            shape = (recurrence.num_layers, recurrence.size)
+            self._bounds = self.weights.tensor(str(recurrence.lower_bounds), shape)
+        return self._bounds
+
+    def _product(
+        self,
+        path: str,
+        x: Codes,
+        weight: StoredLinear,
+        gates: Sequence[str] = (),
+        bias: str | None = None,
+    ) -> Accumulator:
+        node, inputs = node_name(path, weight.op_type), [x.name, *weight.inputs, *gates]
+        (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
+        return Accumulator(path, name, x, weight.scale, weight.is_ternary, bias)
 
     def _append(self, path: str, kind: str, x: Value, heads: Heads) -> list[str]:
         past = f"past_key_values.{heads.layer}.{kind}"

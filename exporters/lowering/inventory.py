@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from edgellm.exporters.lowering.interface import Heads
+from edgellm.exporters.lowering.interface import Heads, Recurrence
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class Inventory:
         """List the table."""
         self._add(f"{path}.weight", shape)
 
-    def norm(self, path: str, x: None, size: int) -> None:
+    def norm(self, path: str, x: None, size: int, epsilon: float | None = None) -> None:
+        """List the norm weight."""
+        self._add(f"{path}.weight", (size,))
+
+    def wide_norm(self, path: str, x: None, size: int) -> None:
         """List the norm weight."""
         self._add(f"{path}.weight", (size,))
 
@@ -48,15 +52,25 @@ class Inventory:
         if bias:
             self._add(f"{path}.bias", shape[:1])
 
+    def split_linear(self, path: str, x: None, shape: tuple[int, int]) -> tuple[None, None]:
+        """List the weight."""
+        self.linear(path, x, shape)
+        return None, None
+
     def head_norm(self, path: str, x: None, head_dim: int) -> None:
         """List the norm weight."""
         self._add(f"{path}.weight", (head_dim,))
 
-    def rotary(self, path: str, x: None) -> None:
+    def rotary(self, path: str, x: None, heads: Heads) -> None:
         """List nothing: the tables follow from the config."""
 
     def attention(self, path: str, query: None, key: None, value: None, heads: Heads) -> None:
         """List nothing."""
+
+    def recurrence(self, path: str, forget: None, x: None, recurrence: Recurrence) -> None:
+        """List the lower bounds, which all layers share, once."""
+        if recurrence.lower_bounds is not None and recurrence.layer == 0:
+            self._add(recurrence.lower_bounds, (recurrence.num_layers, recurrence.size))
 
     def gate(self, path: str, gate: None, up: None, act: str) -> None:
         """List nothing."""
@@ -68,6 +82,10 @@ class Inventory:
         """List the head unless it shares the embedding's table."""
         if tied_to is None:
             self._add(f"{path}.weight", shape)
+
+    def linear_head(self, path: str, x: None, shape: tuple[int, int]) -> None:
+        """List the weight."""
+        self.linear(path, x, shape)
 
     def _add(self, name: str, shape: tuple[int, ...]) -> None:
         self.parameters.append(Parameter(name, shape))

@@ -116,7 +116,24 @@ class StoredWeights:
             mostly_zero: so are its activations.
         """
         matrix = self._weights.linear(path, shape)
-        name = f"{path}.weight"
+        return self._store(path, matrix, gated=gated, mostly_zero=mostly_zero)
+
+    def halves(self, path: str, shape: tuple[int, int]) -> tuple[StoredLinear, StoredLinear]:
+        """Store the upper and the lower half of a weight as linears ``<path>.0``, ``<path>.1``."""
+        matrix = self._weights.linear(path, shape)
+        middle = shape[0] // 2
+        first, second = matrix.rows(0, middle), matrix.rows(middle, shape[0])
+        return self._store(f"{path}.0", first), self._store(f"{path}.1", second)
+
+    def _store(
+        self,
+        path: str,
+        matrix: FloatMatrix | TernaryMatrix,
+        *,
+        gated: bool = False,
+        mostly_zero: bool = False,
+    ) -> StoredLinear:
+        shape, name = matrix.shape, f"{path}.weight"
         if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
             return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):

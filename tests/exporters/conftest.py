@@ -65,9 +65,10 @@ class Interpreter:
         self.empty_cache = {}
         for port in graph.input:
             if port.name.startswith("past"):
-                shape = [d.dim_value for d in port.type.tensor_type.shape.dim[1:]]
-                dtype = np.int32 if port.name.endswith("_absmax") else np.int8
-                self.empty_cache[port.name] = np.zeros((0, *shape), dtype)
+                kind = port.type.tensor_type
+                shape = [dim.dim_value for dim in kind.shape.dim]  # 0 for what grows
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+                self.empty_cache[port.name] = np.zeros(shape, dtype)
 
     def run(self, ids: np.ndarray) -> Tensors:
         """Return the graph's outputs for all rows of ``ids``, without a past."""

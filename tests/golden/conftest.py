@@ -1,4 +1,4 @@
-"""The bundles of the golden tests: the embedded checkpoint, and random weights of four shapes.
+"""The bundles of the golden tests: the embedded checkpoint, and random weights of some shapes.
 
 $EDGELLM_GOLDEN_BUNDLES names a folder that has them already: so the tests run on another machine on
 the bundles that were exported, and verified, here (``make test-arm``).

@@ -8,10 +8,10 @@ import pytest
 from edgellm import ops, registry
 from edgellm.exporters import architectures
 from edgellm.exporters.build import export, float_model
-from edgellm.exporters.components.decoder import Decoder
+from edgellm.exporters.components.language_model import LanguageModel
 
 MODULES = {name: registry.load(architectures, name) for name in registry.names(architectures)}
-CONFIGS = {name: m.TINY for name, m in MODULES.items() if issubclass(m.Model, Decoder)}
+CONFIGS = {name: m.TINY for name, m in MODULES.items() if issubclass(m.Model, LanguageModel)}
 TERNARY = {"quant_method": "bitnet", "linear_class": "bitlinear"}
 CONFIGS["llama_ternary"] = {**CONFIGS["llama"], "quantization_config": TERNARY}
 CONFIGS["qwen2_ternary"] = {**CONFIGS["qwen2"], "quantization_config": TERNARY}
