@@ -1,6 +1,7 @@
 """The export of an encoder as one recipe: images or sentences in, integers out."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,24 +14,40 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import encoder_source, model_card, tokenizer_files
 from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.encoder_calibration import Calibration, measure_activations
 from edgellm.exporters.encoder_source import EncoderSource
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
 from edgellm.exporters.lowering.encoder_integer import IntegerEncoderLowering
+from edgellm.exporters.lowering.encoder_ivit import IvitEncoderLowering
 from edgellm.exporters.progress import Progress, ReportingWeights
 from edgellm.image_processor import FILE as PROCESSOR
 
 LABELS = "labels.json"
-ARITHMETIC = "sound"
+SCALES = "activation_scales.json"
+SOUND, IVIT = ARITHMETICS = ("sound", "ivit")
+LOG = logging.getLogger(__name__)
 
 Golden = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What a user may choose. ``context`` None is the model's own."""
+    """What a user may choose.
+
+    Attributes:
+        context: the most tokens of a text; None: the model's own.
+        arithmetic: one of ``ARITHMETICS``.
+        calibration: what the scales of I-ViT's arithmetic are measured on.
+        force: replace an existing bundle.
+        source: where the checkpoint comes from, if not from a directory.
+        revision: of the source.
+        seed: of random weights.
+    """
 
     context: int | None = None
+    arithmetic: str = SOUND
+    calibration: Calibration | None = None
     force: bool = False
     source: str = ""
     revision: str = ""
@@ -143,10 +160,32 @@ def _write_graph(
         builder = GraphBuilder(model.model_type, stream)
         epsilon = model.model.config.encoder.layer_norm_eps
         net = IntegerEncoderLowering(builder, weights, epsilon, model.pixels)
-        model.model.build(net)
+        if options.arithmetic == IVIT:
+            _build_ivit(model, net, writer.path, options)
+        else:
+            model.model.build(net)
         manifest = _manifest(model, builder, net.output_frame, options)
     (writer.path / GRAPH).write_bytes(builder.serialize())
     return manifest
+
+
+def _build_ivit(
+    model: EncoderSource, ends: IntegerEncoderLowering, folder: Path, options: EncoderOptions
+) -> None:
+    """Emit I-ViT's arithmetic, store the scales, and warn of what is outside of its range."""
+    calibration = options.calibration
+    if calibration is None:
+        raise ConfigError("the arithmetic 'ivit' needs inputs to calibrate on")
+    statistics = measure_activations(model, calibration)
+    net = IvitEncoderLowering(ends, statistics, calibration.range_choice)
+    model.model.build(net)
+    scales = {site: values.tolist() for site, values in net.scales.items()}
+    content = {
+        "calibration": calibration.name, "range": calibration.range_choice, "scales": scales
+    }  # fmt: skip
+    (folder / SCALES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for line in net.faults.report():
+        LOG.warning("%s; --arithmetic sound has no such limit", line)
 
 
 def _context(model: EncoderSource, options: EncoderOptions) -> int:
@@ -182,7 +221,8 @@ def _manifest(
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),
         quantization="int8 W8A8",
-        arithmetic=ARITHMETIC,
+        arithmetic=options.arithmetic,
+        calibration=options.calibration.name if options.calibration else "",
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )

@@ -31,6 +31,7 @@ class EncoderSource:
         num_parameters: how many numbers they have.
         pixels: what the bytes of images mean.
         max_tokens: the most rows of a sequence.
+        processor: how images are made ready; None for texts.
     """
 
     model_type: str
@@ -39,6 +40,7 @@ class EncoderSource:
     num_parameters: int
     pixels: PixelScale | None
     max_tokens: int
+    processor: ImageProcessor | None = None
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> EncoderSource:
@@ -129,4 +131,5 @@ def _source(
         num_parameters=inventory.num_parameters,
         pixels=pixels,
         max_tokens=max_tokens,
+        processor=processor,
     )

@@ -53,6 +53,43 @@ def multipliers(factors: npt.NDArray[np.float64], where: str) -> Multipliers:
     return Multipliers(np.rint(np.ldexp(factors, shift)).astype(np.int32), shift)
 
 
+@dataclass(frozen=True)
+class Requantizer:
+    """What DyadicRequantize takes: (N,) int32 and (N,) int64, both times 2^-shift."""
+
+    multiplier: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    shift: int
+
+
+OFFSET_BITS = 60
+"""Bits of the largest offset; with 2^62 of the product the sum stays below 2^63."""
+
+
+def requantizer(
+    factors: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], where: str
+) -> Requantizer:
+    """Return the constants of ``x * factors + offsets``, all with one shift.
+
+    Args:
+        factors: (N,) of either sign; the largest gets 31 bits, unless the offsets need them.
+        offsets: (N,) in units of the result.
+        where: the name of the tensor, for errors.
+
+    Raises:
+        ExportError: a factor is out of the range of the operator.
+    """
+    mantissa, shift = dyadic(float(np.abs(factors).max()))
+    room = OFFSET_BITS - math.frexp(float(np.abs(offsets).max()))[1]
+    shift = min(shift if mantissa else MAX_SHIFT, room, MAX_SHIFT)
+    check_shift(shift, where)
+    return Requantizer(
+        np.rint(np.ldexp(factors, shift)).astype(np.int32),
+        np.rint(np.ldexp(offsets, shift)).astype(np.int64),
+        shift,
+    )
+
+
 def check_shift(total: int, where: str) -> None:
     """Refuse a shift that the integer rounding cannot do.
 

@@ -64,6 +64,10 @@ class GraphBuilder:
         self._value_infos.pop(name, None)
         self._outputs.append(_value_info(name, dtype, shape))
 
+    def expose(self, name: str) -> None:
+        """Declare that a float value is a graph output, of whatever shape."""
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+
     def initializer(self, name: str, array: Array) -> str:
         """Add a constant that is in memory; adding the same name again changes nothing."""
         return self.streamed(name, str(array.dtype), array.shape, [array])

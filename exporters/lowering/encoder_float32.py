@@ -16,7 +16,12 @@ from edgellm.exporters.weights import TernaryMatrix, WeightSource
 
 
 class Float32EncoderLowering:
-    """Emits float operators; ``pixels`` says what bytes mean."""
+    """Emits float operators; ``pixels`` says what bytes mean.
+
+    Attributes:
+        sites: names of the values that quantisation is measured on, by the path of the step that
+            makes them; the scores of an attention are at ``<path>.scores``.
+    """
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Float32EncoderLowering:
         self.weights = weights
         self.layer_norm_eps = layer_norm_eps
         self.pixels = pixels or PixelScale(1.0, (0.0,), (1.0,))
+        self.sites: dict[str, list[str]] = {}
         self._made = 0
 
     def image_tokens(self, tokens: ImageEmbedding) -> str:
@@ -44,8 +50,8 @@ class Float32EncoderLowering:
         name = f"{tokens.projection}.folded"
         matrix = self.graph.initializer(name, np.ascontiguousarray(kernel.T))
         rows = self._emit("MatMul", [codes, matrix])
-        added = self.graph.initializer(f"{tokens.projection}.bias", bias.astype(np.float32))
-        rows = self._emit("Add", [rows, added])
+        bias_name = self.graph.initializer(f"{tokens.projection}.bias", bias.astype(np.float32))
+        rows = self._emit("Add", [rows, bias_name])
         first = [self.weights.tensor(item, (1, 1, hidden))[0] for item in tokens.prefix]
         prefix = self.graph.initializer("prefix", np.stack(first, axis=1))
         count = self._emit("Shape", [rows], {"start": 0, "end": 1})
@@ -55,7 +61,8 @@ class Float32EncoderLowering:
         both = self._emit("Concat", [repeated, rows], {"axis": 1})
         shape_of_position = (1, len(first) + cut.count, hidden)
         position = self.weights.tensor(tokens.position, shape_of_position)
-        return self._emit("Add", [both, self.graph.initializer(tokens.position, position)])
+        added = self.graph.initializer(tokens.position, position)
+        return self._site(tokens.projection, self._emit("Add", [both, added]))
 
     def text_tokens(self, tables: TextTables) -> str:
         """The sum of three look-ups."""
@@ -70,7 +77,8 @@ class Float32EncoderLowering:
         shape = self._emit("Shape", ["input_ids"])
         length = self._emit("Gather", [shape, one])
         place = self._emit("Gather", [positions, self._emit("Range", [zero, length, one])])
-        return self._emit("Add", [self._emit("Add", [found, kind]), place])
+        rows = self._emit("Add", [self._emit("Add", [found, kind]), place])
+        return self._site(tables.words, rows)
 
     def layer_norm(self, path: str, x: str, size: int) -> str:
         """LayerNormalization."""
@@ -78,7 +86,8 @@ class Float32EncoderLowering:
         for part in ("weight", "bias"):
             values = self.weights.vector(f"{path}.{part}", size)
             inputs.append(self.graph.initializer(f"{path}.{part}", values))
-        return self._emit("LayerNormalization", inputs, {"epsilon": self.layer_norm_eps})
+        y = self._emit("LayerNormalization", inputs, {"epsilon": self.layer_norm_eps})
+        return self._site(path, y)
 
     def linear(self, path: str, x: str, shape: tuple[int, int], *, bias: bool = True) -> str:
         """``x @ weight.T + bias``."""
@@ -88,10 +97,10 @@ class Float32EncoderLowering:
         turned = np.concatenate(list(matrix.blocks())).T  # MatMul is faster on it than on a view
         weight = self.graph.initializer(f"{path}.weight", np.ascontiguousarray(turned))
         y = self._emit("MatMul", [x, weight])
-        if not bias:
-            return y
-        stored = self.weights.vector(f"{path}.bias", shape[0])
-        return self._emit("Add", [y, self.graph.initializer(f"{path}.bias", stored)])
+        if bias:
+            stored = self.weights.vector(f"{path}.bias", shape[0])
+            y = self._emit("Add", [y, self.graph.initializer(f"{path}.bias", stored)])
+        return self._site(path, y)
 
     def attention(self, path: str, query: str, key: str, value: str, heads: int) -> str:
         """Softmax attention without a mask."""
@@ -104,21 +113,22 @@ class Float32EncoderLowering:
         shape = self._emit("Shape", [queries], {"start": 3, "end": 4})
         dim = self._emit("Cast", [shape], {"to": 1})
         scaled = self._emit("Div", [queries, self._emit("Sqrt", [dim])])
-        dots = self._emit("MatMul", [scaled, keys])
+        dots = self._site(f"{path}.scores", self._emit("MatMul", [scaled, keys]))
         weights = self._emit("Softmax", [dots], {"axis": -1})
         mixed = self._emit("Transpose", [self._emit("MatMul", [weights, values])],
                            {"perm": (0, 2, 1, 3)})  # fmt: skip
-        return self._reshape(mixed, (0, 0, -1))
+        return self._site(path, self._reshape(mixed, (0, 0, -1)))
 
     def activation(self, path: str, x: str, act: str) -> str:
         """Relu, or Gelu of either form."""
         if act == "relu":
-            return self._emit("Relu", [x])
-        return self._emit("Gelu", [x], {"approximate": "tanh" if act == "gelu_tanh" else "none"})
+            return self._site(path, self._emit("Relu", [x]))
+        form = {"approximate": "tanh" if act == "gelu_tanh" else "none"}
+        return self._site(path, self._emit("Gelu", [x], form))
 
     def residual_add(self, path: str, x: str, y: str) -> str:
         """``x + y``."""
-        return self._emit("Add", [x, y])
+        return self._site(path, self._emit("Add", [x, y]))
 
     def select_row(self, path: str, x: str, row: int) -> str:
         """Row ``row`` of each sequence."""
@@ -147,6 +157,10 @@ class Float32EncoderLowering:
         else:
             self.graph.standard("Identity", "embeddings", [pooled])
         self.graph.output("embeddings", "float32", ("sequences", "size"))
+
+    def _site(self, path: str, value: str) -> str:
+        self.sites.setdefault(path, []).append(value)
+        return value
 
     def _table(self, path: str, shape: tuple[int, int]) -> str:
         name = f"{path}.weight"

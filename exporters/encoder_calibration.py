@@ -1,0 +1,82 @@
+"""Measure the activations of an encoder on calibration inputs, for scales that are known before."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bundle import GRAPH, WEIGHTS
+from edgellm.errors import ConfigError
+from edgellm.exporters.activation_statistics import Feed, RunEach, Statistics, measure
+from edgellm.exporters.architectures.bert import Model as TextEncoder
+from edgellm.exporters.encoder_source import EncoderSource
+from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
+from edgellm.exporters.lowering.encoder_interface import PatchShape
+
+BATCH = 4
+"""Images that the float model gets at a time: it gives back every activation."""
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What to measure on.
+
+    Attributes:
+        name: what the manifest calls the inputs.
+        range_choice: see ``quantizers.ranges``.
+        read: returns the inputs for a model: images (height, width, channels) uint8 of its size,
+            or ids (tokens,) int64.
+        run: runs the float model.
+    """
+
+    name: str
+    range_choice: str
+    read: Callable[[EncoderSource], Sequence[Array]]
+    run: RunEach
+
+
+def measure_activations(model: EncoderSource, calibration: Calibration) -> Statistics:
+    """Run the float32 model on the inputs and return what its activations are like.
+
+    Raises:
+        ConfigError: there are no inputs.
+    """
+    inputs = calibration.read(model)
+    if not inputs:
+        raise ConfigError("there is nothing to calibrate on")
+    with tempfile.TemporaryDirectory(prefix="edgellm-calibrate-") as folder:
+        graph, sites = _write_float_model(model, Path(folder))
+        return measure(graph, sites, _feeds(model, inputs), calibration.run)
+
+
+def _write_float_model(model: EncoderSource, folder: Path) -> tuple[Path, dict[str, list[str]]]:
+    with (folder / WEIGHTS).open("wb") as stream:
+        builder = GraphBuilder(model.model_type, stream)
+        epsilon = model.model.config.encoder.layer_norm_eps
+        net = Float32EncoderLowering(builder, model.weights, epsilon, model.pixels)
+        model.model.build(net)
+    for name in {name for names in net.sites.values() for name in names}:
+        builder.expose(name)
+    (folder / GRAPH).write_bytes(builder.serialize())
+    return folder / GRAPH, net.sites
+
+
+def _feeds(model: EncoderSource, inputs: Sequence[Array]) -> list[Feed]:
+    if isinstance(model.model, TextEncoder):
+        return [{"input_ids": ids[None]} for ids in inputs]
+    cut = model.model.config.patches
+    batches = (np.stack(inputs[begin : begin + BATCH]) for begin in range(0, len(inputs), BATCH))
+    return [{"pixel_values": as_patches(images, cut)} for images in batches]
+
+
+def as_patches(images: Array, cut: PatchShape) -> Array:
+    """Return images (images, height, width, channels) in the shape of the graph's input."""
+    whole = images[:, : cut.rows * cut.height, : cut.columns * cut.width]
+    shape = (len(images), cut.rows, cut.height, cut.columns, cut.width * cut.channels)
+    return np.ascontiguousarray(whole).reshape(shape)
