@@ -56,6 +56,8 @@ def export(  # noqa: PLR0913 (the options of the command)
     calibration: PathLike | None = None,
     quantization: Quantization | None = None,
     layout: str = "2bit",
+    arithmetic: str = "sound",
+    calibration_range: str = "percentile",
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -68,10 +70,13 @@ def export(  # noqa: PLR0913 (the options of the command)
         context: most tokens of a text; default: the model's own, up to 4096.
         revision: which version to download: branch, tag or commit.
         calibration: a text to measure the keys on, and to quantise for, as ``evaluate`` reads it;
-            default: a small built-in one.
+            default: a small built-in one. For arithmetic "ivit" images or a text, see
+            ``encoder_api.Arithmetic``.
         quantization: fewer bits for the linears of a float checkpoint; default: int8.
         layout: how ternary weights are packed: "2bit", or "5trit" (five a byte), which takes four
             fifths of the memory and is for processors with AVX-512 VBMI.
+        arithmetic: of an encoder: "sound", or "ivit" as I-ViT published it.
+        calibration_range: of "ivit", where values are clipped: "minmax", "percentile" or "mse".
         force: replace an existing bundle.
         progress: called with the parameters done and the total.
 
@@ -91,12 +96,16 @@ def export(  # noqa: PLR0913 (the options of the command)
     origin = name if is_hub_name(name) else ""
     directory = find_checkpoint(name, revision)
     if encoder_api.is_encoder(directory / "config.json"):
-        if calibration is not None or quantization is not None:
-            raise ConfigError("encoders are int8, and need no calibration: each row has a scale")
-        encoder_api.require_default_layout(layout)
-        encoder = encoder_api.encoder_options(context, force)
+        encoder_api.require_int8(layout, quantization)
+        chosen = encoder_api.Arithmetic(
+            name=arithmetic,
+            calibration=None if calibration is None else Path(calibration),
+            range_choice=calibration_range,
+        )
+        encoder = encoder_api.encoder_options(directory, context, chosen, force=force)
         encoder = replace(encoder, source=origin, revision=revision or "")
         return encoder_api.export_encoder(directory, Path(output), encoder, progress)
+    encoder_api.require_sound(arithmetic)
     text = load_calibration_text(None if calibration is None else Path(calibration))
     options = build.ExportOptions(
         context=context,
@@ -127,6 +136,8 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     context: int | None = None,
     quantization: Quantization | None = None,
     layout: str = "2bit",
+    arithmetic: str = "sound",
+    calibration_range: str = "percentile",
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -138,12 +149,12 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     from edgellm.runtime import encoder_golden, golden
 
     if encoder_api.is_encoder(Path(config)):
-        if quantization is not None:
-            raise ConfigError("quantization is for language models; encoders are int8")
-        encoder_api.require_default_layout(layout)
-        encoder = encoder_api.encoder_options(context, force)
+        encoder_api.require_int8(layout, quantization)
+        chosen = encoder_api.Arithmetic(name=arithmetic, range_choice=calibration_range)
+        encoder = encoder_api.encoder_options(None, context, chosen, force=force)
         record = encoder_golden.record
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
+    encoder_api.require_sound(arithmetic)
     low_bit = None if quantization is None else _low_bit(quantization, "")
     options = build.ExportOptions(context=context, force=force, low_bit=low_bit, layout=layout)
     return build.export_random(Path(config), Path(output), options, golden.record, progress)

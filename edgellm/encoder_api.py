@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from edgellm.errors import ConfigError
 if TYPE_CHECKING:
     from edgellm.bundle import Bundle
     from edgellm.exporters.encoder_build import EncoderOptions
+    from edgellm.exporters.encoder_calibration import Array, Calibration
+    from edgellm.exporters.encoder_source import EncoderSource
     from edgellm.runtime.encoder_evaluate import Accuracy, Correlation
     from edgellm.runtime.float_scorer import FloatEncoder
 
@@ -28,21 +31,115 @@ def is_encoder(config: Path) -> bool:
     return task_of(JsonFields.read(config)) in TASKS
 
 
-def encoder_options(context: int | None, force: bool) -> "EncoderOptions":
-    """Return the options of an encoder's export."""
-    from edgellm.exporters.encoder_build import EncoderOptions
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """What an encoder computes with.
 
-    return EncoderOptions(context=context, force=force)
+    Args:
+        name: "sound" (the default), or "ivit": the operators of I-ViT as published, with scales
+            that are measured on inputs.
+        calibration: inputs for "ivit": a folder of images, an IDX or .npz file of images, or a text
+            whose lines are sentences.
+        range_choice: of "ivit", where values are clipped: "minmax", "percentile" or "mse".
+    """
+
+    name: str = "sound"
+    calibration: Path | None = None
+    range_choice: str = "percentile"
 
 
-def require_default_layout(layout: str) -> None:
-    """Refuse a layout of ternary weights, which encoders have none of.
+def encoder_options(
+    source: Path | None, context: int | None, arithmetic: Arithmetic, *, force: bool
+) -> "EncoderOptions":
+    """Return the options of an encoder's export.
+
+    Args:
+        source: directory of the checkpoint; None for random weights.
+        context: most tokens of a text.
+        arithmetic: of the bundle.
+        force: replace a bundle.
+
+    Raises:
+        ConfigError: the arithmetic is unknown, or its calibration is missing or not for it.
+    """
+    from edgellm.exporters.encoder_build import ARITHMETICS, IVIT, EncoderOptions
+
+    if arithmetic.name not in ARITHMETICS:
+        raise ConfigError(
+            f"arithmetic is {arithmetic.name!r}; allowed are {', '.join(ARITHMETICS)}"
+        )
+    if arithmetic.name != IVIT:
+        if arithmetic.calibration is not None:
+            raise ConfigError(
+                "an encoder in the sound arithmetic is not calibrated: each row has a scale of its "
+                "own, found when it runs; leave the calibration out, or ask for arithmetic ivit"
+            )
+        return EncoderOptions(context=context, force=force)
+    return EncoderOptions(
+        context=context,
+        force=force,
+        arithmetic=IVIT,
+        calibration=_calibration(source, arithmetic),
+    )
+
+
+def _calibration(source: Path | None, arithmetic: Arithmetic) -> "Calibration":
+    from edgellm.exporters.encoder_calibration import Calibration
+    from edgellm.exporters.quantizers.ranges import check_choice
+    from edgellm.runtime.float_parts import run_each
+
+    check_choice(arithmetic.range_choice)
+    path = arithmetic.calibration
+    read = partial(_calibration_inputs, source, path)
+    name = "random" if source is None else path.name if path else "built-in"
+    return Calibration(name, arithmetic.range_choice, read, run_each)
+
+
+def _calibration_inputs(
+    source: Path | None, path: Path | None, model: "EncoderSource"
+) -> "Sequence[Array]":
+    """Return what a model is calibrated on; see ``Arithmetic`` and ``encoder_options``."""
+    from edgellm.exporters.architectures.bert import Model as TextEncoder
+    from edgellm.runtime import calibration_inputs as inputs
+    from edgellm.runtime.images import ImageReader
+
+    if isinstance(model.model, TextEncoder):
+        vocab_size = model.model.config.vocab_size
+        if source is None:
+            return inputs.random_texts(vocab_size, model.max_tokens)
+        return inputs.read_texts(path, source / "tokenizer.json", vocab_size, model.max_tokens)
+    config = model.model.config
+    if source is None:
+        return inputs.random_images(config.image_height, config.image_width, config.num_channels)
+    if path is None or model.processor is None:
+        raise ConfigError(
+            "arithmetic ivit needs images like those that the model will see, to measure scales "
+            "on: a folder, an IDX or an .npz file of some hundred"
+        )
+    size = (config.image_height, config.image_width)
+    return inputs.read_images(path, ImageReader(model.processor, size, config.num_channels))
+
+
+def require_int8(layout: str, quantization: object | None) -> None:
+    """Refuse what is for language models.
+
+    Raises:
+        ConfigError: a layout of ternary weights, or fewer bits than int8.
+    """
+    if layout != "2bit":
+        raise ConfigError(f"layout is {layout!r}; it is for ternary weights, and encoders are int8")
+    if quantization is not None:
+        raise ConfigError("quantization is for language models; encoders are int8")
+
+
+def require_sound(arithmetic: str) -> None:
+    """Refuse another arithmetic for a language model.
 
     Raises:
         ConfigError: it is not the default.
     """
-    if layout != "2bit":
-        raise ConfigError(f"layout is {layout!r}; it is for ternary weights, and encoders are int8")
+    if arithmetic != "sound":
+        raise ConfigError(f"arithmetic is {arithmetic!r}; language models have 'sound' alone")
 
 
 def export_encoder(

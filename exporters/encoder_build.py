@@ -14,7 +14,7 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import encoder_source, model_card, tokenizer_files
 from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.checkpoint import Checkpoint
-from edgellm.exporters.encoder_calibration import Calibration, measure_activations
+from edgellm.exporters.encoder_calibration import Calibration, measure_activations, render_scales
 from edgellm.exporters.encoder_source import EncoderSource
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
@@ -179,11 +179,8 @@ def _build_ivit(
     statistics = measure_activations(model, calibration)
     net = IvitEncoderLowering(ends, statistics, calibration.range_choice)
     model.model.build(net)
-    scales = {site: values.tolist() for site, values in net.scales.items()}
-    content = {
-        "calibration": calibration.name, "range": calibration.range_choice, "scales": scales
-    }  # fmt: skip
-    (folder / SCALES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = render_scales(net.scales, calibration)
+    (folder / SCALES).write_text(content, encoding="utf-8")
     for line in net.faults.report():
         LOG.warning("%s; --arithmetic sound has no such limit", line)
 

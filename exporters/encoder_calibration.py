@@ -1,7 +1,8 @@
 """Measure the activations of an encoder on calibration inputs, for scales that are known before."""
 
+import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from edgellm.bundle import GRAPH, WEIGHTS
 from edgellm.errors import ConfigError
-from edgellm.exporters.activation_statistics import Feed, RunEach, Statistics, measure
+from edgellm.exporters.activation_statistics import Feed, Floats, RunEach, Statistics, measure
 from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.encoder_source import EncoderSource
 from edgellm.exporters.graph import GraphBuilder
@@ -53,6 +54,21 @@ def measure_activations(model: EncoderSource, calibration: Calibration) -> Stati
     with tempfile.TemporaryDirectory(prefix="edgellm-calibrate-") as folder:
         graph, sites = _write_float_model(model, Path(folder))
         return measure(graph, sites, _feeds(model, inputs), calibration.run)
+
+
+def render_scales(scales: Mapping[str, Floats], calibration: Calibration) -> str:
+    """Return JSON of what one step of each value means, a number or one for each channel."""
+    lines = []
+    for site, values in scales.items():
+        numbers = [float(f"{value:.9g}") for value in np.unique(values)]
+        if len(numbers) > 1:
+            numbers = [float(f"{value:.9g}") for value in values]
+        content = json.dumps(numbers if len(numbers) > 1 else numbers[0])
+        lines.append(f"  {json.dumps(site)}: {content}")
+    head = {"calibration": calibration.name, "range": calibration.range_choice}
+    first = "".join(f' "{key}": {json.dumps(value)},\n' for key, value in head.items())
+    body = ",\n".join(lines)
+    return f'{{\n{first} "scales": {{\n{body}\n }}\n}}\n'
 
 
 def _write_float_model(model: EncoderSource, folder: Path) -> tuple[Path, dict[str, list[str]]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgellm.bundle import Bundle, Manifest, open_bundle
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_engine import EncoderEngine
-from edgellm.runtime.images import ImageReader
+from edgellm.runtime.images import reader_of
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.model import checked_threads
 
@@ -48,7 +48,7 @@ class ImageClassifier:
         """
         self._bundle = open_bundle(path)
         self._labels = read_labels(self._bundle)
-        self._reader = ImageReader(self._bundle)
+        self._reader = reader_of(self._bundle)
         plan = load_plan(self._bundle)
         self._engine = EncoderEngine(plan, self.info, threads=checked_threads(threads))
 

@@ -74,17 +74,25 @@ def record(directory: Path) -> None:
 
 
 def _image_feeds(bundle: Bundle) -> Arrays:
-    """Return images of soft blobs: noise alone looks like nothing that a model has seen."""
+    """Return images of blobs: noise alone looks like nothing that a model has seen."""
     count = 1 if bundle.manifest.num_parameters > LARGE else 2
     rng = np.random.default_rng(IMAGE_SEED)
-    coarse = rng.integers(0, 256, (count, 6, 6, bundle.manifest.num_channels))
-    shape = pixel_shape(bundle.manifest)
-    height, width = shape[0] * shape[1], shape[2] * shape[3] // bundle.manifest.num_channels
-    rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
-    noise = rng.integers(0, 32, (count, height, width, bundle.manifest.num_channels))
-    pixels = np.clip(coarse[:, rows][:, :, columns] + noise, 0, 255).astype(np.uint8)
+    shape, channels = pixel_shape(bundle.manifest), bundle.manifest.num_channels
+    height, width = shape[0] * shape[1], shape[2] * shape[3] // channels
+    pixels = soft_images(rng, (count, height, width, channels))
     ends = np.arange(1, count + 1) * bundle.manifest.context_length
     return {PIXELS: pixels.reshape(count, *shape), ENDS: ends}
+
+
+def soft_images(
+    rng: np.random.Generator, shape: tuple[int, int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """Return images (images, height, width, channels) of soft blobs."""
+    count, height, width, channels = shape
+    coarse = rng.integers(0, 256, (count, 6, 6, channels))
+    rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
+    noise = rng.integers(0, 32, shape)
+    return np.clip(coarse[:, rows][:, :, columns] + noise, 0, 255).astype(np.uint8)
 
 
 def _text(bundle: Bundle) -> Arrays:
@@ -97,7 +105,7 @@ def _text(bundle: Bundle) -> Arrays:
 
 def layer_checksums(plan: Plan, values: Arrays) -> dict[str, str]:
     """Return the sha256 of each residual value, in the order of the graph."""
-    starts = ("ImageTokens", "TextEmbedding", "ResidualAddBias")
+    starts = ("ImageTokens", "TextEmbedding", "ResidualAddBias", "DyadicAdd")
     residual = [step.outputs[0] for step in plan.steps if step.op_type in starts]
     return {
         name: hashlib.sha256(np.ascontiguousarray(values[name], "<i4").tobytes()).hexdigest()

@@ -50,19 +50,11 @@ ImageLike = "str | os.PathLike[str] | bytes | Pixels | Image"
 class ImageReader:
     """Reads images for one model."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Read the bundle's preprocessor_config.json.
-
-        Raises:
-            BundleError: it is missing or damaged.
-        """
-        facts = bundle.manifest
-        path = bundle.file(FILE)
-        if path is None:
-            raise BundleError(f"{bundle.path}: its manifest lists no {FILE}")
-        self.size: Size = (facts.image_height, facts.image_width)
-        self.channels = facts.num_channels
-        self.processor: ImageProcessor = read_image_processor(path, self.channels, BundleError)
+    def __init__(self, processor: ImageProcessor, size: Size, channels: int) -> None:
+        """Keep what preprocessor_config.json says, and what the model takes."""
+        self.processor = processor
+        self.size = size
+        self.channels = channels
 
     def read(self, image: Any) -> Pixels:  # noqa: ANN401
         """Return the bytes (height, width, channels) that the model takes.
@@ -124,6 +116,20 @@ class ImageReader:
         if target is None or target == (image.height, image.width):
             return image
         return image.resize((target[1], target[0]), self.processor.resample)
+
+
+def reader_of(bundle: Bundle) -> ImageReader:
+    """Return the reader that a bundle's preprocessor_config.json describes.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    facts = bundle.manifest
+    path = bundle.file(FILE)
+    if path is None:
+        raise BundleError(f"{bundle.path}: its manifest lists no {FILE}")
+    processor = read_image_processor(path, facts.num_channels, BundleError)
+    return ImageReader(processor, (facts.image_height, facts.image_width), facts.num_channels)
 
 
 def _open(source: Any) -> "Image":  # noqa: ANN401

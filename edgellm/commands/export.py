@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--calib", type=Path, metavar="FILE",
         help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
         "default: a small built-in one, which is short for --quant")  # fmt: skip
+    add("--arithmetic", choices=("sound", "ivit"), default="sound",
+        help="of encoders: sound, or ivit as I-ViT published it, which --calib is needed for: a "
+        "folder of images, an IDX or .npz file, or sentences, a line each")  # fmt: skip
+    add("--calib-range", choices=("minmax", "percentile", "mse"), default="percentile",
+        help="of --arithmetic ivit: where values are clipped; default: percentile")  # fmt: skip
     add("--layout", default="2bit", metavar="L",
         help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
@@ -80,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
                 context=options.context,
                 quantization=chosen,
                 layout=options.layout,
+                arithmetic=options.arithmetic,
+                calibration_range=options.calib_range,
                 force=options.force,
                 progress=progress,
             )
@@ -92,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
                 calibration=options.calib,
                 quantization=chosen,
                 layout=options.layout,
+                arithmetic=options.arithmetic,
+                calibration_range=options.calib_range,
                 force=options.force,
                 progress=progress,
             )

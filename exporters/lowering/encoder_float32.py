@@ -123,7 +123,7 @@ class Float32EncoderLowering:
         """Relu, or Gelu of either form."""
         if act == "relu":
             return self._site(path, self._emit("Relu", [x]))
-        form = {"approximate": "tanh" if act == "gelu_tanh" else "none"}
+        form: dict[str, Attribute] = {"approximate": "tanh" if act == "gelu_tanh" else "none"}
         return self._site(path, self._emit("Gelu", [x], form))
 
     def residual_add(self, path: str, x: str, y: str) -> str:

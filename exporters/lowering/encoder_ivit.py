@@ -22,7 +22,7 @@ from edgellm.exporters.lowering.encoder_integer import (
     IntegerEncoderLowering,
 )
 from edgellm.exporters.lowering.encoder_interface import ImageEmbedding, TextTables
-from edgellm.exporters.lowering.integer import LOGITS_FRAME, node_name
+from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, node_name
 from edgellm.exporters.lowering.ivit_faults import Faults, gelu_error, softmax_error
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.quantizers.ranges import CODE_LIMIT, choose_limit, rounded
@@ -229,7 +229,7 @@ class IvitEncoderLowering:
         """DyadicAdd of two streams."""
         streams = [self._stream(x), self._stream(y)]
         scale = self._stream_scale(path)
-        attributes = {}
+        attributes: dict[str, int] = {}
         for letter, stream in zip("xy", streams, strict=True):
             mantissa, shift = dyadic(stream.scale / scale)
             check_shift(shift, path)

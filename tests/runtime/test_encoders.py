@@ -19,17 +19,19 @@ from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Step
 from edgellm.runtime.plan_checks import check_step
 
-NAMES = ("vit", "deit", "bert")
+NAMES = ("vit", "deit", "bert", "vit-ivit", "deit-ivit", "bert-ivit")
+"""Architecture, and arithmetic if it is not the sound one."""
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """A random encoder of each architecture, with golden cases."""
+    """A random encoder of each architecture and arithmetic, with golden cases."""
     folder = tmp_path_factory.mktemp("encoders")
     for name in NAMES:
+        architecture, _, arithmetic = name.partition("-")
         config = folder / f"{name}.json"
-        config.write_text(json.dumps(registry.load(architectures, name).TINY))
-        api.export_random(config, folder / name)
+        config.write_text(json.dumps(registry.load(architectures, architecture).TINY))
+        api.export_random(config, folder / name, arithmetic=arithmetic or "sound")
     return {name: open_bundle(folder / name) for name in NAMES}
 
 

@@ -14,7 +14,7 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import architectures
 from edgellm.exporters.source import JsonFields
 from edgellm.image_processor import parse_image_processor
-from edgellm.runtime.images import ImageReader, _crop, find_images
+from edgellm.runtime.images import ImageReader, _crop, find_images, reader_of
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ImageReader:
     folder = tmp_path_factory.mktemp("images")
     (folder / "deit.json").write_text(json.dumps(registry.load(architectures, "deit").TINY))
     api.export_random(folder / "deit.json", folder / "deit")
-    return ImageReader(open_bundle(folder / "deit"))
+    return reader_of(open_bundle(folder / "deit"))
 
 
 def content(image: Image.Image, kind: str = "PNG") -> bytes:
