@@ -1,0 +1,76 @@
+"""The weights of a linear operator as one integer code each, whatever layout they come in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.device import Array
+from edgellm.dtypes import unpack_bit_planes, unpack_ternary
+from edgellm.ops._bit_planes import rounded
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LinearWeights:
+    """``y = sum over groups of scale * (codes . x - zero * sum of x)``, then maybe a shift.
+
+    Attributes:
+        codes: (N, K), 0 <= code < 2^bits.
+        bits: of a code.
+        zero: (G, N): the code that stands for 0.
+        scale: (G, N).
+        group_size: columns of a group; the last may be shorter.
+        shift: by which the sum is shifted right and rounded; None where it is the result.
+    """
+
+    codes: Int64
+    bits: int
+    zero: Int64
+    scale: Int64
+    group_size: int
+    shift: int | None
+
+    def finish(self, total: Int64) -> npt.NDArray[np.int32]:
+        """Return the accumulators of int64 sums over all groups."""
+        return total.astype(np.int32) if self.shift is None else rounded(total, self.shift)
+
+
+def decode(op_type: str, inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
+    """Return the weights of a call of BitLinear, Int8Linear or GroupLinear."""
+    return DECODERS[op_type](inputs, attributes)
+
+
+def _ternary(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
+    weight = unpack_ternary(inputs[1].astype(np.uint8), inputs[0].shape[1])
+    return _one_group(weight, bits=2, zero=1)
+
+
+def _int8(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
+    return _one_group(inputs[1], bits=8, zero=128)
+
+
+def _one_group(weight: Array, *, bits: int, zero: int) -> LinearWeights:
+    rows, columns = weight.shape
+    codes = weight.astype(np.int64) + zero
+    ones = np.ones((1, rows), np.int64)
+    return LinearWeights(codes, bits, zero * ones, ones, columns, None)
+
+
+def _grouped(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
+    x, planes, scale, zero = inputs
+    bits = unpack_bit_planes(planes.astype(np.uint8), scale.shape[1], x.shape[1]).astype(np.int64)
+    codes = np.tensordot(1 << np.arange(len(bits)), bits, axes=1)
+    return LinearWeights(
+        codes,
+        len(bits),
+        zero.astype(np.int64),
+        scale.astype(np.int64),
+        attributes["group_size"],
+        attributes["shift"],
+    )
+
+
+DECODERS = {"BitLinear": _ternary, "Int8Linear": _int8, "GroupLinear": _grouped}
