@@ -137,6 +137,18 @@ def _column_bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
+def _look_up_bit_linear(_step: Step, sizes: Sizes, _context: int) -> Demands:
+    columns, octets = sizes["K"], sizes["C"]
+    return [
+        (isinstance(sizes["B"], int), "its packed weight has a fixed size"),
+        (_at_most(columns, MAX_TERNARY_COLUMNS), f"at most {MAX_TERNARY_COLUMNS} columns"),
+        (
+            isinstance(columns, int) and octets == -(-columns // PLANE_COLUMNS),
+            "the packed weight has another number of columns than the activations",
+        ),
+    ]
+
+
 def _bit_planes(step: Step, sizes: Sizes, _context: int) -> Demands:
     columns, rows, planes = sizes["K"], sizes["N"], sizes["P"]
     if not isinstance(columns, int) or not isinstance(rows, int) or not isinstance(planes, int):
@@ -269,6 +281,7 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "HeadRmsNorm": _head_rms_norm,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,
+    "LookUpBitLinear": _look_up_bit_linear,
     "PlanarEmbedding": _planar_embedding,
     "PlanarLogitsHead": _planar_logits_head,
     "RmsNorm": _row_scale,

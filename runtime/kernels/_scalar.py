@@ -21,6 +21,11 @@ def stack_int8(size: int) -> npt.NDArray[np.int8]:
     return np.empty(size, np.int8)
 
 
+def stack_uint8(size: int) -> npt.NDArray[np.uint8]:
+    """Return scratch memory for ``size`` uint8."""
+    return np.empty(size, np.uint8)
+
+
 def stack_int16(size: int) -> npt.NDArray[np.int16]:
     """Return scratch memory for ``size`` int16."""
     return np.empty(size, np.int16)

@@ -12,6 +12,7 @@ RANKS = {
     "edgellm.errors": 0,
     "edgellm.registry": 1,
     "edgellm.dtypes": 1,
+    "edgellm.ternary_planes": 1,
     "edgellm.config": 2,
     "edgellm.ops": 2,
     "edgellm.bundle": 3,

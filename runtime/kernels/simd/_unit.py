@@ -47,6 +47,8 @@ class VectorUnit(ABC):
         bit_shifts: the same of ``bit_codes``, for each of as many equal parts of a vector.
         ternary_bias: what ``ternary_codes`` and ``trit_codes`` add to a weight.
         trit_shifts: how far each of the five groups of ``trit_codes`` is shifted left.
+        looks_up_ternary: whether ternary weights are multiplied faster by look-ups in bytes (see
+            ``vector/_ternary_look_ups``) than as they are.
         reads_trits_fast: whether one token runs faster on ternary-5trit/v1 than on ternary-2bit/v1
             where the weights come from memory.
         byte_bias: what ``dot_bytes`` adds to a weight.
@@ -66,6 +68,7 @@ class VectorUnit(ABC):
     bit_shifts: tuple[int, ...] = (0,)
     ternary_bias = 1
     trit_shifts: tuple[int, ...] = (0,) * TRITS
+    looks_up_ternary = False
     reads_trits_fast = False
     byte_bias = 0
     tokens: int
@@ -138,6 +141,12 @@ class VectorUnit(ABC):
     @abstractmethod
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         """Return ``table[key]`` for each byte of keys, 0 to 15, in each 16 bytes of a vector."""
+
+    def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
+        """Add to each 16 bits of ``total`` two neighbours of unsigned bytes."""
+        pairs = builder.bitcast(found, total.type)
+        lower = builder.and_(pairs, splat(total.type, 255))
+        return builder.add(total, builder.add(lower, builder.lshr(pairs, splat(total.type, 8))))
 
     def _look_up(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
         tables = constant_bytes([*table] * (keys.type.count // len(table)))

@@ -31,6 +31,7 @@ class Avx2(VectorUnit):
     lanes = 8
     ternary_shifts = (0, 2)
     bit_shifts = (0, 1, 2, 3)
+    looks_up_ternary = True
     tokens = 2
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
@@ -54,6 +55,10 @@ class Avx2(VectorUnit):
 
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.x86.avx2.pshuf.b", table.type, [table, keys])
+
+    def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
+        ones = splat(self.bytes_type, 1)
+        return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [found, ones]))
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 15 * 128."""

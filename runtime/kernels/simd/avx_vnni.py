@@ -18,6 +18,7 @@ class AvxVnni(Avx2):
     rank = 30
     byte_bias = 128
     panels = True
+    looks_up_ternary = False
     int8_vectors = VectorUnit.int8_vectors
     dot_lanes = VectorUnit.dot_lanes
 

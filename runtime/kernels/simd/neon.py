@@ -32,6 +32,7 @@ class Neon(VectorUnit):
     rank = 20
     lanes = 4
     ternary_shifts = (0,)
+    looks_up_ternary = True
     tokens = 4
     column_shifts = (0, 0, 0, 0)
 
@@ -58,6 +59,11 @@ class Neon(VectorUnit):
 
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.aarch64.neon.tbl1.v16i8", table.type, [table, keys])
+
+    def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
+        return builder.add(
+            total, call(builder, "llvm.aarch64.neon.uaddlp.v8i16.v16i8", total.type, [found])
+        )
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 15 * 128."""
