@@ -16,7 +16,6 @@ from edgellm.runtime import cpu, kernels
 from edgellm.runtime.choices import kind_of
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import Kernel, _objects, simd
-from edgellm.runtime.plan import Step
 from edgellm.runtime.profile import TOKEN_ID, time_rows, without_call
 
 CONTEXT = 32
@@ -31,9 +30,9 @@ Times = Mapping[str, Mapping[str, float]]
 """Seconds of a step by the name of its kind and by variant, the usual variant first."""
 
 
-def variants_of(step: Step) -> dict[str, Kernel]:
-    """Return the kernels for a step that this processor runs, by variant, the usual one first."""
-    found = [kernels.find(step.op_type, name) for name in simd.available(cpu.host())]
+def variants_of(op_type: str) -> dict[str, Kernel]:
+    """Return an operator's kernels that this processor runs, by variant, the usual one first."""
+    found = [kernels.find(op_type, name) for name in simd.available(cpu.host())]
     return {kernel.variant: kernel for kernel in found}
 
 
@@ -142,7 +141,7 @@ class _Race:
             medians = without_call(self._engine, self._table, np.median(rounds, axis=0))
             groups: dict[str, list[float]] = {}
             for index, seconds in zip(indices, medians, strict=True):
-                if variant in variants_of(self._engine.steps[index]):
+                if variant in variants_of(self._engine.steps[index].op_type):
                     groups.setdefault(self._names[index], []).append(seconds)
             for name, own in groups.items():
                 times.setdefault(name, {})[variant] = statistics.mean(own)

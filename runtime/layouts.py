@@ -17,6 +17,15 @@ from edgellm.runtime.kernels import simd
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import Plan, Step, Value
 from edgellm.runtime.process_memory import available_memory_bytes
+from edgellm.ternary_planes import (
+    COLUMNS,
+    PLANES,
+    ROWS,
+    TERNARY_PLANES,
+    pack_ternary_planes,
+    ternary_planes_shape,
+    unpack_ternary_planes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +38,48 @@ SCAN_BYTES = 1 << 24
 Packed = npt.NDArray[np.uint8]
 
 
+def _planes_bytes(columns: int) -> int:
+    return PLANES * -(-columns // COLUMNS)
+
+
+LOOK_UPS = TernaryLayout(
+    name=TERNARY_PLANES,
+    alias="planes",
+    op_type="LookUpBitLinear",
+    row_bytes=_planes_bytes,
+    pack=lambda weight: pack_ternary_planes(weight).reshape(len(weight), -1),
+    unpack=lambda packed, columns: unpack_ternary_planes(
+        packed.reshape(ternary_planes_shape(len(packed), columns)), columns
+    ),
+    damaged=lambda packed: np.zeros(packed.shape, np.bool_),
+)
+"""What no bundle has: blocks of 64 rows, for processors that look up faster than they multiply."""
+TARGETS = {**TERNARY_LAYOUTS, TERNARY_PLANES: LOOK_UPS}
+
+
 def names(plan: Plan) -> tuple[str, ...]:
     """Return the layouts that the ternary weights of a plan have."""
     return tuple(dict.fromkeys(_layout(step).name for step in _packed_steps(plan)))
 
 
-def for_this_machine(plan: Plan) -> Plan:
-    """Return the plan, in ternary-2bit/v1 where this processor reads ternary-5trit/v1 slowly.
+def for_this_machine(plan: Plan, look_ups: bool | None = None) -> Plan:
+    """Return the plan with its ternary weights packed as this processor reads them fastest.
 
-    It is said in a warning, with the memory that this takes; weights that were mapped stay as they
+    In ternary-planes/v1 where it looks up faster than it multiplies; in ternary-2bit/v1 where it
+    reads ternary-5trit/v1 slowly, which is said in a warning. Weights that were mapped stay as they
     are if the memory is not there.
+
+    Args:
+        plan: a checked plan.
+        look_ups: whether the first is so; default: what is usual for this kind of processor.
 
     Raises:
         BundleError: a byte of the weights stands for nothing.
     """
-    if TERNARY_5TRIT not in names(plan) or suits(TERNARY_5TRIT, simd.chosen(cpu.host())):
+    variant = simd.chosen(cpu.host())
+    if looks_up(variant) if look_ups is None else look_ups:
+        plan = _pack_for_look_ups(plan)
+    if TERNARY_5TRIT not in names(plan) or suits(TERNARY_5TRIT, variant):
         return plan
     reason = f"this processor ({cpu.host().model}) is slow on weights packed as {TERNARY_5TRIT}"
     size = converted_bytes(plan, TERNARY_2BIT)
@@ -63,6 +99,27 @@ def for_this_machine(plan: Plan) -> Plan:
     return converted
 
 
+def looks_up(variant: str) -> bool:
+    """Tell whether kernels of a variant look ternary weights up faster than they multiply."""
+    return variant != simd.PORTABLE and simd.find(variant).looks_up_ternary
+
+
+def _pack_for_look_ups(plan: Plan) -> Plan:
+    size = converted_bytes(plan, TERNARY_PLANES)
+    if size == 0:
+        return plan
+    if size > available_memory_bytes():
+        logger.info("no %d MiB of memory to pack weights as %s", size >> 20, TERNARY_PLANES)
+        return plan
+    begin = time.perf_counter()
+    converted = convert(plan, TERNARY_PLANES)
+    logger.info(
+        "weights were packed as %s in %.1f s and take %d MiB of memory",
+        TERNARY_PLANES, time.perf_counter() - begin, size >> 20,
+    )  # fmt: skip
+    return converted
+
+
 def suits(layout: str, variant: str) -> bool:
     """Tell whether kernels of a variant read a layout as fast as its bytes come from memory."""
     if layout == TERNARY_2BIT:
@@ -77,12 +134,12 @@ def convert(plan: Plan, layout: str) -> Plan:
 
     Args:
         plan: a checked plan.
-        layout: a name in ``dtypes.TERNARY_LAYOUTS``.
+        layout: a name in ``TARGETS``.
 
     Raises:
         BundleError: a byte of the weights stands for nothing.
     """
-    target = TERNARY_LAYOUTS[layout]
+    target = TARGETS[layout]
     changing = _steps_to_change(plan, target)
     for step in changing:
         if damage := find_damage(plan.constants[step.inputs[1]], _layout(step)):
@@ -103,7 +160,7 @@ def convert(plan: Plan, layout: str) -> Plan:
 
 def converted_bytes(plan: Plan, layout: str) -> int:
     """Return the memory that ``convert`` takes."""
-    target = TERNARY_LAYOUTS[layout]
+    target = TARGETS[layout]
     weights = {step.inputs[1]: step for step in _steps_to_change(plan, target)}
     return sum(
         len(plan.constants[name]) * target.row_bytes(_columns(plan, step))
@@ -144,6 +201,7 @@ def _steps_to_change(plan: Plan, target: TernaryLayout) -> list[Step]:
         step
         for step in steps
         if _layout(step) is not target
+        and (target is not LOOK_UPS or len(plan.constants[step.inputs[1]]) % ROWS == 0)
         and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _columns(plan, step)]
     ]
 
@@ -163,15 +221,18 @@ def _pack_again(
             source, columns = plan.constants[name], _columns(plan, step)
             out = _aligned(len(source), target.row_bytes(columns))
             made[name] = out
-            rows = max(1, BLOCK_WEIGHTS // columns)
+            rows = max(1, BLOCK_WEIGHTS // columns // ROWS) * ROWS
             for first in range(0, len(source), rows):
                 block = source[first : first + rows].view(np.uint8)
                 arguments = (block, out[first : first + rows], columns, _layout(step), target)
                 parts.append(pool.submit(_pack_rows, *arguments))
         for part in parts:
             part.result()
-    for array in made.values():
-        array.setflags(write=False)
+    for name, step in steps.items():
+        made[name].setflags(write=False)
+        if target is LOOK_UPS:
+            shape = ternary_planes_shape(len(made[name]), _columns(plan, step))
+            made[name] = made[name].reshape(shape)
     return made
 
 

@@ -26,8 +26,8 @@ from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
 from edgellm.runtime.session import Session, bundle_identity
 from edgellm.runtime.tokenizer import Tokenizer
-from edgellm.runtime.tuner import recall_or_tune
-from edgellm.runtime.tuning import recall
+from edgellm.runtime.tuner import tune_if_unknown
+from edgellm.runtime.tuning import recall, recall_look_ups
 from edgellm.runtime.weights_memory import place_weights
 
 MAX_TOKENS = 256
@@ -85,8 +85,11 @@ class Model:
             plan = load_plan(self._bundle)
             self._engine = FeedEngine(PlacedExecutor(plan, device), plan, context_length)
             return
-        plan = load_placed(self._bundle, context_length)
-        tuning = recall_or_tune(plan, context_length, progress) if tune else recall(plan)
+        stored = load_placed(self._bundle, context_length)
+        if tune:
+            tune_if_unknown(stored, context_length, progress)
+        plan = layouts.for_this_machine(stored, recall_look_ups(stored))
+        tuning = recall(plan)
         compile_missing(tuning.choices.kernels(plan), progress)
         self._engine = Engine(
             plan,
@@ -336,15 +339,14 @@ class Model:
 
 
 def load_placed(bundle: Bundle, context_length: int) -> Plan:
-    """Return a bundle's plan, with its weights where, and as, they are read fastest.
+    """Return a bundle's plan, with its weights where they are read fastest.
 
     Raises:
         BundleError: the bundle is damaged.
         NotEnoughMemoryError: the key/value cache does not fit in the free memory.
     """
     reserved = require_memory(bundle, context_length)
-    plan = load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
-    return layouts.for_this_machine(plan)
+    return load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
 
 
 def checked_threads(threads: int | None) -> int:

@@ -7,19 +7,30 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from edgellm.errors import ConfigError
-from edgellm.runtime import cpu
+from edgellm.runtime import cpu, layouts
 from edgellm.runtime.choices import Choices, kind_of
 from edgellm.runtime.engine import DEFAULT_CHUNK, Engine
 from edgellm.runtime.kernel_timing import CONTEXT, Times, time_variants, variants_of
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.kernels._compiler import Progress, compile_missing
 from edgellm.runtime.plan import Plan
+from edgellm.runtime.process_memory import available_memory_bytes
 from edgellm.runtime.profile import TOKEN_ID
-from edgellm.runtime.tuning import Tuning, recall, remember
+from edgellm.runtime.tuning import (
+    Tuning,
+    recall,
+    recall_look_ups,
+    remember,
+    remember_look_ups,
+)
+from edgellm.ternary_planes import TERNARY_PLANES
+
+Key = TypeVar("Key", bound=int)
 
 SECONDS = 3.0
 """What all measurements may take, but each runs once at least; a round in progress is finished."""
@@ -50,11 +61,21 @@ class ThreadTime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayoutTime:
+    """What a decoded token takes on one thread, with ternary weights for look-ups or not."""
+
+    look_ups: bool
+    seconds: float
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneResult:
     """All measurements, what they took, and the file that the choices are kept in."""
 
     variants: tuple[VariantTime, ...]
     threads: tuple[ThreadTime, ...]
+    layouts: tuple[LayoutTime, ...]
     seconds: float
     path: str
 
@@ -70,35 +91,50 @@ class TuneResult:
         return Tuning(Choices(one=one, many=many), threads)
 
 
-def recall_or_tune(plan: Plan, context_length: int, progress: Progress) -> Tuning:
-    """Return what is known about a plan, after finding it out where it is not; see ``tune``.
+def tune_if_unknown(plan: Plan, context_length: int, progress: Progress) -> None:
+    """Find out and remember what is not yet known about a plan; see ``tune``.
 
     Where the environment has chosen the kernels, nothing is left to find out.
 
     Args:
-        plan: whose steps and weights.
+        plan: as the bundle has it.
         context_length: most tokens of a text.
         progress: of compiling what is to be timed.
     """
-    known = recall(plan)
-    if simd.forced() or is_tuned(plan, known):
-        return known
+    if simd.forced() or is_tuned(plan):
+        return
     compile_variants(plan, progress)
-    return tune(plan, context_length=context_length).tuning
+    tune(plan, context_length=context_length)
 
 
-def is_tuned(plan: Plan, tuning: Tuning) -> bool:
-    """Tell whether nothing about a plan is left to find out."""
-    open_kinds = {str(kind_of(plan, step)) for step in plan.steps if len(variants_of(step)) > 1}
+def is_tuned(stored: Plan) -> bool:
+    """Tell whether nothing about a plan, as the bundle has it, is left to find out."""
+    look_ups = recall_look_ups(stored)
+    if look_ups is None and can_look_up(stored):
+        return False
+    plan = layouts.for_this_machine(stored, look_ups)
+    tuning = recall(plan)
+    open_kinds = {
+        str(kind_of(plan, step)) for step in plan.steps if len(variants_of(step.op_type)) > 1
+    }
     choices = tuning.choices
     return open_kinds <= choices.one.keys() & choices.many.keys() and tuning.threads is not None
 
 
 def compile_variants(plan: Plan, progress: Progress) -> None:
-    """Compile every kernel that the tuner may run."""
+    """Compile every kernel that the tuner may run on a plan, as the bundle has it."""
+    op_types = {step.op_type for step in plan.steps}
+    if can_look_up(plan):
+        op_types.add(layouts.LOOK_UPS.op_type)
     compile_missing(
-        [kernel for step in plan.steps for kernel in variants_of(step).values()], progress
+        [kernel for name in sorted(op_types) for kernel in variants_of(name).values()], progress
     )
+
+
+def can_look_up(plan: Plan) -> bool:
+    """Tell whether packing the weights of a plan for look-ups may pay on this machine."""
+    size = layouts.converted_bytes(plan, TERNARY_PLANES)
+    return layouts.looks_up(simd.chosen(cpu.host())) and 0 < size <= available_memory_bytes()
 
 
 def tune(
@@ -111,7 +147,7 @@ def tune(
     """Time variants and numbers of threads, and remember the best.
 
     Args:
-        plan: whose steps and weights.
+        plan: as the bundle has it.
         context_length: most tokens of a text.
         seconds: what the measurements may take, default SECONDS; compiling comes on top of it.
         progress: called with a line before each measurement.
@@ -129,6 +165,12 @@ def tune(
     begin = time.perf_counter()
     chunk = min(DEFAULT_CHUNK, context_length)
     context = min(context_length, CONTEXT + chunk)
+    by_layout = {}
+    if can_look_up(plan):
+        progress("layouts of ternary weights")
+        by_layout = _time_layouts(plan, seconds / 4)
+        remember_look_ups(plan, min(by_layout, key=lambda look_ups: by_layout[look_ups]))
+    plan = layouts.for_this_machine(plan, recall_look_ups(plan))
     engine = Engine(plan, context_length=context, threads=1, chunk=chunk)
     progress("kernels for one token")
     one = time_variants(engine, 1, seconds / 4)
@@ -147,6 +189,10 @@ def tune(
         threads=tuple(
             ThreadTime(threads=count, seconds=taken, chosen=count == threads)
             for count, taken in by_threads.items()
+        ),
+        layouts=tuple(
+            LayoutTime(look_ups=look_ups, seconds=taken, chosen=taken == min(by_layout.values()))
+            for look_ups, taken in by_layout.items()
         ),
         seconds=time.perf_counter() - begin,
         path=str(remember(plan, Tuning(choices, threads))),
@@ -184,6 +230,24 @@ def _counts(cores: int) -> list[int]:
     return [*(1 << bit for bit in range(cores.bit_length()) if 1 << bit < cores), cores]
 
 
+def _time_layouts(plan: Plan, seconds: float) -> dict[bool, float]:
+    """Return the seconds of a decoded token with weights for look-ups (True) and without."""
+    engines = {
+        look_ups: Engine(
+            layouts.for_this_machine(plan, look_ups),
+            context_length=TOKENS_A_ROUND,
+            threads=1,
+            chunk=1,
+        )
+        for look_ups in (False, True)
+    }
+    try:
+        return _time_engines(engines, time.perf_counter() + seconds)
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
 def _time_threads(
     plan: Plan, choices: Choices, context_length: int, seconds: float
 ) -> dict[int, float]:
@@ -200,7 +264,7 @@ def _time_threads(
             engine.close()
 
 
-def _time_engines(engines: Mapping[int, Engine], end: float) -> dict[int, float]:
+def _time_engines(engines: Mapping[Key, Engine], end: float) -> dict[Key, float]:
     """Let the engines fill their contexts in turn until ``end``, but once at least.
 
     Returns:
@@ -208,7 +272,7 @@ def _time_engines(engines: Mapping[int, Engine], end: float) -> dict[int, float]
     """
     token = np.full(1, TOKEN_ID)
     caches = {count: engine.new_cache() for count, engine in engines.items()}
-    taken: dict[int, list[float]] = {count: [] for count in engines}
+    taken: dict[Key, list[float]] = {count: [] for count in engines}
     for _ in range(1 + MOST_ROUNDS):
         for count, engine in engines.items():
             caches[count].truncate(0)

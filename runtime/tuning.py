@@ -23,7 +23,8 @@ from edgellm.runtime.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+SECTIONS = ("one", "many", "threads", "look_ups")
 MAX_BYTES = 1 << 20
 """Of the file; a model adds about 1 KiB."""
 
@@ -39,6 +40,22 @@ class Tuning:
 
     choices: Choices = field(default_factory=Choices)
     threads: int | None = None
+
+
+def recall_look_ups(plan: Plan) -> bool | None:
+    """Return whether a plan, as its bundle has it, runs faster on weights for look-ups.
+
+    None if that is not known; see ``layouts.for_this_machine``.
+    """
+    found = _read()["look_ups"].get(_identity(plan))
+    return None if found is None else bool(found)
+
+
+def remember_look_ups(plan: Plan, faster: bool) -> None:
+    """Add what was found out about the weights of a plan, as its bundle has it, to the file."""
+    content = _read()
+    content["look_ups"][_identity(plan)] = int(faster)
+    _write(content)
 
 
 def recall(plan: Plan) -> Tuning:
@@ -58,6 +75,10 @@ def remember(plan: Plan, tuning: Tuning) -> Path:
     content["many"].update(tuning.choices.many)
     if tuning.threads is not None:
         content["threads"][_identity(plan)] = tuning.threads
+    return _write(content)
+
+
+def _write(content: Mapping[str, Any]) -> Path:
     host = cpu.host()
     facts = {
         "format": FORMAT,
@@ -94,7 +115,7 @@ def _identity(plan: Plan) -> str:
 def _read() -> dict[str, dict[str, Any]]:
     """Return the checked content of the file, empty if there is none."""
     path = tuning_path()
-    empty: dict[str, dict[str, Any]] = {"one": {}, "many": {}, "threads": {}}
+    empty: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     try:
         if not path.exists():
             return empty
@@ -114,7 +135,7 @@ def _checked(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
     fields = JsonFields.read(path, ConfigError)
     fields.integer("format", low=FORMAT, high=FORMAT)
-    sections = {name: fields.section(name) for name in ("one", "many", "threads")}
+    sections = {name: fields.section(name) for name in SECTIONS}
     content = {name: dict(section.values) for name, section in sections.items() if section}
     if len(content) != len(sections):
         raise ConfigError(f"{path}: needed are the objects {', '.join(sections)}")
@@ -122,6 +143,7 @@ def _checked(path: Path) -> dict[str, dict[str, Any]]:
     for call in ("one", "many"):
         _check_values(path, content[call], simd.available(host))
     _check_values(path, content["threads"], range(1, host.logical_cores + 1))
+    _check_values(path, content["look_ups"], range(2))
     return content
 
 

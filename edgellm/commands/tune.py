@@ -53,6 +53,13 @@ def _write(result: "TuneResult") -> None:
         rows.append([item.operator, str(item.tokens), *cells, item.variant])
     write_table(rows)
     write()
+    if result.layouts:
+        rows = [["ternary weights", "us a decoded token", ""]]
+        for layout in result.layouts:
+            name = "looked up" if layout.look_ups else "multiplied"
+            rows.append([name, f"{layout.seconds * 1e6:.0f}", "chosen" if layout.chosen else ""])
+        write_table(rows)
+        write()
     rows = [["threads", "us a decoded token", ""]]
     for count in result.threads:
         mark = "chosen" if count.chosen else ""

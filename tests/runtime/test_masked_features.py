@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 FEATURES = {"portable": "", "avx2": "+avx2", "avx_vnni": "+avx2,+avxvnni"}
 """What a processor has whose best variant this is, beside what every 64-bit x86 has."""
 VARIANTS = [name for name in FEATURES if name in simd.available(cpu.host())]
-OPERATORS = ("BitLinear", "LogitsHead", "Attention", "RmsNormQuantize")
+OPERATORS = ("BitLinear", "LookUpBitLinear", "LogitsHead", "Attention", "RmsNormQuantize")
 """Products on vector units, vectors of any unit, and loops that LLVM turns into vectors."""
 
 AVX, AVX2 = re.compile(r"^\s+v[a-z]\w*", re.M), re.compile(r"%ymm")

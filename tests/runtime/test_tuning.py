@@ -83,7 +83,7 @@ DAMAGES = {
     "deep": lambda path: path.write_text("[" * 100_000),
     "large": lambda path: path.write_text(" " * ((1 << 20) + 1)),
     "cut": lambda path: path.write_text(path.read_text()[:-20]),
-    "other format": lambda path: change(path, format=2),
+    "other format": lambda path: change(path, format=3),
     "no format": lambda path: change(path, format=None),
     "no section": lambda path: change(path, many=None),
     "section is a list": lambda path: change(path, one=["portable"]),
