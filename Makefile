@@ -1,7 +1,7 @@
 # make demo         sets up .venv, exports the embedded checkpoint, tells a story
 # make test         sets up .venv, lints, type-checks, runs all tests
 # make test-arm     the golden tests on an emulated aarch64 (Debian or Ubuntu, installs qemu-user-static)
-# make test-arm-lesser  products on an emulated Cortex-A53 and A72, which lack dot products
+# make test-arm-lesser  products on an emulated Cortex-A53 and A72, which lack dot products; 4 minutes
 # make bench-peers  our speed against llama.cpp and onnxruntime; builds llama.cpp (cmake, g++)
 
 PYTHON ?= python3
