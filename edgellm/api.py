@@ -57,7 +57,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     quantization: Quantization | None = None,
     layout: str = "2bit",
     arithmetic: str = "sound",
-    calibration_range: str = "percentile",
+    calibration_range: str = "mse",
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -137,7 +137,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     quantization: Quantization | None = None,
     layout: str = "2bit",
     arithmetic: str = "sound",
-    calibration_range: str = "percentile",
+    calibration_range: str = "mse",
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":

@@ -45,7 +45,7 @@ class Arithmetic:
 
     name: str = "sound"
     calibration: Path | None = None
-    range_choice: str = "percentile"
+    range_choice: str = "mse"
 
 
 def encoder_options(

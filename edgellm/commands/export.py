@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--arithmetic", choices=("sound", "ivit"), default="sound",
         help="of encoders: sound, or ivit as I-ViT published it, which --calib is needed for: a "
         "folder of images, an IDX or .npz file, or sentences, a line each")  # fmt: skip
-    add("--calib-range", choices=("minmax", "percentile", "mse"), default="percentile",
-        help="of --arithmetic ivit: where values are clipped; default: percentile")  # fmt: skip
+    add("--calib-range", choices=("minmax", "percentile", "mse"), default="mse",
+        help="of --arithmetic ivit: where values are clipped; default: mse")  # fmt: skip
     add("--layout", default="2bit", metavar="L",
         help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
