@@ -6,6 +6,7 @@ frame; alpha is dropped.
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 1 << 27
 """Of one image: 400 MB when decoded. More is refused before it is."""
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are read. Of the others, EPS would start another program."""
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError,
+          RuntimeError, struct.error)  # fmt: skip
+"""What Pillow's decoders raise over damaged files."""
 MODES = (
     "1",
     "L",
@@ -96,10 +102,11 @@ class ImageReader:
         if self.channels not in COLORS:
             raise ConfigError(f"images of {self.channels} channels are given as arrays")
         with _pillow() as library, _refusals_named(source):
-            image = source if isinstance(source, library.Image) else _open(source)
-            image = _decode(image, COLORS[self.channels])
-            image = self._resize(image)
-            pixels = np.asarray(image, np.uint8)
+            if isinstance(source, library.Image):
+                pixels = self._decode(source)
+            else:
+                with _open(source) as image:
+                    pixels = self._decode(image)
         pixels = _crop(pixels.reshape(*pixels.shape[:2], self.channels), self.processor.crop_to)
         if pixels.shape[:2] != self.size:
             raise ConfigError(
@@ -107,11 +114,20 @@ class ImageReader:
             )
         return pixels
 
+    def _decode(self, image: "Image") -> Pixels:
+        converted = _convert(image, COLORS[self.channels])
+        return np.asarray(self._resize(converted), np.uint8)
+
     def _resize(self, image: "Image") -> "Image":
         target = self.processor.resize_to
         if edge := self.processor.shortest_edge:
             short, long = sorted(image.size)
             longer = int(edge * long / short)
+            if edge * longer > MAX_PIXELS:
+                raise ConfigError(
+                    f"the image is {image.width} x {image.height}, which would be resized to "
+                    f"{edge} x {longer}; allowed are {MAX_PIXELS} pixels"
+                )
             target = (edge, longer) if image.height <= image.width else (longer, edge)
         if target is None or target == (image.height, image.width):
             return image
@@ -133,15 +149,18 @@ def reader_of(bundle: Bundle) -> ImageReader:
 
 
 def _open(source: Any) -> "Image":  # noqa: ANN401
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     content = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked
-        return Image.open(content)
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(content, formats=known)
+    except UnidentifiedImageError as error:
+        raise ConfigError(f"cannot be read as an image; allowed are {', '.join(known)}") from error
 
 
-def _decode(image: "Image", mode: str) -> "Image":
+def _convert(image: "Image", mode: str) -> "Image":
     from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
@@ -184,16 +203,21 @@ def _pillow() -> Iterator[Any]:
 
 @contextmanager
 def _refusals_named(source: object) -> Iterator[None]:
-    """Turn what Pillow raises over a bad file into one kind of error that names it."""
+    """Turn what Pillow raises over a bad file into one kind of error that names it.
+
+    Its warnings are of metadata that nobody asks for, and of sizes, which are checked here.
+    """
     from PIL import Image
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ConfigError as error:
         raise ConfigError(f"{_name(source)}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ConfigError(f"{_name(source)}: {error}") from error
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
+    except DAMAGE as error:
         raise ConfigError(f"{_name(source)}: cannot be read as an image: {error}") from error
 
 
@@ -202,14 +226,14 @@ def _name(source: object) -> str:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and of each folder the files in it that Pillow may read, by name.
+    """Return the files, and of each folder the images in it by their suffixes, by name.
 
     Raises:
         ConfigError: there is no such file or folder, or a folder has no image.
     """
     with _pillow() as library:
         library.init()
-        suffixes = set(library.EXTENSION)
+        suffixes = {suffix for suffix, kind in library.EXTENSION.items() if kind in FORMATS}
     found = []
     for path in paths:
         if path.is_dir():

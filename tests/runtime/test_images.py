@@ -1,5 +1,6 @@
 """Image files to bytes: sizes, modes, crops, and what is no image."""
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -84,13 +85,48 @@ def test_what_is_no_image_is_refused(reader: ImageReader, bad: object, reason: s
         reader.read(bad)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO"])
+def test_damaged_files_give_pixels_or_one_kind_of_error(reader: ImageReader, kind: str) -> None:
+    """Whatever a decoder raises or warns of (warnings are errors here) stays inside."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.effect_noise((40, 30), 50).convert("RGB").save(stream, kind, exif=exif)
+    whole, rng, refused = stream.getvalue(), np.random.default_rng(0), 0
+    for number in range(150):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        reach = min(len(damaged), 200) if number % 2 else len(damaged)
+        damaged[rng.integers(0, reach, 4)] = rng.integers(0, 256, 4)
+        try:
+            pixels = reader.read(damaged[: rng.integers(1, 2 * len(damaged))].tobytes())
+        except ConfigError:
+            refused += 1
+        else:
+            assert pixels.shape == (30, 20, 3)
+    assert refused
+
+
+def test_an_image_that_would_become_vast_is_refused(reader: ImageReader) -> None:
+    """1 x 700,000 with the shorter edge at 20 is 20 x 14,000,000."""
+    fields = {"size": {"shortest_edge": 20}, "crop_size": {"height": 30, "width": 20}}
+    wide = copy.copy(reader)
+    wide.processor = parse_image_processor(JsonFields(fields, "preprocessor_config.json"), 3)
+    with pytest.raises(ConfigError, match="would be resized to 20 x 14000000"):
+        wide.read(Image.new("L", (1, 700_000)))
+
+
+def test_formats_that_start_other_programs_are_not_read(reader: ImageReader) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as an image; allowed are"):
+        reader.read(content(Image.new("L", (20, 30)), "EPS"))
+
+
 def test_a_missing_file_is_named(reader: ImageReader, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cat\.png"):
         reader.read(tmp_path / "cat.png")
 
 
 def test_folders_give_their_images_by_name(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt"):
+    for name in ("b.png", "a.JPG", "notes.txt", "page.pdf"):
         (tmp_path / name).write_bytes(b"x")
     assert [path.name for path in find_images([tmp_path])] == ["a.JPG", "b.png"]
     (tmp_path / "empty").mkdir()
