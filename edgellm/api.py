@@ -241,7 +241,9 @@ def evaluate(
         return _evaluate_float(Path(model), Path(text), options, progress)
     from edgellm.runtime import evaluate as scoring
 
-    with load(model, threads=options.threads, context=options.context) as loaded:
+    with load(
+        model, threads=options.threads, context=options.context, task="text-generation"
+    ) as loaded:
         tokenizer = loaded.tokenizer
         context = loaded.engine.context_length
         texts = scoring.read_texts(Path(text), tokenizer, context, options.limit_bytes)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from edgellm.errors import BundleError, ChecksumError, ExportError
+from edgellm.errors import BundleError, ChecksumError, ConfigError, ExportError
 
 FORMAT = "edgellm-bundle"
 FORMAT_VERSION = 1
@@ -138,6 +138,15 @@ class Bundle:
     def file(self, name: str) -> Path | None:
         """Return the path of a listed file, or None if the bundle has no such file."""
         return self.path / name if name in self.manifest.files else None
+
+    def require_task(self, task: str) -> None:
+        """Check what the bundle is for.
+
+        Raises:
+            ConfigError: it is for another task.
+        """
+        if self.manifest.task != task:
+            raise ConfigError(f"{self.path}: is for {self.manifest.task}, not for {task}")
 
     def verify_checksums(self, progress: Callable[[int], object] = lambda _: None) -> None:
         """Hash every listed file.

@@ -82,9 +82,9 @@ def load(  # noqa: PLR0913 (what there is to choose)
     from edgellm.bundle import open_bundle
     from edgellm.runtime.encoder_contract import CLASSIFICATION, EMBEDDING
 
-    found = open_bundle(path).manifest.task
-    if task not in (None, found):
-        raise ConfigError(f"{path}: is for {found}, not for {task}")
+    bundle = open_bundle(path)
+    found = bundle.manifest.task
+    bundle.require_task(task or found)
     if device is not None and found in (CLASSIFICATION, EMBEDDING):
         raise ConfigError(
             f"{path}: a device runs language models here; `edgellm simulate --functional` computes "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
 from edgellm.errors import BundleError, ConfigError
+from edgellm.runtime.encoder_contract import CLASSIFICATION
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.images import reader_of
 from edgellm.runtime.loader import load_plan
@@ -44,9 +45,10 @@ class ImageClassifier:
 
         Raises:
             BundleError: the bundle is damaged.
-            ConfigError: threads is out of range.
+            ConfigError: it is for another task, or threads is out of range.
         """
         self._bundle = open_bundle(path)
+        self._bundle.require_task(CLASSIFICATION)
         self._labels = read_labels(self._bundle)
         self._reader = reader_of(self._bundle)
         plan = load_plan(self._bundle)

@@ -30,6 +30,7 @@ from edgellm.runtime.tuner import tune_if_unknown
 from edgellm.runtime.tuning import recall, recall_look_ups
 from edgellm.runtime.weights_memory import place_weights
 
+TASK = "text-generation"
 MAX_TOKENS = 256
 """How many tokens a generation has unless the caller says."""
 MAX_THREADS = 256
@@ -71,7 +72,7 @@ class Model:
 
         Raises:
             BundleError: the bundle is damaged.
-            ConfigError: threads or context are out of range.
+            ConfigError: it is for another task, or threads or context are out of range.
             NotEnoughMemoryError: the key/value cache does not fit in the free memory.
         """
         self._bundle = open_bundle(path)
@@ -343,8 +344,10 @@ def load_placed(bundle: Bundle, context_length: int) -> Plan:
 
     Raises:
         BundleError: the bundle is damaged.
+        ConfigError: it is for another task.
         NotEnoughMemoryError: the key/value cache does not fit in the free memory.
     """
+    bundle.require_task(TASK)
     reserved = require_memory(bundle, context_length)
     return load_plan(bundle, partial(place_weights, reserved_bytes=reserved))
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm.bundle import Manifest, open_bundle
 from edgellm.errors import BundleError, ConfigError
+from edgellm.runtime.encoder_contract import EMBEDDING
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.model import checked_context, checked_threads
@@ -35,9 +36,10 @@ class SentenceEncoder:
 
         Raises:
             BundleError: the bundle is damaged.
-            ConfigError: threads or context are out of range.
+            ConfigError: it is for another task, or threads or context are out of range.
         """
         self._bundle = open_bundle(path)
+        self._bundle.require_task(EMBEDDING)
         self._context = checked_context(self.info, context)
         file = self._bundle.file("tokenizer.json")
         if file is None:

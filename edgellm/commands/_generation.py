@@ -40,7 +40,11 @@ def load_model(options: argparse.Namespace) -> "Model":
 
     with compile_bar(options) as progress:
         return api.load(
-            options.bundle, threads=options.threads, context=options.context, progress=progress
+            options.bundle,
+            threads=options.threads,
+            context=options.context,
+            task="text-generation",
+            progress=progress,
         )
 
 
