@@ -1,11 +1,12 @@
 """Score encoders: the accuracy of a classifier, the rank correlation of a sentence encoder.
 
 A labelled set of images is a pair of IDX files (as MNIST's, plain or .gz), or a folder of images
-and a text file of lines ``name label``. STS files are tab-separated: score, sentence, sentence in
-the columns 5 to 7, as in STS-B, or in three columns.
+and a text file of lines ``name label``; a name with blanks is followed by a tab. STS files are
+tab-separated: score, sentence, sentence in the columns 5 to 7, as in STS-B, or in three columns.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError
+from edgellm.runtime.evaluate import lines_of
 
 BATCH = 64
 MAX_FILE_BYTES = 1 << 32
@@ -84,11 +86,17 @@ def score_images(
 
 
 def score_pairs(embed: Embed, pairs: ScoredPairs) -> Correlation:
-    """Return the Spearman correlation of cosines and scores."""
+    """Return the Spearman correlation of cosines and scores.
+
+    Raises:
+        ConfigError: all cosines are equal, as those of a pair or of pairs of the same sentence are.
+    """
     first, second = (
         _unit(np.asarray(embed(texts), np.float64)) for texts in (pairs.first, pairs.second)
     )
     cosines = (first * second).sum(axis=1)
+    if cosines.min() == cosines.max():
+        raise ConfigError("all pairs have the same cosine; a correlation takes different ones")
     value = np.corrcoef(ranks(cosines), ranks(np.array(pairs.scores)))[0, 1]
     return Correlation(spearman=float(value), pairs=len(pairs.scores))
 
@@ -166,7 +174,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return _read_bytes(path).decode("utf-8").splitlines()
+        return lines_of(_read_bytes(path).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text: {error}") from error
 
@@ -180,7 +188,7 @@ def _read_label_lines(
     for line_number, line in enumerate(_read_lines(labels), 1):
         if not line.strip():
             continue
-        name, _, label = line.strip().replace("\t", " ").partition(" ")
+        name, _, label = line.strip().partition("\t" if "\t" in line.strip() else " ")
         label = label.strip()
         where = f"{labels}, line {line_number}"
         if label not in numbers:
@@ -211,13 +219,20 @@ def read_pairs(path: Path, limit: int | None = None) -> ScoredPairs:
                 f"{path}, line {number}: has {len(cells)} columns; needed are 3, or 7 as in STS-B"
             )
         score, first, second = (cells[column] for column in columns)
-        try:
-            rows.append((float(score), first, second))
-        except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: {score!r} is no score") from error
+        rows.append((_score(score, f"{path}, line {number}"), first, second))
         if not first.strip() or not second.strip():
             raise ConfigError(f"{path}, line {number}: a sentence is empty")
-    if len(rows) < 2:
-        raise ConfigError(f"{path}: a correlation takes two pairs or more")
-    scores, first_texts, second_texts = zip(*rows[:limit], strict=True)
+    scores, first_texts, second_texts = zip(*rows[:limit], strict=True) if rows else ((),) * 3
+    if len(set(scores)) < 2:
+        raise ConfigError(f"{path}: a correlation takes two pairs or more, of different scores")
     return ScoredPairs(first_texts, second_texts, scores)
+
+
+def _score(text: str, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {text!r} is no score") from error
+    if not math.isfinite(score):
+        raise ConfigError(f"{where}: {text!r} is no score")
+    return score

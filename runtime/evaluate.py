@@ -173,6 +173,12 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: is no UTF-8 text: {error}") from error
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text; what else may end one by Unicode may be inside one."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
 def _take(stories: Iterator[str], limit_bytes: int | None) -> Iterator[str]:
     taken = 0
     for story in filter(None, stories):

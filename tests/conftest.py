@@ -1,13 +1,36 @@
-"""What all tests share: settings of the property tests, and a small ternary bundle."""
+"""What all tests share: settings of the property tests, and small bundles, exported once."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from edgellm import api
+from edgellm.config import JsonFields
 from edgellm.exporters.architectures import bitnet
+from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
+from edgellm.exporters.source import load_model
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+# Widths, heads and modules of all-MiniLM-L6-v2; fewer layers, a small vocabulary, short texts.
+SENTENCE_CONFIG = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": 258,
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+SENTENCE_LIMIT = 24
 
 # A time limit an example would make slow or busy machines fail.
 settings.register_profile("any-machine", settings(), deadline=None)
@@ -20,3 +43,68 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random")
     (folder / "config.json").write_text(json.dumps(bitnet.TINY))
     return api.export_random(folder / "config.json", folder / "bundle").path
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded classifier of handwritten digits."""
+    return api.export(SAMPLES / "digits-vit", tmp_path_factory.mktemp("digits") / "bundle").path
+
+
+@pytest.fixture(scope="session")
+def sentence_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers directory of random weights, in the shape of MiniLM."""
+    folder = tmp_path_factory.mktemp("sentences") / "random-minilm"
+    (folder / "1_Pooling").mkdir(parents=True)
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": number, "type": f"sentence_transformers.models.{kind}", "path": path}
+        for number, (kind, path) in enumerate(kinds.items())
+    ]
+    for name, content in {
+        "config.json": SENTENCE_CONFIG,
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": SENTENCE_LIMIT},
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+    }.items():
+        (folder / name).write_text(json.dumps(content))
+    save_file(sentence_tensors(), folder / "model.safetensors")
+    sentence_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def sentence_tensors() -> dict[str, np.ndarray]:
+    """Linears that keep the variance, embeddings that differ, norms near 1."""
+    inventory = EncoderInventory()
+    load_model(JsonFields(SENTENCE_CONFIG, "config.json")).build(inventory)
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for parameter in inventory.parameters:
+        name, shape = parameter.name, parameter.shape
+        if len(shape) == 1:
+            wide = rng.uniform(-0.1, 0.1, shape) + ("LayerNorm.weight" in name)
+        else:
+            wide = rng.standard_normal(shape) / np.sqrt(shape[1])
+        tensors[name] = wide.astype(np.float32)
+    return tensors
+
+
+def sentence_tokenizer() -> Tokenizer:
+    """Byte by byte, between [CLS] and [SEP]."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = [("[CLS]", len(alphabet)), ("[SEP]", len(alphabet) + 1)]
+    vocabulary = {piece: number for number, piece in enumerate(alphabet)} | dict(specials)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens([name for name, _ in specials])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=specials
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def sentence_bundle(sentence_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence encoder in the shape of MiniLM, with golden cases."""
+    return api.export(sentence_checkpoint, tmp_path_factory.mktemp("encoder") / "bundle").path

@@ -64,13 +64,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read_lines(name: str) -> list[str]:
-    from edgellm.runtime.evaluate import read_text
+    from edgellm.runtime.evaluate import lines_of, read_text
 
-    content = sys.stdin.read() if name == "-" else read_text(Path(name))
-    lines = content.splitlines()
+    content = _read_stdin() if name == "-" else read_text(Path(name))
+    lines = lines_of(content)
     if not lines:
         raise ConfigError(f"{name}: has no line")
     return lines
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"standard input is no UTF-8 text: {error}") from error
 
 
 def _write(options: argparse.Namespace, vectors: "npt.NDArray[np.float32]") -> None:

@@ -37,21 +37,6 @@ def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-@pytest.fixture
-def main(capsys: pytest.CaptureFixture):
-    """Run the command line in this process: (status, stdout, stderr)."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        try:
-            status = cli.main(list(map(str, words)))
-        except SystemExit as end:
-            status = end.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
 def test_run_writes_the_text_only(random_bundle: Path) -> None:
     words = ("run", random_bundle, "-p", "Once", "-n", 12, "--temp", 0, "--threads", 1)
     done = run(*words)
