@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 
 from edgellm.device import Attention, Block, Call, Elementwise, ForwardPass, MatMul, Move, Work
+from edgellm.devices import _matmul_free
+from edgellm.devices._matmul_free import MatmulFreeWorkload
 from edgellm.errors import ConfigError, UnknownNameError
 
 SCALE_BITS = 16
@@ -178,7 +180,7 @@ class CountedWorkload:
         return (Block((_call("Linear", "all_weights", work),)),)
 
 
-def workload(name: str, precision: str) -> ShapeWorkload | CountedWorkload:
+def workload(name: str, precision: str) -> ShapeWorkload | CountedWorkload | MatmulFreeWorkload:
     """Return a published shape by its name, or "weights-13b" for so many weights.
 
     Raises:
@@ -192,8 +194,11 @@ def workload(name: str, precision: str) -> ShapeWorkload | CountedWorkload:
         if not 10**6 <= weights <= MAX_WEIGHTS:
             raise ConfigError(f"{name}: allowed are 1m to {MAX_WEIGHTS // 10**9}b weights")
         return CountedWorkload(label, weights, bits)
+    if name in _matmul_free.SHAPES:
+        shape = _matmul_free.SHAPES[name]
+        return MatmulFreeWorkload(label, shape, bits.weight_bits, bits.activation_bits)
     if name not in SHAPES:
-        known = ", ".join([*SHAPES, "weights-13b"])
+        known = ", ".join([*SHAPES, *_matmul_free.SHAPES, "weights-13b"])
         raise UnknownNameError(f"no shape {name!r}; there are {known}")
     return ShapeWorkload(label, SHAPES[name], bits)
 
