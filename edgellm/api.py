@@ -37,14 +37,20 @@ class Quantization:
 
     Args:
         name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
-            to "w8a8" (a scale and a zero point for each group).
+            to "w8a8" (a scale and a zero point for each group). With a budget also "group" for the
+            latter, and "auto" for all.
         bits: of "shiftadd", 2 to 4; default 3.
         group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
+        budget: bits a weight, with scales, of all linears together: each gets the number of bits,
+            and with "auto" the scheme, that serves best.
+        refine: check by evolution what the budget is spent on.
     """
 
     name: str
     bits: int | None = None
     group_size: int = 128
+    budget: float | None = None
+    refine: bool = True
 
 
 def export(  # noqa: PLR0913 (the options of the command)
@@ -120,13 +126,14 @@ def export(  # noqa: PLR0913 (the options of the command)
 
 
 def _low_bit(options: Quantization, text: str) -> "LowBit":
-    from edgellm.exporters.low_bit_export import LowBit
-    from edgellm.exporters.quantizers.low_bit import Scheme
+    from edgellm.exporters.low_bit_export import LowBit, make_plan
     from edgellm.runtime.calibration import token_texts
     from edgellm.runtime.float_parts import run_part
 
-    scheme = Scheme.parse(options.name, options.bits, options.group_size)
-    return LowBit(scheme, partial(token_texts, text), run_part)
+    plan = make_plan(
+        options.name, options.bits, options.group_size, options.budget, refine=options.refine
+    )
+    return LowBit(plan, partial(token_texts, text), run_part)
 
 
 def export_random(  # noqa: PLR0913 (the options of the command)
@@ -307,6 +314,18 @@ def inspect(path: PathLike) -> "Inspection":
     from edgellm.runtime.inspection import inspect_bundle
 
     return inspect_bundle(path)
+
+
+def draw_bit_map(inspection: "Inspection", picture: PathLike) -> None:
+    """Write a picture (PNG) of the bits of each linear of a bundle that was inspected.
+
+    Raises:
+        ConfigError: the bundle has no linear, or the file cannot be written.
+        MissingDependencyError: Pillow is not installed.
+    """
+    from edgellm.runtime.bit_map import draw
+
+    draw(inspection.linears, Path(picture))
 
 
 def warmup(

@@ -20,14 +20,16 @@ from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
     LowBit,
-    num_linear_weights,
+    Quantized,
+    Task,
     quantize_checkpoint,
     round_plainly,
 )
 from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import IntegerLowering
 from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, ROTARY_TABLES
-from edgellm.exporters.lowering.stored_weights import LinearQuantizer, StoredWeights
+from edgellm.exporters.lowering.inventory import Inventory
+from edgellm.exporters.lowering.stored_weights import StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
@@ -118,11 +120,14 @@ def export(
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
         work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
-        quantizer = _low_bit(checkpoint, model, options, work, progress)
-        if progress is not None and quantizer is not None:
-            progress = part_of(progress, num_linear_weights(model), 0)
+        quantized = None
+        if options.low_bit is not None:
+            task = low_bit_task(checkpoint, model, options.low_bit, work)
+            before = part_of(progress, 0, model.num_parameters)
+            quantized = quantize_checkpoint(task, options.low_bit, before)
+            progress = part_of(progress, task.num_weights, 0)
         manifest = replace(
-            _write_graph(model, writer, options, progress, calibration, quantizer),
+            _write_graph(model, writer, options, progress, calibration, quantized),
             bos_token_id=begin,
             eos_token_ids=ends,
             source=options.source or checkpoint.path.resolve().name,
@@ -134,19 +139,23 @@ def export(
     return bundle
 
 
-def _low_bit(
-    checkpoint: Checkpoint,
-    model: Source,
-    options: ExportOptions,
-    work: Path,
-    progress: Progress | None,
-) -> LinearQuantizer | None:
-    if options.low_bit is None:
-        return None
-    write = partial(float_model, checkpoint.path)
-    if progress is not None:
-        progress = part_of(progress, 0, model.num_parameters)
-    return quantize_checkpoint(checkpoint, model, options.low_bit, work, write, progress)
+def low_bit_task(checkpoint: Checkpoint, model: Source, options: LowBit, work: Path) -> Task:
+    """Return what is to be quantised of a checkpoint.
+
+    Raises:
+        ConfigError: it is ternary already.
+    """
+    if model.quantization is not None:
+        raise ConfigError("this checkpoint is ternary: it needs no --quant")
+    inventory, config = Inventory(), model.model.config
+    model.model.build(inventory)
+    linears = {
+        parameter.name.removesuffix(".weight"): (parameter.shape[0], parameter.shape[1])
+        for parameter in inventory.parameters
+        if parameter.is_linear
+    }
+    inputs = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    return Task(checkpoint, linears, inputs, work, partial(float_model, checkpoint.path))
 
 
 def export_random(
@@ -170,8 +179,8 @@ def export_random(
     with BundleWriter(output, force=options.force) as writer:
         shutil.copyfile(config_path, writer.path / "config.json")
         tokenizer_files.write_byte_tokenizer(writer.path)
-        quantizer = None if options.low_bit is None else round_plainly(options.low_bit.scheme)
-        manifest = _write_graph(model, writer, options, progress, quantizer=quantizer)
+        quantized = None if options.low_bit is None else round_plainly(options.low_bit.plan)
+        manifest = _write_graph(model, writer, options, progress, quantized=quantized)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
         return _finish(writer, manifest, golden)
 
@@ -204,7 +213,7 @@ def _write_graph(
     options: ExportOptions,
     progress: Progress | None,
     calibration: Calibration | None = None,
-    quantizer: LinearQuantizer | None = None,
+    quantized: Quantized | None = None,
 ) -> Manifest:
     context = _context(model, options)
     layout = _layout(model, options)
@@ -222,11 +231,15 @@ def _write_graph(
                 weights,
                 config,
                 context,
-                stored=StoredWeights(builder, weights, quantizer, layout),
+                stored=StoredWeights(
+                    builder, weights, quantized.find if quantized else None, layout
+                ),
                 offset_keys=calibration is not None,
             )
         )
         manifest = _manifest(model, builder, options)
+        if quantized is not None:
+            manifest = replace(manifest, quantization=quantized.label)
         if calibration is not None:
             stream.flush()
             manifest = _calibrate(builder, writer, manifest, calibration)
@@ -280,17 +293,11 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         logits_frame=LOGITS_FRAME,
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),
-        quantization=_quantization(model, options),
+        quantization="ternary W1.58A8" if is_ternary else "int8 W8A8",
         layout=LAYOUTS[options.layout].name if is_ternary else "",
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )
-
-
-def _quantization(model: Source, options: ExportOptions) -> str:
-    if model.quantization is not None:
-        return "ternary W1.58A8"
-    return "int8 W8A8" if options.low_bit is None else str(options.low_bit.scheme)
 
 
 def _finish(writer: BundleWriter, manifest: Manifest, golden: Golden | None) -> Bundle:

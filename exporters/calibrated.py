@@ -8,13 +8,12 @@ in groups of 64 the loss rises by 21 %; by 29 % when each linear is rounded on i
 when each weight goes to the nearest level.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from edgellm.exporters.float_parts import Activations, Block, FloatParts, Linear
+from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
 from edgellm.exporters.quantizers import low_bit
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
@@ -25,7 +24,8 @@ RIDGE = 0.1
 On stories260k at 3 bits in groups of 32, 0.1 lowers the rise of the loss by 5 % against 0.001.
 """
 
-Texts = Sequence[npt.NDArray[np.int64]]
+Inputs = Sequence[Input]
+"""Such as the token ids of each text."""
 Done = Callable[[str, LowBitLinear], None]
 """Called with each linear's path and result."""
 Known = Callable[[str], LowBitLinear | None]
@@ -34,7 +34,7 @@ Known = Callable[[str], LowBitLinear | None]
 
 @dataclass
 class _Streams:
-    """The residual stream of every text, in the model as it was and as far as it is quantised."""
+    """The residual stream of every input, in the model as it was and as far as it is quantised."""
 
     exact: list[Activations]
     quantized: list[Activations]
@@ -43,57 +43,82 @@ class _Streams:
 class Calibrated:
     """One model being quantised."""
 
-    def __init__(self, parts: FloatParts, texts: Texts, scheme: Scheme) -> None:
-        self._parts = parts
-        self._texts = texts
-        self._scheme = scheme
+    def __init__(self, parts: FloatParts, inputs: Inputs, schemes: Mapping[str, Scheme]) -> None:
+        """Get ready.
 
-    def run(self, linears: Sequence[str], done: Done, known: Known = lambda _: None) -> None:
+        Args:
+            parts: of the model.
+            inputs: to calibrate on.
+            schemes: of each linear, by its path.
+        """
+        self._parts = parts
+        self._inputs = inputs
+        self._schemes = schemes
+
+    def run(self, done: Done, known: Known = lambda _: None) -> None:
         """Quantise all linears, in the order of the graph.
 
         Args:
-            linears: their paths.
             done: takes each result.
             known: results of an earlier run that was interrupted, which are used again.
         """
         streams = _Streams([], [])
-        for block in self._parts.blocks(linears):
+        for block in self._parts.blocks(self._schemes):
             taps = [stage[0].x for stage in block.stages]
-            exact = self._run(block, [*taps, block.end], streams.exact)
+            exact = self._run(block, [*taps, block.carried, block.end], streams.exact)
             for stage in block.stages:
                 name = stage[0].x
-                reached = self._run(block, [name], streams.quantized)
-                x = np.concatenate([text[name] for text in reached])
-                wanted = np.concatenate([text[name] for text in exact])
+                ends = block.last in [linear.path for linear in stage]
+                reached = self._run(block, [name, *([block.carried] * ends)], streams.quantized)
+                x = rows_of(reached, name)
+                wanted = rows_of(exact, name)
+                lost = (
+                    rows_of(exact, block.carried) - rows_of(reached, block.carried)
+                    if ends
+                    else None
+                )
                 for linear in stage:
                     result = known(linear.path)
                     if result is None:
-                        result = self._quantize(block, linear, x, wanted, streams)
+                        missing = lost if linear.path == block.last else None
+                        result = self._quantize(linear, x, wanted, missing)
                     self._parts.replace(linear, result.real(linear.shape[1]))
                     done(linear.path, result)
             reached = self._run(block, [block.end], streams.quantized)
             streams = _Streams(
-                [text[block.end] for text in exact], [text[block.end] for text in reached]
+                [one[block.end] for one in exact], [one[block.end] for one in reached]
             )
 
     def _run(
         self, block: Block, outputs: Sequence[str], streams: Sequence[Activations]
     ) -> list[dict[str, Activations]]:
-        return self._parts.run(block.begin, outputs, self._texts, streams)
+        return self._parts.run(block.begin, outputs, self._inputs, streams)
 
     def _quantize(
-        self, block: Block, linear: Linear, x: Activations, wanted: Activations, streams: _Streams
+        self, linear: Linear, x: Activations, wanted: Activations, missing: Activations | None
     ) -> LowBitLinear:
-        """Move the weight to where its outputs serve best, and round it."""
+        """Move the weight to where its outputs serve best, and round it.
+
+        Args:
+            linear: which.
+            x: (rows, K) its inputs in the model as far as it is quantised.
+            wanted: those in the model as it was.
+            missing: (rows, N) what the stream that its output is added to has lost by now.
+        """
         weight = self._parts.weight(linear).astype(np.float64)
         inputs = x.astype(np.float64)
         hessian = inputs.T @ inputs
         outputs: Floats = wanted.astype(np.float64) @ weight.T
-        if linear.path == block.last and streams.exact:
-            pairs = zip(streams.exact, streams.quantized, strict=True)
-            outputs = outputs + np.concatenate([exact - reached for exact, reached in pairs])
+        if missing is not None:
+            outputs = outputs + missing
         target = _regress(hessian, inputs.T @ outputs, weight)
-        return low_bit.quantize(target, hessian, self._scheme)
+        return low_bit.quantize(target, hessian, self._schemes[linear.path])
+
+
+def rows_of(results: Sequence[dict[str, Activations]], name: str) -> Activations:
+    """Return a value of all inputs, row after row."""
+    values = [result[name] for result in results]
+    return np.concatenate([value.reshape(-1, value.shape[-1]) for value in values])
 
 
 def _regress(hessian: Floats, moments: Floats, weight: Floats) -> Floats:

@@ -5,7 +5,7 @@ block. A part reads the weights from the file anew; so weights that were written
 meantime count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +17,34 @@ from onnx import TensorProto, helper
 from edgellm.errors import ExportError
 
 STREAM_SUFFIX = "/residual"
-IDS = "input_ids"
+PRODUCTS = ("Gemm", "MatMul")
+"""Operators of linears: the first with a weight (N, K), the second with one of (K, N)."""
 PART = "part.onnx"
 
+Input = npt.NDArray[np.generic]
 Activations = npt.NDArray[np.float32]
-Feeds = Mapping[str, npt.NDArray[np.generic]]
+Feeds = Mapping[str, Input]
 Run = Callable[[Path, Sequence[str], Sequence[Feeds]], list[dict[str, Activations]]]
 """(path of an ONNX model, names of outputs, feeds) -> for each of the feeds the outputs by name."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear in the float graph: its path, the names of its input and of its weight."""
+    """A linear in the float graph.
+
+    Attributes:
+        path: of the checkpoint.
+        x: name of its input.
+        weight: name of its weight.
+        shape: (N, K).
+        is_turned: the file has the weight as (K, N).
+    """
 
     path: str
     x: str
     weight: str
     shape: tuple[int, int]
+    is_turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,16 +52,18 @@ class Block:
     """What lies between two cuts.
 
     Attributes:
-        begin: the stream that goes in, or None for the token ids.
+        begin: the stream that goes in, or None for the input of the model.
         end: the stream that comes out.
         stages: linears with the same input, in the order of the graph.
         last: the path of the linear whose output is added to the stream.
+        carried: what it is added to.
     """
 
     begin: str | None
     end: str
     stages: tuple[tuple[Linear, ...], ...]
     last: str
+    carried: str
 
 
 class FloatParts:
@@ -60,67 +73,83 @@ class FloatParts:
         """Read the graph; ``run`` computes a part."""
         self._directory = model.parent
         self._run = run
-        self._graph = onnx.load(str(model), load_external_data=False).graph
+        loaded = onnx.load(str(model), load_external_data=False)
+        self._graph, self._opset = loaded.graph, loaded.opset_import
+        self._input = self._graph.input[0]
+        self.output = self._graph.output[0].name
         self._makers = {name: node for node in self._graph.node for name in node.output}
         self._constants = {item.name: item for item in self._graph.initializer}
-        self._opset = onnx.load(str(model), load_external_data=False).opset_import
 
-    def blocks(self, linears: Sequence[str]) -> list[Block]:
-        """Return the blocks in order; ``linears`` are the paths that count as linears."""
+    def blocks(self, linears: Collection[str]) -> list[Block]:
+        """Return the blocks in order; ``linears`` are the paths that count as linears.
+
+        What comes behind the last cut, such as the head of a classifier, is in none.
+        """
         wanted = {f"{path}.weight": path for path in linears}
         blocks, begin = [], None
         pending: dict[str, list[Linear]] = {}
         product = ""
         for node in self._graph.node:
             weight = next((name for name in node.input if name in wanted), None)
-            if node.op_type == "Gemm" and weight is not None:
-                shape = tuple(self._constants[weight].dims)
-                linear = Linear(wanted[weight], node.input[0], weight, (shape[0], shape[1]))
+            if node.op_type in PRODUCTS and weight is not None:
+                linear = self._linear(node, wanted[weight])
                 pending.setdefault(linear.x, []).append(linear)
                 product = linear.path
             if node.output[0].endswith(STREAM_SUFFIX):
                 stages = tuple(tuple(stage) for stage in pending.values())
-                blocks.append(Block(begin, node.output[0], stages, product))
+                blocks.append(Block(begin, node.output[0], stages, product, node.input[0]))
                 begin, pending = node.output[0], {}
         return blocks
 
+    def _linear(self, node: onnx.NodeProto, path: str) -> Linear:
+        x, weight = node.input[:2]
+        rows, columns = self._constants[weight].dims
+        if node.op_type == "MatMul":
+            return Linear(path, x, weight, (columns, rows), is_turned=True)
+        return Linear(path, x, weight, (rows, columns))
+
     def weight(self, linear: Linear) -> npt.NDArray[np.float32]:
         """Return the weight as the file has it now, (N, K)."""
-        return np.array(self._mapped(linear, "r"))
+        stored = self._mapped(linear, "r")
+        return np.array(stored.T if linear.is_turned else stored)
 
     def replace(self, linear: Linear, weight: npt.NDArray[np.floating]) -> None:
         """Write another weight into the file."""
-        self._mapped(linear, "r+")[:] = weight
+        self._mapped(linear, "r+")[:] = weight.T if linear.is_turned else weight
 
     def run(
         self,
         begin: str | None,
         outputs: Sequence[str],
-        texts: Sequence[npt.NDArray[np.int64]],
+        inputs: Sequence[Input],
         streams: Sequence[Activations],
     ) -> list[dict[str, Activations]]:
-        """Run from a stream to some values, text by text.
+        """Run from a stream to some values, input by input.
 
         Args:
-            begin: name of the stream, None to start from the token ids.
+            begin: name of the stream, None to start from the input of the model.
             outputs: names of values.
-            texts: the token ids of each text.
-            streams: (tokens, hidden) of each text; unused without ``begin``.
+            inputs: such as the token ids of each text.
+            streams: (..., hidden) of each input; unused without ``begin``.
 
         Returns:
-            for each text the values by name.
+            for each input the values by name.
         """
         path = self._directory / PART
-        path.write_bytes(self._part(begin, outputs).SerializeToString())
-        feeds: list[dict[str, npt.NDArray[np.generic]]] = [{IDS: ids} for ids in texts]
+        made = [name for name in outputs if name != begin]
+        path.write_bytes(self._part(begin, made).SerializeToString())
+        feeds: list[dict[str, Input]] = [{self._input.name: x} for x in inputs]
         if begin is not None:
             for feed, stream in zip(feeds, streams, strict=True):
                 feed[begin] = stream
-        return self._run(path, outputs, feeds)
+        results = self._run(path, made, feeds)
+        if begin in outputs:
+            return [{**one, begin: at} for one, at in zip(results, streams, strict=True)]
+        return results
 
     def _part(self, begin: str | None, outputs: Sequence[str]) -> onnx.ModelProto:
-        """Return the nodes that lead from a stream, and from the token ids, to some values."""
-        known = {IDS} if begin is None else {IDS, begin}
+        """Return the nodes that lead from a stream, and from the model's input, to some values."""
+        known = {self._input.name} | ({begin} if begin else set())
         needed, waiting = set[str](), list(outputs)
         while waiting:
             name = waiting.pop()
@@ -130,10 +159,9 @@ class FloatParts:
             waiting.extend(self._makers[name].input)
         nodes = [node for node in self._graph.node if needed.intersection(node.output)]
         used = {name for node in nodes for name in node.input}
-        inputs = [helper.make_tensor_value_info(IDS, TensorProto.INT64, ["tokens"])]
+        inputs = [self._input]
         if begin is not None:
-            stream = helper.make_tensor_value_info(begin, TensorProto.FLOAT, ["tokens", "hidden"])
-            inputs.append(stream)
+            inputs.append(helper.make_tensor_value_info(begin, TensorProto.FLOAT, None))
         graph = helper.make_graph(
             nodes,
             "part",
@@ -154,5 +182,5 @@ class FloatParts:
             np.float32,
             mode=mode,  # type: ignore[call-overload]
             offset=int(facts["offset"]),
-            shape=linear.shape,
+            shape=linear.shape[::-1] if linear.is_turned else linear.shape,
         )

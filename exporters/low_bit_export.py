@@ -1,35 +1,82 @@
 """Quantise the linears of a checkpoint on calibration texts, so that it can be interrupted."""
 
 import hashlib
+import json
 import logging
+import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ExportError
-from edgellm.exporters.calibrated import Calibrated
+from edgellm.exporters.allocation import allocate, refine
+from edgellm.exporters.calibrated import Calibrated, Inputs
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import FloatParts, Run
-from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer
 from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
-from edgellm.exporters.source import Source
+from edgellm.exporters.sensitivity import Sensitivity
 
 LOG = logging.getLogger(__name__)
 
 WORK_SUFFIX = ".quantizing"
 KEY = "key.txt"
 SUFFIX = ".npz"
+SCHEMES = "schemes.json"
+MOST_BITS = 16
+MOST_TO_REFINE = 32_000_000
+"""Weights of the linears: evolution runs the whole model some 150 times."""
 
-Texts = Sequence[npt.NDArray[np.int64]]
 WriteFloatModel = Callable[[Path], Path]
 """Writes the float model into a directory and returns the path of its graph."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bits for all linears together, to be spent where they help the most.
+
+    Attributes:
+        bits: a weight, with scales and zeros.
+        schemes: to choose from.
+        refine: check the choice by evolution.
+    """
+
+    bits: float
+    schemes: tuple[Scheme, ...]
+    refine: bool = True
+
+
+def make_plan(
+    name: str, bits: int | None, group_size: int, budget: float | None, *, refine: bool
+) -> Scheme | Budget:
+    """Return what options ask for.
+
+    Args:
+        name: of a scheme as for ``Scheme.parse``; with a budget a family of them, or "auto".
+        bits: of "shiftadd".
+        group_size: columns with one scale, ROW for all of a row.
+        budget: bits a weight of all linears together.
+        refine: check by evolution what the budget is spent on.
+
+    Raises:
+        ConfigError: an option is unknown or out of range, or does not belong to the others.
+    """
+    if budget is None:
+        if name in low_bit.FAMILIES and name != "shiftadd":
+            raise ConfigError(f"quant {name!r} needs a budget: bits a weight, with scales")
+        return Scheme.parse(name, bits, group_size)
+    if not 0 < budget <= MOST_BITS:  # also refuses what is no number
+        raise ConfigError(f"budget is {budget}; allowed are more than 0 to {MOST_BITS} bits")
+    if name not in low_bit.FAMILIES or bits is not None:
+        known = ", ".join(low_bit.FAMILIES)
+        raise ConfigError(f"a budget chooses the bits: give quant as one of {known}, and no bits")
+    return Budget(budget, low_bit.schemes_of(name, group_size), refine)
 
 
 @dataclass(frozen=True)
@@ -37,14 +84,39 @@ class LowBit:
     """What ``--quant`` asks for.
 
     Attributes:
-        scheme: how linears are quantised.
-        texts: (directory of the checkpoint, size of its vocabulary, longest text) -> token ids.
+        plan: how linears are quantised, all of them or each as it is found best.
+        inputs: (directory of the checkpoint, size of its vocabulary, longest text) -> what to
+            calibrate on, such as the token ids of each text.
         run: computes a part of the float model.
     """
 
-    scheme: Scheme
-    texts: Callable[[Path, int, int], Texts]
+    plan: Scheme | Budget
+    inputs: Callable[[Path, int, int], Inputs]
     run: Run
+
+
+@dataclass(frozen=True)
+class Task:
+    """A checkpoint that is to be quantised.
+
+    Attributes:
+        checkpoint: where the weights come from.
+        linears: (N, K) of the linears, by path.
+        inputs: to calibrate on.
+        work: a directory for intermediate results; the float model takes 4 bytes a parameter there.
+        write_float_model: writes that model.
+    """
+
+    checkpoint: Checkpoint
+    linears: Mapping[str, tuple[int, int]]
+    inputs: Inputs
+    work: Path
+    write_float_model: WriteFloatModel
+
+    @property
+    def num_weights(self) -> int:
+        """Weights of the linears: what the calibration reports as progress."""
+        return sum(rows * columns for rows, columns in self.linears.values())
 
 
 class Results:
@@ -78,6 +150,19 @@ class Results:
             np.savez(stream, allow_pickle=False, **arrays)
         part.replace(target)
 
+    def save_schemes(self, schemes: Mapping[str, Scheme]) -> None:
+        """Store which scheme each linear gets."""
+        part = self._directory / f"{SCHEMES}.part"
+        part.write_text(json.dumps({path: asdict(one) for path, one in schemes.items()}))
+        part.replace(self._directory / SCHEMES)
+
+    def schemes(self) -> dict[str, Scheme]:
+        """Return the stored schemes, none if there are none."""
+        file = self._directory / SCHEMES
+        if not file.is_file():
+            return {}
+        return {path: Scheme(**facts) for path, facts in json.loads(file.read_text()).items()}
+
     def load(self, path: str) -> LowBitLinear | None:
         """Return a stored result, None if there is none."""
         target = self._directory / f"{path}{SUFFIX}"
@@ -90,83 +175,110 @@ class Results:
             return LowBitLinear(op_type, tensors, attributes, stored["unit"])
 
 
-def quantize_checkpoint(
-    checkpoint: Checkpoint,
-    model: Source,
-    options: LowBit,
-    work: Path,
-    write_float_model: WriteFloatModel,
-    progress: Progress | None = None,
-) -> LinearQuantizer:
+@dataclass(frozen=True)
+class Quantized:
+    """Linears that are quantised, and what the manifest calls them."""
+
+    find: LinearQuantizer
+    label: str
+
+
+def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None = None) -> Quantized:
     """Quantise all linears of a float checkpoint.
 
     Args:
-        checkpoint: where the weights come from.
-        model: the same, described.
+        task: what.
         options: how.
-        work: a directory for intermediate results; the float model takes 4 bytes a parameter there.
-        write_float_model: writes that model.
         progress: called with the parameters of linears done, and their number.
 
     Returns:
-        The quantiser to export with; it reads the results in ``work``, which may go afterwards.
+        What to export with; it reads the results in ``work``, which may go afterwards.
 
     Raises:
-        ConfigError: the checkpoint is ternary already, or there is no text to calibrate on.
+        ConfigError: there is nothing to calibrate on, or the budget is too small.
         ExportError: ``work`` exists and is not of an earlier export.
     """
-    if model.quantization is not None:
-        raise ConfigError("this checkpoint is ternary: it needs no --quant")
-    shapes = _linears(model)
-    config = model.model.config
-    longest = config.max_position_embeddings
-    texts = options.texts(checkpoint.path, config.vocab_size, longest)
-    _check_texts(texts, shapes)
-    results = Results(work, _key(checkpoint, options.scheme, texts))
-    done, total = 0, num_linear_weights(model)
+    _check_inputs(task)
+    results = Results(task.work, _key(task, options.plan))
+    done = 0
 
     def save(path: str, linear: LowBitLinear) -> None:
         nonlocal done
         results.save(path, linear)
-        done += shapes[path][0] * shapes[path][1]
+        done += math.prod(task.linears[path])
         if progress is not None:
-            progress(done, total)
+            progress(done, task.num_weights)
 
-    parts = FloatParts(write_float_model(work / "float"), options.run)
-    Calibrated(parts, texts, options.scheme).run(list(shapes), save, results.load)
-    shutil.rmtree(work / "float")
-    return lambda path, _weight: _found(results, path)
+    parts = FloatParts(task.write_float_model(task.work / "float"), options.run)
+    schemes = results.schemes()
+    if not schemes:
+        schemes = choose_schemes(parts, task, options.plan).schemes
+        results.save_schemes(schemes)
+    Calibrated(parts, task.inputs, schemes).run(save, results.load)
+    shutil.rmtree(task.work / "float")
 
+    def find(path: str, _weight: Floats) -> LowBitLinear | None:
+        linear = results.load(path)
+        if linear is None and path in task.linears:
+            raise ExportError(f"{path}: the calibration did not reach this linear")
+        return linear
 
-def round_plainly(scheme: Scheme) -> LinearQuantizer:
-    """Return a quantiser that needs no texts: every weight goes to the nearest level."""
-    return lambda _path, weight: low_bit.quantize(weight, None, scheme)
-
-
-def _found(results: Results, path: str) -> LowBitLinear:
-    linear = results.load(path)
-    if linear is None:
-        raise ExportError(f"{path}: the calibration did not reach this linear")
-    return linear
-
-
-def num_linear_weights(model: Source) -> int:
-    """Return how many weights the linears of a model have: what the calibration reports."""
-    return sum(rows * columns for rows, columns in _linears(model).values())
+    return Quantized(find, low_bit.describe(schemes.values()))
 
 
-def _linears(model: Source) -> Mapping[str, tuple[int, int]]:
-    inventory = Inventory()
-    model.model.build(inventory)
-    return {
-        parameter.name.removesuffix(".weight"): (parameter.shape[0], parameter.shape[1])
-        for parameter in inventory.parameters
-        if parameter.is_linear
-    }
+@dataclass(frozen=True)
+class Choices:
+    """The scheme of each linear, and what it is expected to cost.
+
+    Attributes:
+        schemes: by path.
+        losses: what the model loses by each, alone; empty where there was nothing to choose.
+        loss: of the model with all of them, each rounded for itself.
+    """
+
+    schemes: dict[str, Scheme]
+    losses: dict[str, float] = field(default_factory=dict)
+    loss: float | None = None
 
 
-def _check_texts(texts: Texts, shapes: Mapping[str, tuple[int, int]]) -> None:
-    tokens, widest = sum(map(len, texts)), max(columns for _, columns in shapes.values())
+def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choices:
+    """Return the scheme of each linear; with a budget, by what each costs and helps."""
+    if isinstance(plan, Scheme):
+        return Choices(dict.fromkeys(task.linears, plan))
+    most = int(plan.bits * task.num_weights)
+    sensitivity = Sensitivity(parts, task.linears, task.inputs)
+    options = sensitivity.options(plan.schemes)
+    choice = allocate(options, most)
+    loss: float | None = None
+    if plan.refine and task.num_weights <= MOST_TO_REFINE:
+        choice, loss = refine(choice, options, most, sensitivity.loss)
+        sensitivity.restore()
+    elif plan.refine:
+        LOG.warning("%d weights are too many to check the choice by evolution", task.num_weights)
+    spent = sum(option.bits for option in choice.values())
+    LOG.info("%.3f bits a weight, of %.3f allowed", spent / task.num_weights, plan.bits)
+    return Choices(
+        {path: option.scheme for path, option in choice.items()},
+        {path: option.loss for path, option in choice.items()},
+        loss,
+    )
+
+
+def round_plainly(plan: Scheme | Budget) -> Quantized:
+    """Return a quantiser that needs no texts: every weight goes to the nearest level.
+
+    Raises:
+        ConfigError: there is a budget, which takes a calibration to spend.
+    """
+    if isinstance(plan, Budget):
+        raise ConfigError("a budget needs a checkpoint: random weights are not calibrated")
+    return Quantized(lambda _path, weight: low_bit.quantize(weight, None, plan), str(plan))
+
+
+def _check_inputs(task: Task) -> None:
+    # The rows of an image are its patches: more than the pixels of most.
+    tokens = sum(array.size for array in task.inputs)
+    widest = max(columns for _, columns in task.linears.values())
     if not tokens:
         raise ConfigError("the text to calibrate on has no token of this model")
     if tokens < widest:
@@ -178,12 +290,13 @@ def _check_texts(texts: Texts, shapes: Mapping[str, tuple[int, int]]) -> None:
         )
 
 
-def _key(checkpoint: Checkpoint, scheme: Scheme, texts: Texts) -> str:
+def _key(task: Task, plan: Scheme | Budget) -> str:
     """Return what a result depends on, as a checksum."""
-    facts = hashlib.sha256(repr(scheme).encode())
-    for file in sorted(checkpoint.path.glob("*.safetensors")):
+    facts = hashlib.sha256(repr(plan).encode())
+    for file in sorted(task.checkpoint.path.glob("*.safetensors")):
         status = file.stat()
         facts.update(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode())
-    for ids in texts:
-        facts.update(np.asarray(ids, np.int64).tobytes())
+    for array in task.inputs:
+        facts.update(f"{array.dtype} {array.shape}".encode())
+        facts.update(np.ascontiguousarray(array).tobytes())
     return facts.hexdigest()

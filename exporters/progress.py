@@ -12,14 +12,16 @@ Progress = Callable[[int, int], object]
 """Called with the parameters asked for so far and the total."""
 
 
-def part_of(progress: Progress, before: int, after: int) -> Progress:
+def part_of(progress: Progress | None, before: int, after: int) -> Progress | None:
     """Return what one part of the work calls, so that done and total are those of the whole.
 
     Args:
-        progress: of the whole.
+        progress: of the whole, if there is one.
         before: what the parts before this one report.
         after: what those behind it will.
     """
+    if progress is None:
+        return None
     return lambda done, total: progress(before + done, before + total + after)
 
 

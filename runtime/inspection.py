@@ -2,11 +2,23 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgellm.bundle import Manifest, open_bundle
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
+
+LINEARS = {
+    "Int8Linear": 8,
+    "BitLinear": 2,
+    "TritLinear": 2,
+    "GatedBitLinear": 2,
+    "ColumnBitLinear": 2,
+    "GroupLinear": 0,
+    "ShiftAddLinear": 0,
+}
+"""Bits of a code, by operator; 0 where there are as many as planes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +27,27 @@ class OpCount:
 
     op_type: str
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearInfo:
+    """How the weight of one linear is stored.
+
+    Attributes:
+        name: of the node, such as ``/model/layers.0/mlp/up_proj``.
+        op_type: the operator that multiplies with it.
+        bits: of the code of a weight; 2 where ternary.
+        rows: outputs.
+        columns: inputs.
+        stored_bits: a weight, with scales and what a layout adds.
+    """
+
+    name: str
+    op_type: str
+    bits: int
+    rows: int
+    columns: int
+    stored_bits: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +70,7 @@ class Inspection:
     weight_bytes_per_token: int
     cache_bytes: int
     ops: tuple[OpCount, ...]
+    linears: tuple[LinearInfo, ...]
     tensors: tuple[TensorInfo, ...]
 
 
@@ -57,6 +91,7 @@ def inspect_bundle(path: str | os.PathLike[str]) -> Inspection:
         weight_bytes_per_token=plan.weight_bytes_per_token(),
         cache_bytes=manifest.cache_bytes_per_token * manifest.context_length + manifest.state_bytes,
         ops=_count_ops(plan),
+        linears=tuple(_list_linears(plan)),
         tensors=_list_tensors(plan),
     )
 
@@ -64,6 +99,26 @@ def inspect_bundle(path: str | os.PathLike[str]) -> Inspection:
 def _count_ops(plan: Plan) -> tuple[OpCount, ...]:
     counts = Counter(step.op_type for step in plan.steps)
     return tuple(OpCount(op_type=name, count=count) for name, count in counts.most_common())
+
+
+def _list_linears(plan: Plan) -> Iterator[LinearInfo]:
+    for step in plan.steps:
+        if step.op_type not in LINEARS:
+            continue
+        name = step.name.rpartition("/")[0]
+        columns = int(plan.values[step.inputs[0]].shape[-1])
+        rows = int(plan.values[step.outputs[0]].shape[-1])
+        weights = [plan.constants[one] for one in step.inputs[1:] if one in plan.constants]
+        stored = 8 * sum(array.nbytes for array in weights) / (rows * columns)
+        bits = LINEARS[step.op_type] or weights[0].shape[2]
+        yield LinearInfo(
+            name=name,
+            op_type=step.op_type,
+            bits=bits,
+            rows=rows,
+            columns=columns,
+            stored_bits=round(stored, 3),
+        )
 
 
 def _list_tensors(plan: Plan) -> tuple[TensorInfo, ...]:

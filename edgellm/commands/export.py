@@ -29,12 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="the bundle's directory")
     add("--context", type=positive, metavar="N",
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
-    add("--quant", default="int8", metavar="SCHEME",
+    add("--quant", metavar="SCHEME",
         help="of the linears of a float checkpoint: int8; w2a8 to w8a8, with a scale and a zero "
         "point a group; shiftadd, sums of powers of two")  # fmt: skip
     add("--bits", type=positive, metavar="N", help="of shiftadd, 2 to 4; default 3")
     add("--group-size", type=group_size, default=128, metavar="N",
         help="columns with a scale of their own, times 8, or 'row'; default 128")  # fmt: skip
+    add("--budget", type=float, metavar="BITS",
+        help="bits a weight of all linears together, with scales: each linear gets those that "
+        "serve best; with --quant group, shiftadd, or auto for both (the default)")  # fmt: skip
+    add("--no-refine", action="store_true",
+        help="of --budget: do not check by evolution")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
         help="text like those that the model will read, to calibrate on, UTF-8 or .gz of it; "
         "default: a small built-in one, which is short for --quant")  # fmt: skip
@@ -64,12 +69,17 @@ def run(options: argparse.Namespace) -> int:
     if options.random and options.revision:
         raise ConfigError("--revision needs a checkpoint to download: random weights have none")
     chosen = None
-    if options.quant != "int8":
+    quant = options.quant or ("int8" if options.budget is None else "auto")
+    if quant != "int8":
         chosen = api.Quantization(
-            name=options.quant, bits=options.bits, group_size=options.group_size
+            name=quant,
+            bits=options.bits,
+            group_size=options.group_size,
+            budget=options.budget,
+            refine=not options.no_refine,
         )
-    elif options.bits is not None:
-        raise ConfigError("--bits belongs to --quant shiftadd")
+    elif options.bits is not None or options.budget is not None:
+        raise ConfigError("--bits and --budget do not belong to --quant int8")
     with progress_bar(options, "exporting", "weight") as advance:
         done = 0
 

@@ -1,6 +1,7 @@
 """Show what a bundle is: model, sizes, quantization, memory; on request operators and tensors."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.commands._output import human_bytes, write, write_json, write_pairs, write_table
@@ -16,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("bundle", metavar="BUNDLE", help="directory made by edgellm export")
     parser.add_argument("--ops", action="store_true", help="count the operators of the graph")
+    parser.add_argument("--map", action="store_true", help="list the linears with their bits")
+    parser.add_argument("--bit-map", type=Path, metavar="FILE.png",
+        help="draw the linears with their bits (takes Pillow)")  # fmt: skip
     parser.add_argument("--tensors", action="store_true", help="list the weights")
     parser.add_argument("--json", action="store_true", help="one object with everything")
 
@@ -25,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from edgellm import api
 
     result = api.inspect(options.bundle)
+    if options.bit_map is not None:
+        api.draw_bit_map(result, options.bit_map)
     if options.json:
         write_json(result)
         return 0
@@ -32,6 +38,13 @@ def run(options: argparse.Namespace) -> int:
     if options.ops:
         write()
         write_table([("operator", "count"), *((op.op_type, op.count) for op in result.ops)])
+    if options.map:
+        write()
+        facts = [
+            (one.name, one.op_type, one.bits, f"{one.rows}x{one.columns}", f"{one.stored_bits:.2f}")
+            for one in result.linears
+        ]
+        write_table([("linear", "operator", "bits", "shape", "stored bits"), *facts])
     if options.tensors:
         write()
         rows = [

@@ -63,8 +63,8 @@ class StoredTable:
         return len(self.codes) > 1
 
 
-LinearQuantizer = Callable[[str, Floats], LowBitLinear]
-"""(path of a linear, its weight (N, K)) -> the weight as an operator takes it."""
+LinearQuantizer = Callable[[str, Floats], LowBitLinear | None]
+"""(path of a linear, its weight (N, K)) -> the weight as an operator takes it; None for int8."""
 
 
 PLANAR_BYTES = 8 << 20
@@ -142,7 +142,9 @@ class StoredWeights:
             return StoredLinear(op_type, (name,), self._ternary(name, matrix, layout))
         if self._quantizer is not None:
             weight = np.concatenate(list(matrix.blocks())).astype(np.float64)
-            return self._low_bit(path, self._quantizer(path, weight))
+            quantized = self._quantizer(path, weight)
+            if quantized is not None:
+                return self._low_bit(path, quantized)
         return StoredLinear("Int8Linear", (name,), self._int8(name, matrix))
 
     def table(self, path: str, shape: tuple[int, int], *, is_head: bool) -> StoredTable:

@@ -3,7 +3,7 @@
 A scheme says how; the result is what the operators take, and the unit of each row's integers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,12 +22,21 @@ Kind = Literal["group", "shiftadd"]
 DEFAULT_BITS = 3
 UNIFORM = {f"w{bits}a8": bits for bits in range(2, 9)}
 """Bits of the group-wise schemes, by name."""
+FAMILIES: Mapping[str, tuple[Kind, ...]] = {
+    "group": ("group",),
+    "shiftadd": ("shiftadd",),
+    "auto": ("group", "shiftadd"),
+}
+CHOICE: Mapping[Kind, tuple[int, ...]] = {"group": (2, 3, 4, 5, 6, 8), "shiftadd": (2, 3, 4)}
+"""Bits that a budget chooses from."""
 ROW = 0
 """A group size that means: a whole row."""
 GROUP_MULTIPLE = 8
 PASSES = 3
 """Of descent and refit: the third lowers the error by 1 to 2 % (Gaussian weights, 2 bits)."""
 SCALE_LIMIT = 32_767
+SCALE_BITS = 16 + 8
+"""Of a scale and a zero."""
 CODE_LIMIT = 127
 """Of activations."""
 ACCUMULATOR_BITS = 31
@@ -92,6 +101,33 @@ class Scheme:
         """Return the columns of a group in a matrix of so many columns."""
         whole = -(-width // GROUP_MULTIPLE) * GROUP_MULTIPLE
         return min(self.group_size, whole) if self.group_size else whole
+
+    def stored_bits(self, shape: tuple[int, int]) -> int:
+        """Return the bits that a weight (N, K) takes: codes, and scales and zeros or terms."""
+        rows, columns = shape
+        groups = -(-columns // self.columns(columns))
+        scale = 8 * self.bits * TERMS[self.bits] if self.kind == "shiftadd" else SCALE_BITS
+        return rows * (columns * self.bits + groups * scale)
+
+
+def schemes_of(family: str, group_size: int) -> tuple[Scheme, ...]:
+    """Return the schemes that a budget chooses from: one of ``FAMILIES``, of one group size.
+
+    A group that is a whole row is offered, too: it spares the bits of scales.
+    """
+    sizes = dict.fromkeys((group_size, ROW))
+    return tuple(
+        Scheme(kind, bits, size)
+        for kind in FAMILIES[family]
+        for bits in CHOICE[kind]
+        for size in sizes
+    )
+
+
+def describe(schemes: Iterable[Scheme]) -> str:
+    """Return what ``edgellm inspect`` shows of a model whose linears have such schemes."""
+    names = sorted({str(scheme) for scheme in schemes})
+    return names[0] if len(names) == 1 else f"mixed: {'; '.join(names)}"
 
 
 @dataclass(frozen=True)

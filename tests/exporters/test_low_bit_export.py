@@ -119,6 +119,11 @@ def test_a_ternary_checkpoint_is_refused(
         (api.Quantization(name="int3"), "quant 'int3' is unknown"),
         (api.Quantization(name="w4a8", bits=3), "bits is 3, but w4a8 has 4"),
         (api.Quantization(name="shiftadd", bits=7), "bits is 7; shiftadd allows 2 to 4"),
+        (api.Quantization(name="auto"), "quant 'auto' needs a budget"),
+        (api.Quantization(name="auto", budget=float("nan")), "budget is nan; allowed are"),
+        (api.Quantization(name="auto", budget=1.0), "the smallest of the schemes takes"),
+        (api.Quantization(name="w4a8", budget=3.0), "a budget chooses the bits"),
+        (api.Quantization(name="shiftadd", bits=3, budget=3.0), "a budget chooses the bits"),
     ],
 )
 def test_bad_options_are_refused(
@@ -142,3 +147,44 @@ def test_progress_grows_up_to_its_total(tmp_path: Path, checkpoint: Path, text: 
     done = [now for now, _ in seen]
     assert done == sorted(done)
     assert {total for _, total in seen} == {done[-1]}
+
+
+def test_a_budget_is_kept_and_every_executor_agrees(
+    tmp_path: Path, checkpoint: Path, text: Path
+) -> None:
+    quantization = api.Quantization(name="auto", group_size=32, budget=3.5)
+
+    bundle = api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+
+    linears = api.inspect(bundle.path).linears
+    weights = [linear.rows * linear.columns for linear in linears]
+    codes = sum(count * linear.bits for count, linear in zip(weights, linears, strict=True))
+    assert api.verify(bundle.path).passed
+    assert bundle.manifest.quantization.startswith("mixed: ")
+    assert len({linear.bits for linear in linears}) > 1
+    # The scales of 64 columns take 24 / 64 bits a weight, those of 172 or in groups of 32 others.
+    assert 2.5 < codes / sum(weights) < 3.5
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_an_interrupted_export_keeps_its_choice(
+    tmp_path: Path,
+    checkpoint: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refine: bool,
+) -> None:
+    quantization = api.Quantization(name="group", group_size=32, budget=3.0, refine=refine)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(low_bit_export.Results, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+    monkeypatch.setattr(low_bit_export, "choose_schemes", stop)
+
+    assert api.export(
+        checkpoint, tmp_path / "out", calibration=text, quantization=quantization
+    ).manifest.quantization.startswith("mixed: ")

@@ -1,0 +1,67 @@
+"""A picture of how many bits each linear of a bundle has: a row a layer, a column a linear."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgellm.errors import ConfigError, MissingDependencyError
+from edgellm.runtime.inspection import LinearInfo
+
+CELL = (44, 22)
+HEADER = 190
+MARGIN = 60
+COLORS = {1: "#f7fbff", 2: "#d6e6f4", 3: "#abd0e6", 4: "#6aaed6", 5: "#3787c0", 6: "#1d6cb1",
+          7: "#105ba4", 8: "#08306b"}  # fmt: skip
+"""By bits, light to dark."""
+LIGHT_TEXT_FROM = 5
+
+Place = tuple[int, str]
+
+
+def draw(linears: Sequence[LinearInfo], path: Path) -> None:
+    """Write the picture as PNG.
+
+    Raises:
+        ConfigError: the bundle has no linear, or the file cannot be written.
+        MissingDependencyError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise MissingDependencyError("a picture takes Pillow: pip install pillow") from error
+    if not linears:
+        raise ConfigError("this bundle has no linear to draw")
+    cells = {place_of(linear.name): linear for linear in linears}
+    layers = sorted({layer for layer, _ in cells})
+    kinds = list(dict.fromkeys(kind for _, kind in cells))
+    size = (MARGIN + CELL[0] * len(kinds), HEADER + CELL[1] * len(layers) + 4)
+    image = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(image)
+    for column, kind in enumerate(kinds):
+        label = Image.new("RGB", (HEADER - 8, CELL[1]), "white")
+        ImageDraw.Draw(label).text((0, 4), kind[-28:], fill="black")
+        turned = label.rotate(90, expand=True)
+        image.paste(turned, (MARGIN + column * CELL[0] + 10, 4))
+    for row, layer in enumerate(layers):
+        top = HEADER + row * CELL[1]
+        pen.text((6, top + 5), "other" if layer < 0 else f"layer {layer}", fill="black")
+        for column, kind in enumerate(kinds):
+            linear = cells.get((layer, kind))
+            if linear is None:
+                continue
+            left = MARGIN + column * CELL[0]
+            box = (left, top, left + CELL[0] - 2, top + CELL[1] - 2)
+            pen.rectangle(box, fill=COLORS.get(linear.bits, "black"), outline="grey")
+            mark = "s" if linear.op_type == "ShiftAddLinear" else ""
+            ink = "white" if linear.bits >= LIGHT_TEXT_FROM else "black"
+            pen.text((left + 15, top + 5), f"{linear.bits}{mark}", fill=ink)
+    try:
+        image.save(path, format="PNG")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from error
+
+
+def place_of(name: str) -> Place:
+    """Return the layer of a node (-1 if it is in none), and what it is called in each layer."""
+    found = re.search(r"\.(\d+)/(.*)", name)
+    return (int(found[1]), found[2]) if found else (-1, name.strip("/"))
