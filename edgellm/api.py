@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,12 @@ from edgellm.device_api import Subject as Subject
 from edgellm.device_api import simulate as simulate
 from edgellm.errors import ConfigError, VerificationError
 from edgellm.loading import load as load
+from edgellm.low_bit_api import Quantization as Quantization
+from edgellm.low_bit_api import low_bit_options
+from edgellm.low_bit_api import plan_export as plan_export
 
 if TYPE_CHECKING:
     from edgellm.bundle import Bundle
-    from edgellm.exporters.low_bit_export import LowBit
     from edgellm.runtime.bench import BenchRequest, BenchResult
     from edgellm.runtime.doctor import Finding
     from edgellm.runtime.evaluate import Evaluation
@@ -29,28 +30,6 @@ if TYPE_CHECKING:
     from edgellm.runtime.verify import Report
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantization:
-    """How the linears of a float checkpoint get fewer bits than int8.
-
-    Args:
-        name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
-            to "w8a8" (a scale and a zero point for each group). With a budget also "group" for the
-            latter, and "auto" for all.
-        bits: of "shiftadd", 2 to 4; default 3.
-        group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
-        budget: bits a weight, with scales, of all linears together: each gets the number of bits,
-            and with "auto" the scheme, that serves best.
-        refine: check by evolution what the budget is spent on.
-    """
-
-    name: str
-    bits: int | None = None
-    group_size: int = 128
-    budget: float | None = None
-    refine: bool = True
 
 
 def export(  # noqa: PLR0913 (the options of the command)
@@ -119,21 +98,10 @@ def export(  # noqa: PLR0913 (the options of the command)
         layout=layout,
         source=origin,
         revision=revision or "",
-        low_bit=None if quantization is None else _low_bit(quantization, text.content),
+        low_bit=None if quantization is None else low_bit_options(quantization, text.content),
     )
     measured = build.Calibration(text.name, lambda path: key_offsets(path, text.content))
     return build.export(directory, Path(output), options, golden.record, progress, measured)
-
-
-def _low_bit(options: Quantization, text: str) -> "LowBit":
-    from edgellm.exporters.low_bit_export import LowBit, make_plan
-    from edgellm.runtime.calibration import token_texts
-    from edgellm.runtime.float_parts import run_part
-
-    plan = make_plan(
-        options.name, options.bits, options.group_size, options.budget, refine=options.refine
-    )
-    return LowBit(plan, partial(token_texts, text), run_part)
 
 
 def export_random(  # noqa: PLR0913 (the options of the command)
@@ -162,7 +130,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
         record = encoder_golden.record
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
     encoder_api.require_sound(arithmetic)
-    low_bit = None if quantization is None else _low_bit(quantization, "")
+    low_bit = None if quantization is None else low_bit_options(quantization, "")
     options = build.ExportOptions(context=context, force=force, low_bit=low_bit, layout=layout)
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 

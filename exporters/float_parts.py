@@ -143,7 +143,7 @@ class FloatParts:
             for feed, stream in zip(feeds, streams, strict=True):
                 feed[begin] = stream
         results = self._run(path, made, feeds)
-        if begin in outputs:
+        if begin is not None and begin in outputs:
             return [{**one, begin: at} for one, at in zip(results, streams, strict=True)]
         return results
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.errors import ConfigError, ExportError
-from edgellm.exporters.allocation import allocate, refine
+from edgellm.exporters.allocation import Options, allocate, refine
 from edgellm.exporters.calibrated import Calibrated, Inputs
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import FloatParts, Run
@@ -232,13 +232,14 @@ class Choices:
 
     Attributes:
         schemes: by path.
-        losses: what the model loses by each, alone; empty where there was nothing to choose.
-        loss: of the model with all of them, each rounded for itself.
+        options: what each linear might have become; empty where there was nothing to choose.
+        loss: of the model with all of them: expected, or measured with each rounded for itself;
+            0 where there was nothing to choose.
     """
 
     schemes: dict[str, Scheme]
-    losses: dict[str, float] = field(default_factory=dict)
-    loss: float | None = None
+    options: Options = field(default_factory=dict)
+    loss: float = 0.0
 
 
 def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choices:
@@ -249,19 +250,13 @@ def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choi
     sensitivity = Sensitivity(parts, task.linears, task.inputs)
     options = sensitivity.options(plan.schemes)
     choice = allocate(options, most)
-    loss: float | None = None
+    loss = sum(option.loss for option in choice.values())
     if plan.refine and task.num_weights <= MOST_TO_REFINE:
         choice, loss = refine(choice, options, most, sensitivity.loss)
         sensitivity.restore()
     elif plan.refine:
         LOG.warning("%d weights are too many to check the choice by evolution", task.num_weights)
-    spent = sum(option.bits for option in choice.values())
-    LOG.info("%.3f bits a weight, of %.3f allowed", spent / task.num_weights, plan.bits)
-    return Choices(
-        {path: option.scheme for path, option in choice.items()},
-        {path: option.loss for path, option in choice.items()},
-        loss,
-    )
+    return Choices({path: option.scheme for path, option in choice.items()}, options, loss)
 
 
 def round_plainly(plan: Scheme | Budget) -> Quantized:

@@ -169,6 +169,6 @@ def _choose(inputs: Inputs, weights: int) -> list[Input]:
 
 
 def _log_softmax(logits: Activations) -> npt.NDArray[np.float32]:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    shifted: npt.NDArray[np.float32] = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted

@@ -2,10 +2,22 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgellm.commands._generation import positive
-from edgellm.commands._output import human_bytes, note, progress_bar, write_json
+from edgellm.commands._output import (
+    human_bytes,
+    note,
+    progress_bar,
+    write,
+    write_json,
+    write_pairs,
+    write_table,
+)
 from edgellm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgellm.api import Quantization
 
 HELP = "turn a checkpoint into a bundle"
 EXAMPLE = "edgellm export path/to/checkpoint -o bundle"
@@ -26,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--random", type=Path, metavar="CONFIG_JSON",
         help="no checkpoint: random weights of this config's shape, for benchmarks")  # fmt: skip
     add = parser.add_argument
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="the bundle's directory")
+    add("-o", "--output", type=Path, metavar="OUT", help="the bundle's directory")
+    add("--dry-run", action="store_true",
+        help="with --budget: say what would be chosen, and why; write nothing")  # fmt: skip
     add("--context", type=positive, metavar="N",
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
     add("--quant", metavar="SCHEME",
@@ -64,22 +78,10 @@ def run(options: argparse.Namespace) -> int:
     """Export."""
     from edgellm import api
 
-    if options.random and options.calib:
-        raise ConfigError("--calib needs a checkpoint: random weights are not calibrated")
-    if options.random and options.revision:
-        raise ConfigError("--revision needs a checkpoint to download: random weights have none")
-    chosen = None
-    quant = options.quant or ("int8" if options.budget is None else "auto")
-    if quant != "int8":
-        chosen = api.Quantization(
-            name=quant,
-            bits=options.bits,
-            group_size=options.group_size,
-            budget=options.budget,
-            refine=not options.no_refine,
-        )
-    elif options.bits is not None or options.budget is not None:
-        raise ConfigError("--bits and --budget do not belong to --quant int8")
+    _check(options)
+    chosen = _quantization(options)
+    if options.dry_run:
+        return _plan(options, chosen)
     with progress_bar(options, "exporting", "weight") as advance:
         done = 0
 
@@ -123,5 +125,68 @@ def run(options: argparse.Namespace) -> int:
         f"{options.output}: {manifest.model_type}, {manifest.num_parameters} parameters, "
         f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight, "
         f"{human_bytes(size)}; try: edgellm {TRY[manifest.task].format(options.output)}",
+    )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.random and options.calib:
+        raise ConfigError("--calib needs a checkpoint: random weights are not calibrated")
+    if options.random and options.revision:
+        raise ConfigError("--revision needs a checkpoint to download: random weights have none")
+    if options.dry_run and (options.random or options.budget is None):
+        raise ConfigError("--dry-run needs a checkpoint and --budget: else nothing is chosen")
+    if options.output is None and not options.dry_run:
+        raise ConfigError("-o OUT is missing: where to write the bundle")
+
+
+def _quantization(options: argparse.Namespace) -> "Quantization | None":
+    from edgellm import api
+
+    quant = options.quant or ("int8" if options.budget is None else "auto")
+    if quant != "int8":
+        return api.Quantization(
+            name=quant,
+            bits=options.bits,
+            group_size=options.group_size,
+            budget=options.budget,
+            refine=not options.no_refine,
+        )
+    if options.bits is not None or options.budget is not None:
+        raise ConfigError("--bits and --budget do not belong to --quant int8")
+    return None
+
+
+def _plan(options: argparse.Namespace, chosen: "Quantization | None") -> int:
+    """Show what would be chosen, beside what each scheme alone would take and lose."""
+    from edgellm import api
+
+    if chosen is None:
+        raise ConfigError("--dry-run needs --quant group, shiftadd or auto")
+    plan = api.plan_export(
+        options.source, chosen, calibration=options.calib, revision=options.revision
+    )
+    if options.json:
+        write_json(plan)
+        return 0
+    schemes = [
+        (one.scheme, f"{one.bits_per_weight:.3f}", f"{one.loss:.4f}", one.linears)
+        for one in plan.schemes
+    ]
+    write_table([("scheme of all", "bits", "expected loss", "linears that get it"), *schemes])
+    write()
+    linears = [
+        (one.path, one.scheme, f"{one.bits_per_weight:.3f}", f"{one.loss:.5f}")
+        for one in plan.linears
+    ]
+    write_table([("linear", "scheme", "bits", "loss by it alone"), *linears])
+    write()
+    write_pairs(
+        [
+            ("bits a weight", f"{plan.bits_per_weight:.3f}"),
+            ("all weights", human_bytes(plan.weight_bytes)),
+            ("expected loss", f"{plan.loss:.4f}"),
+            ("tokens/s", f"{plan.tokens_per_second:.0f} at most, by the bandwidth of the memory"),
+        ]
     )
     return 0

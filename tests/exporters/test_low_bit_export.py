@@ -188,3 +188,31 @@ def test_an_interrupted_export_keeps_its_choice(
     assert api.export(
         checkpoint, tmp_path / "out", calibration=text, quantization=quantization
     ).manifest.quantization.startswith("mixed: ")
+
+
+def test_a_dry_run_says_what_is_chosen_and_writes_nothing(
+    tmp_path: Path, checkpoint: Path, text: Path
+) -> None:
+    quantization = api.Quantization(name="auto", group_size=32, budget=3.5, refine=False)
+    before = sorted(tmp_path.rglob("*"))
+
+    plan = api.plan_export(checkpoint, quantization, calibration=text)
+
+    assert sorted(tmp_path.rglob("*")) == before
+    assert plan.bits_per_weight <= 3.5
+    assert sum(one.linears for one in plan.schemes) == len(plan.linears) == 14
+    assert plan.loss == pytest.approx(sum(one.loss for one in plan.linears))
+    assert plan.tokens_per_second > 0
+    # The mix loses less than any scheme of all that takes as many bits.
+    alone = [one.loss for one in plan.schemes if one.bits_per_weight <= plan.bits_per_weight]
+    assert alone
+    assert plan.loss < min(alone)
+    bundle = api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+    found = {
+        linear.name.replace("/", "."): linear.bits for linear in api.inspect(bundle.path).linears
+    }
+    for one in plan.linears:
+        assert (
+            f"W{found[f'.{one.path}']}A8" in one.scheme
+            or f"{found[f'.{one.path}']} bits" in one.scheme
+        )

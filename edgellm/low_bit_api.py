@@ -1,0 +1,80 @@
+"""The part of ``edgellm.api`` that gives linears fewer bits than int8."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgellm.exporters.export_plan import ExportPlan
+    from edgellm.exporters.low_bit_export import LowBit
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the linears of a float checkpoint get fewer bits than int8.
+
+    Args:
+        name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
+            to "w8a8" (a scale and a zero point for each group). With a budget also "group" for the
+            latter, and "auto" for all.
+        bits: of "shiftadd", 2 to 4; default 3.
+        group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
+        budget: bits a weight, with scales, of all linears together: each gets the number of bits,
+            and with "auto" the scheme, that serves best.
+        refine: check by evolution what the budget is spent on.
+    """
+
+    name: str
+    bits: int | None = None
+    group_size: int = 128
+    budget: float | None = None
+    refine: bool = True
+
+
+def plan_export(
+    source: PathLike,
+    quantization: Quantization,
+    *,
+    calibration: PathLike | None = None,
+    revision: str | None = None,
+) -> "ExportPlan":
+    """Say what an export with a budget would choose, its sizes and losses; write nothing.
+
+    Arguments and errors are those of ``export``.
+    """
+    from edgellm.exporters import build, export_plan
+    from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.download import find_checkpoint
+    from edgellm.exporters.source import from_checkpoint
+    from edgellm.runtime.calibration import load_calibration_text
+    from edgellm.runtime.cpu import host
+    from edgellm.runtime.limits import read_bandwidth
+
+    directory = find_checkpoint(os.fspath(source), revision)
+    checkpoint = Checkpoint(directory)
+    text = load_calibration_text(None if calibration is None else Path(calibration))
+    low_bit = low_bit_options(quantization, text.content)
+    model = from_checkpoint(checkpoint)
+    task = build.low_bit_task(checkpoint, model, low_bit, directory)
+    plan = export_plan.plan_export(task, low_bit, model.num_parameters)
+    return export_plan.with_speed(plan, read_bandwidth(host().physical_cores))
+
+
+def low_bit_options(options: Quantization, text: str) -> "LowBit":
+    """Return how linears are quantised, calibrated on a text.
+
+    Raises:
+        ConfigError: an option is unknown or out of range, or does not belong to the others.
+    """
+    from edgellm.exporters.low_bit_export import LowBit, make_plan
+    from edgellm.runtime.calibration import token_texts
+    from edgellm.runtime.float_parts import run_part
+
+    plan = make_plan(
+        options.name, options.bits, options.group_size, options.budget, refine=options.refine
+    )
+    return LowBit(plan, partial(token_texts, text), run_part)

@@ -1,0 +1,121 @@
+"""What an export with a budget would choose, and why, without making a bundle."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgellm.exporters.float_parts import FloatParts
+from edgellm.exporters.low_bit_export import Choices, LowBit, Task, choose_schemes
+from edgellm.exporters.quantizers.low_bit import Scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemePlan:
+    """One scheme, if all linears had it: what it takes, and what the model would lose.
+
+    Attributes:
+        scheme: its name.
+        bits_per_weight: of the linears, with scales.
+        loss: expected; of a language model or a classifier in nats, of embeddings the squared
+            distance.
+        linears: how many get it.
+    """
+
+    scheme: str
+    bits_per_weight: float
+    loss: float
+    linears: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearPlan:
+    """The scheme of one linear, and what the model is expected to lose by it."""
+
+    path: str
+    scheme: str
+    bits_per_weight: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What an export would choose.
+
+    Attributes:
+        schemes: all that there was to choose from.
+        linears: what each linear gets.
+        bits_per_weight: of the linears, with scales.
+        weight_bytes: of all weights; what is no linear is int8.
+        loss: expected of the model.
+        tokens_per_second: at most, by the bandwidth of this machine's memory; 0 where not asked.
+    """
+
+    schemes: tuple[SchemePlan, ...]
+    linears: tuple[LinearPlan, ...]
+    bits_per_weight: float
+    weight_bytes: int
+    loss: float
+    tokens_per_second: float = 0.0
+
+
+def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
+    """Choose the schemes of a checkpoint's linears; ``task.work`` is not touched.
+
+    Args:
+        task: what is to be quantised.
+        options: how; with a single scheme there is nothing to choose, and no loss is expected.
+        num_parameters: of the whole model.
+
+    Raises:
+        ConfigError: the budget is too small.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgellm-plan-") as folder:
+        parts = FloatParts(task.write_float_model(Path(folder)), options.run)
+        choices = choose_schemes(parts, task, options.plan)
+    spent = {
+        path: scheme.stored_bits(task.linears[path]) for path, scheme in choices.schemes.items()
+    }
+    total = sum(spent.values())
+    return ExportPlan(
+        schemes=_schemes(choices, task.linears),
+        linears=tuple(
+            LinearPlan(
+                path=path,
+                scheme=str(scheme),
+                bits_per_weight=spent[path] / (task.linears[path][0] * task.linears[path][1]),
+                loss=_loss(choices, path, scheme),
+            )
+            for path, scheme in choices.schemes.items()
+        ),
+        bits_per_weight=total / task.num_weights,
+        weight_bytes=total // 8 + num_parameters - task.num_weights,
+        loss=choices.loss,
+    )
+
+
+def with_speed(plan: ExportPlan, bandwidth: float) -> ExportPlan:
+    """Return the plan with what a machine of so many bytes a second can reach at most."""
+    return replace(plan, tokens_per_second=bandwidth / plan.weight_bytes)
+
+
+def _schemes(choices: Choices, linears: Mapping[str, tuple[int, int]]) -> tuple[SchemePlan, ...]:
+    chosen = Counter(choices.schemes.values())
+    known = [option.scheme for option in next(iter(choices.options.values()), ())] or list(chosen)
+    weights = sum(rows * columns for rows, columns in linears.values())
+    plans = [
+        SchemePlan(
+            scheme=str(scheme),
+            bits_per_weight=sum(map(scheme.stored_bits, linears.values())) / weights,
+            loss=sum(_loss(choices, path, scheme) for path in linears),
+            linears=chosen[scheme],
+        )
+        for scheme in known
+    ]
+    return tuple(sorted(plans, key=lambda plan: plan.bits_per_weight))
+
+
+def _loss(choices: Choices, path: str, scheme: Scheme) -> float:
+    options = choices.options.get(path, ())
+    return next((option.loss for option in options if option.scheme == scheme), 0.0)
