@@ -173,11 +173,12 @@ class CountedWorkload:
     precision: Precision
 
     def blocks(self, forward: ForwardPass) -> tuple[Block, ...]:
-        """Return one product with all weights."""
+        """Return a look-up, with which a pass begins, and one product with all weights."""
         rows = forward.tokens * forward.sequences
         inputs = 1000
         work = _product(self.precision, rows, inputs, self.weights // inputs)
-        return (Block((_call("Linear", "all_weights", work),)),)
+        embed = _call("Embedding", "embed_tokens", Move(bytes=rows * inputs))
+        return (Block((embed, _call("Linear", "all_weights", work))),)
 
 
 def workload(name: str, precision: str) -> ShapeWorkload | CountedWorkload | MatmulFreeWorkload:

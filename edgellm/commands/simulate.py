@@ -22,6 +22,8 @@ from edgellm.commands._output import (
 from edgellm.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgellm.device_api import Subject
     from edgellm.devices._simulation import Simulation
 
@@ -167,14 +169,14 @@ def _write_operators(result: "Simulation") -> None:
     write_table(rows)
 
 
-def _shares(amounts: dict[str, float]) -> str:
+def _shares(amounts: "Mapping[str, float]") -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in amounts.items()) or "nothing"
 
 
-def _amounts(amounts: dict[str, float]) -> str:
+def _amounts(amounts: "Mapping[str, float]") -> str:
     return ", ".join(f"{name} {human_bytes(amount)}" for name, amount in amounts.items())
 
 
-def _parts(energy: dict[str, float]) -> str:
+def _parts(energy: "Mapping[str, float]") -> str:
     whole = sum(energy.values()) or 1.0
     return ", ".join(f"{name} {amount / whole:.0%}" for name, amount in energy.items())
