@@ -21,6 +21,7 @@ COLORS = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
     (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
 )  # fmt: skip
+MAX_LABELS = 30
 SMALL_SHARE = 0.04
 """Of the time; parts of the bar below it have no label."""
 
@@ -164,3 +165,28 @@ def _short(name: str) -> str:
     """Return the end of a node's name: "self_attn/q_proj"."""
     parts = [part for part in name.split("/") if part]
     return "/".join(parts[-3:-1] if len(parts) > 2 else parts)[:32]
+
+
+def draw_front(points: Sequence[tuple[float, float, bool, str]], title: str, file: str) -> None:
+    """Draw designs into a PNG file: joules and tokens a second, whether on the front, and a label.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed.
+    """
+    image, pen = new_image()
+    pen.text((LEFT, 14), title, BLACK)
+    x = Axis.around([point[0] for point in points], LEFT, RIGHT)
+    y = Axis.around([point[1] for point in points], BOTTOM, TOP)
+    draw_axes(pen, x, y, ("joules a token", "tokens a second"))
+    marked = 0
+    for joules, speed, best, label in sorted(points, key=lambda point: point[2]):
+        across, up = x.at(joules), y.at(speed)
+        color = COLORS[marked % len(COLORS)] if best else GREY
+        size = 6 if best else 3
+        pen.ellipse([(across - size, up - size), (across + size, up + size)], color)
+        if best and marked < MAX_LABELS:
+            top = TOP + 20 * marked
+            pen.rectangle([(RIGHT + 16, top), (RIGHT + 26, top + 10)], color)
+            pen.text((RIGHT + 32, top - 1), label[:36], BLACK)
+        marked += best
+    image.save(file, "PNG")

@@ -4,10 +4,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm.commands._output import human_bytes, write, write_json, write_pairs, write_table
+from edgellm.commands._output import (
+    fields_of,
+    human_bytes,
+    write,
+    write_json,
+    write_pairs,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from edgellm.runtime.inspection import Inspection
+    from edgellm.runtime.placement import Placed
 
 HELP = "show what a bundle is"
 EXAMPLE = "edgellm inspect bundle --ops"
@@ -21,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bit-map", type=Path, metavar="FILE.png",
         help="draw the linears with their bits (takes Pillow)")  # fmt: skip
     parser.add_argument("--tensors", action="store_true", help="list the weights")
+    parser.add_argument("--device", metavar="NAME", help="also where each operator would run")
     parser.add_argument("--json", action="store_true", help="one object with everything")
 
 
@@ -31,8 +40,12 @@ def run(options: argparse.Namespace) -> int:
     result = api.inspect(options.bundle)
     if options.bit_map is not None:
         api.draw_bit_map(result, options.bit_map)
+    placed = _placed(options)
     if options.json:
-        write_json(result)
+        fields = fields_of(result)
+        if options.device:
+            fields["placement"] = [fields_of(item) for item in placed]
+        write_json(fields)
         return 0
     write_pairs(_summary(result))
     if options.ops:
@@ -52,7 +65,26 @@ def run(options: argparse.Namespace) -> int:
             for tensor in result.tensors
         ]
         write_table([("tensor", "type", "shape", "size"), *rows])
+    if options.device:
+        write()
+        _write_placement(placed)
     return 0
+
+
+def _placed(options: argparse.Namespace) -> "tuple[Placed, ...]":
+    from edgellm import device_api
+
+    return device_api.placement(options.bundle, options.device) if options.device else ()
+
+
+def _write_placement(placed: "tuple[Placed, ...]") -> None:
+    """Write where the operators run, those together that run at one place for one reason."""
+    counts: dict[tuple[str, str, str], int] = {}
+    for item in placed:
+        kind = (item.op_type, item.place, item.reason)
+        counts[kind] = counts.get(kind, 0) + 1
+    rows = [(name, str(count), place, reason) for (name, place, reason), count in counts.items()]
+    write_table([("operator", "count", "runs on", "because"), *rows])
 
 
 def _summary(result: "Inspection") -> list[tuple[str, object]]:

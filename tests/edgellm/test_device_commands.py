@@ -73,6 +73,16 @@ def test_an_answer_is_compared(main, random_bundle: Path) -> None:
     assert "null differs: " in message
 
 
+def test_inspect_says_where_operators_run(main, random_bundle: Path) -> None:
+    status, out, _ = main("inspect", random_bundle, "--device", "null")
+    fields = json.loads(main("inspect", random_bundle, "--device", "null", "--json")[1])
+
+    assert status == 0
+    assert out.splitlines()[-1].split() == ["LogitsHead", "1", "null"]
+    assert {item["place"] for item in fields["placement"]} == {"null"}
+    assert "placement" not in json.loads(main("inspect", random_bundle, "--json")[1])
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
