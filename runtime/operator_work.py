@@ -25,6 +25,10 @@ def _columns(sizes: Sizes) -> Work:
     return MatMul(m=sizes["T"], k=sizes["K"], n=4 * sizes["S"] * sizes["W"], weight_bits=2)
 
 
+def _look_up(sizes: Sizes) -> Work:
+    return MatMul(m=sizes["T"], k=sizes["K"], n=64 * sizes["B"], weight_bits=2)
+
+
 def _grouped(sizes: Sizes) -> Work:
     return MatMul(
         m=sizes["T"],
@@ -98,6 +102,7 @@ RULES: dict[str, Rule] = {
     "GatedBitLinear": _product(2),
     "GroupLinear": _grouped,
     "Int8Linear": _product(8),
+    "LookUpBitLinear": _look_up,
     "LogitsHead": _product(8, "V", "R"),
     "PlanarLogitsHead": _product(8, "V", "R"),
     "ShiftAddLinear": _shift_add,
