@@ -1,8 +1,4 @@
-"""MixPE's instructions: load a chunk, multiply a group, dequantise it, store a block.
-
-Four units run at once. Buffers for chunks, for the sums of a group and for the outputs of a block
-hold two each; the tokens say when one is full, and when it is free again.
-"""
+"""MixPE's instructions: load a chunk, multiply a group, dequantise it, store a block."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.device import Array
-from edgellm.devices._events import DeviceMemory, Effect, Instruction
+from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.devices._linear_weights import Int64, LinearWeights
+from edgellm.devices._pipeline import BUFFERS, Piece, Stage
 
 LOAD, GEMM, DEQUANT, STORE = "LOAD", "GEMM", "DEQUANT", "STORE"
 MEMORY = "dram"
 OUTPUT_BYTES = 4
-BUFFERS = 2
 
 
 @dataclass(frozen=True)
@@ -68,109 +64,72 @@ class Schedule:
     cycles: Mapping[str, Callable[[Chunk, range], float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neighbours:
-    """Whether a call runs before, whose outputs this one reads, and whether one runs behind."""
-
-    before: bool = False
-    behind: bool = False
-
-
 class Program:
-    """Writes the instructions of a product; with weights they compute."""
+    """The pieces of a product; with weights they compute."""
 
-    def __init__(
-        self, name: str, schedule: Schedule, place: Neighbours, weights: LinearWeights | None
-    ) -> None:
-        """Count what there will be, so that no token is released that nobody waits for."""
-        self._name = name
+    def __init__(self, schedule: Schedule, weights: LinearWeights | None) -> None:
+        """Take the chunks in order."""
         self._schedule = schedule
-        self._place = place
         self._weights = weights
-        self._chunks = len(schedule.chunks)
-        self._groups = sum(len(chunk.groups) for chunk in schedule.chunks)
-        self._blocks = sum(chunk.last for chunk in schedule.chunks)
 
-    def instructions(self) -> list[Instruction]:
-        """Return them in the order of issue."""
-        program = []
+    def stages(self) -> list[Stage]:
+        """Return the four units with their pieces."""
+        load, gemm, dequant, store = [], [], [], []
         group = block = 0
         for index, chunk in enumerate(self._schedule.chunks):
-            program.append(self._load(index, chunk))
+            load.append(self._load(index, chunk))
             for part in chunk.groups:
-                program.append(self._multiply(index, chunk, group, part))
-                program.append(self._dequantise(chunk, group, part, block))
+                gemm.append(self._multiply(index, chunk, group, part))
+                dequant.append(self._dequantise(chunk, group, part, block))
                 group += 1
             if chunk.last:
-                program.append(self._store(chunk, block))
+                store.append(self._store(chunk, block))
                 block += 1
-        return program
+        units = ((LOAD, load), (GEMM, gemm), (DEQUANT, dequant), (STORE, store))
+        return [Stage(unit, pieces) for unit, pieces in units]
 
-    def _load(self, index: int, chunk: Chunk) -> Instruction:
-        """Load into the buffer that the chunk before the last has left."""
-        waits = (GEMM,) if index >= BUFFERS else ()
-        inputs = (STORE,) if index == 0 and self._place.before else ()
-
+    def _load(self, index: int, chunk: Chunk) -> Piece:
         def effect(memory: DeviceMemory) -> dict[str, Array]:
             x = memory["x"][np.ix_(chunk.rows, chunk.inputs)]
             codes = memory["codes"][np.ix_(chunk.columns, chunk.inputs)]
             return {f"x{index % BUFFERS}": x, f"codes{index % BUFFERS}": codes}
 
-        return Instruction(
-            LOAD,
-            self._schedule.cycles[LOAD](chunk, chunk.inputs),
-            f"{self._name} load {index}",
-            waits=waits + inputs,
-            releases=(GEMM,),
+        return Piece(
+            cycles=self._schedule.cycles[LOAD](chunk, chunk.inputs),
+            fills=index,
             memory=MEMORY,
             bytes=self._schedule.loaded(chunk),
             effect=effect if self._weights else None,
         )
 
-    def _multiply(self, index: int, chunk: Chunk, group: int, part: range) -> Instruction:
+    def _multiply(self, index: int, chunk: Chunk, group: int, part: range) -> Piece:
         """Sum a group's products of shifted activations, and its activations."""
-        begins, ends = part.start == chunk.inputs.start, part.stop == chunk.inputs.stop
-        waits = ((LOAD,) if begins else ()) + ((DEQUANT,) if group >= BUFFERS else ())
-        frees = (LOAD,) if ends and index + BUFFERS < self._chunks else ()
         inside = slice(part.start - chunk.inputs.start, part.stop - chunk.inputs.start)
         effect = self._weights and _products(index, group, inside, self._weights.bits)
-        return Instruction(
-            GEMM,
-            self._schedule.cycles[GEMM](chunk, part),
-            f"{self._name} gemm {group}",
-            waits=waits,
-            releases=(DEQUANT, *frees),
+        return Piece(
+            cycles=self._schedule.cycles[GEMM](chunk, part),
+            empties=index,
+            fills=group,
             effect=effect or None,
         )
 
-    def _dequantise(self, chunk: Chunk, group: int, part: range, block: int) -> Instruction:
+    def _dequantise(self, chunk: Chunk, group: int, part: range, block: int) -> Piece:
         """Subtract the zero, scale, and add to the outputs of the block."""
-        opens = part.start == 0
-        closes = part.stop == chunk.k
         effect = self._weights and _dequantised(chunk, group, part, block, self._weights)
-        return Instruction(
-            DEQUANT,
-            self._schedule.cycles[DEQUANT](chunk, part),
-            f"{self._name} dequantise {group}",
-            waits=(GEMM, STORE) if opens and block >= BUFFERS else (GEMM,),
-            releases=((GEMM,) if group + BUFFERS < self._groups else ())
-            + ((STORE,) if closes else ()),
+        return Piece(
+            cycles=self._schedule.cycles[DEQUANT](chunk, part),
+            empties=group,
+            fills=block,
             effect=effect or None,
         )
 
-    def _store(self, chunk: Chunk, block: int) -> Instruction:
-        """Store a block; the last one lets the next call begin."""
-        next_call = (LOAD,) if self._place.behind and block + 1 == self._blocks else ()
-
+    def _store(self, chunk: Chunk, block: int) -> Piece:
         def effect(memory: DeviceMemory) -> dict[str, Array]:
             return {stored(block): memory[f"outputs{block % BUFFERS}"]}
 
-        return Instruction(
-            STORE,
-            self._schedule.cycles[STORE](chunk, chunk.inputs),
-            f"{self._name} store {block}",
-            waits=(DEQUANT,),
-            releases=((DEQUANT,) if block + BUFFERS < self._blocks else ()) + next_call,
+        return Piece(
+            cycles=self._schedule.cycles[STORE](chunk, chunk.inputs),
+            empties=block,
             memory=MEMORY,
             bytes=OUTPUT_BYTES * chunk.area,
             effect=effect if self._weights else None,

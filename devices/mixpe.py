@@ -27,12 +27,12 @@ from edgellm.devices._mixpe_program import (
     OUTPUT_BYTES,
     STORE,
     Chunk,
-    Neighbours,
     Program,
     Schedule,
     stored,
 )
 from edgellm.devices._model import Demand
+from edgellm.devices._pipeline import Neighbours, instructions
 from edgellm.errors import DeviceError
 
 PARAMETERS = {
@@ -93,12 +93,12 @@ class Device:
 
     def compile(self, calls: Iterable[Call]) -> list[Instruction]:
         """Return LOAD, GEMM, DEQUANT and STORE of each call; buffers hold two of each."""
-        instructions: list[Instruction] = []
+        program: list[Instruction] = []
         pending = list(calls)
         for index, call in enumerate(pending):
             place = Neighbours(before=index > 0, behind=index + 1 < len(pending))
-            instructions += self._program(call, place, None)
-        return instructions
+            program += self._program(call, place, None)
+        return program
 
     def run(self, call: Call, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Execute the call's instructions; the array shifts and adds."""
@@ -125,7 +125,7 @@ class Device:
                 STORE: lambda chunk, _: self._moving(OUTPUT_BYTES * chunk.area),
             },
         )
-        return Program(call.name, schedule, place, weights).instructions()
+        return instructions(call.name, Program(schedule, weights).stages(), place)
 
     def _work(self, call: Call) -> MatMul:
         if (refusal := self.supports(call)) or not isinstance(call.work, MatMul):

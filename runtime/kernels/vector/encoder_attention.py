@@ -197,7 +197,11 @@ def attend_with(unit: VectorUnit) -> Callable[..., None]:
         inner, wide = round_up(dim, BLOCK), padded(dim)
         wide_codes, codes = stack_int16(MAX_HEAD_DIM), as_matrix(stack_int8(CODES), inner)
         dots = as_matrix(stack_int32(SCORES), round_up(length, BLOCK))
-        copied, steps, value_sums = stack_int8(COPIED), stack_int64(STEPS), stack_int32(MAX_HEAD_DIM)
+        copied, steps, value_sums = (
+            stack_int8(COPIED),
+            stack_int64(STEPS),
+            stack_int32(MAX_HEAD_DIM),
+        )
         for t in range(rows):
             step = quantize_query(query[t], wide_codes, facts[0], (facts[1], facts[2]))
             steps[2 * t], steps[2 * t + 1] = step
