@@ -168,7 +168,7 @@ def check(
     progress: Callable[[int], object] = lambda _: None,
 ) -> "Report":
     """Do what ``verify`` does, but report differences instead of raising them."""
-    from edgellm.runtime.model import checked_threads
+    from edgellm.runtime.start import checked_threads
     from edgellm.runtime.verify import check_bundle
 
     return check_bundle(
@@ -234,7 +234,7 @@ def _evaluate_float(
     from edgellm.exporters.source import from_checkpoint
     from edgellm.runtime import evaluate as scoring
     from edgellm.runtime.float_scorer import FloatScorer
-    from edgellm.runtime.model import checked_threads
+    from edgellm.runtime.start import checked_threads
     from edgellm.runtime.tokenizer import Tokenizer
 
     config = from_checkpoint(Checkpoint(source)).model.config
@@ -344,7 +344,7 @@ def tune(
     """
     from edgellm.bundle import open_bundle
     from edgellm.runtime import tuner
-    from edgellm.runtime.model import checked_context, load_placed
+    from edgellm.runtime.start import checked_context, load_placed
 
     bundle = open_bundle(path)
     context_length = checked_context(bundle.manifest, context)

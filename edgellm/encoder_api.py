@@ -245,7 +245,7 @@ def _float_bundle(
         return
     from edgellm.exporters import encoder_build
     from edgellm.runtime.float_scorer import FloatEncoder
-    from edgellm.runtime.model import checked_threads
+    from edgellm.runtime.start import checked_threads
 
     with tempfile.TemporaryDirectory(prefix="edgellm-float-") as folder:
         graph = encoder_build.float_model(Path(model), Path(folder) / "float")

@@ -16,7 +16,7 @@ from edgellm.runtime.encoder_contract import CLASSIFICATION
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.images import reader_of
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.model import checked_threads
+from edgellm.runtime.start import checked_threads
 
 LABELS = "labels.json"
 MAX_LABEL_BYTES = 1 << 26

@@ -13,7 +13,7 @@ from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_contract import EMBEDDING
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.model import checked_context, checked_threads
+from edgellm.runtime.start import checked_context, checked_threads
 from edgellm.runtime.tokenizer import Tokenizer
 
 
