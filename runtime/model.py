@@ -12,7 +12,6 @@ import numpy.typing as npt
 from edgellm.bundle import Manifest, open_bundle
 from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError
-from edgellm.runtime import layouts
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.feed_engine import FeedEngine
@@ -24,8 +23,7 @@ from edgellm.runtime.sampler import SamplingOptions, SamplingParams
 from edgellm.runtime.session import Session, bundle_identity
 from edgellm.runtime.start import checked_context, checked_threads, load_placed
 from edgellm.runtime.tokenizer import Tokenizer
-from edgellm.runtime.tuner import tune_if_unknown
-from edgellm.runtime.tuning import recall, recall_look_ups
+from edgellm.runtime.tuner import as_tuned, tune_if_unknown
 
 MAX_TOKENS = 256
 """How many tokens a generation has unless the caller says."""
@@ -82,8 +80,7 @@ class Model:
         stored = load_placed(self._bundle, context_length)
         if tune:
             tune_if_unknown(stored, context_length, progress)
-        plan = layouts.for_this_machine(stored, recall_look_ups(stored))
-        tuning = recall(plan)
+        plan, tuning = as_tuned(stored)
         compile_missing(tuning.choices.kernels(plan), progress)
         self._engine = Engine(
             plan,

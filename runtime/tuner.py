@@ -107,13 +107,17 @@ def tune_if_unknown(plan: Plan, context_length: int, progress: Progress) -> None
     tune(plan, context_length=context_length)
 
 
+def as_tuned(stored: Plan) -> tuple[Plan, Tuning]:
+    """Return a plan of a bundle as it runs here, and what is known about it."""
+    plan = layouts.for_this_machine(stored, recall_look_ups(stored))
+    return plan, recall(plan)
+
+
 def is_tuned(stored: Plan) -> bool:
     """Tell whether nothing about a plan, as the bundle has it, is left to find out."""
-    look_ups = recall_look_ups(stored)
-    if look_ups is None and can_look_up(stored):
+    if recall_look_ups(stored) is None and can_look_up(stored):
         return False
-    plan = layouts.for_this_machine(stored, look_ups)
-    tuning = recall(plan)
+    plan, tuning = as_tuned(stored)
     open_kinds = {
         str(kind_of(plan, step)) for step in plan.steps if len(variants_of(step.op_type)) > 1
     }
