@@ -45,7 +45,9 @@ def read_images(path: Path, reader: ImageReader) -> list[Pixels]:
 
 def _read_npz(path: Path) -> npt.NDArray[np.generic]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        if not zipfile.is_zipfile(path):
+            raise ConfigError(f"{path}: cannot be read as arrays: it is no .npz file")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             names = arrays.files
             name = names[0] if len(names) == 1 else IMAGES
             if name not in names:

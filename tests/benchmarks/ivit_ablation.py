@@ -158,10 +158,11 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="IDX file")
     parser.add_argument("--sts", type=Path, help="pairs of sentences")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: all")
     options = parser.parse_args()
     bundle = open_bundle(options.bundle)
-    for name, exact in VARIANTS.items():
-        net = Interpreter(bundle, exact)
+    for name in options.variant or VARIANTS:
+        net = Interpreter(bundle, VARIANTS[name])
         if options.sts:
             line = score_pairs(net, scoring.read_pairs(options.sts, options.limit))
         else:
@@ -171,6 +172,7 @@ def main() -> None:
             )
             line = score_images(net, data)
         sys.stdout.write(f"{name:16}  {line}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.errors import ExportError
-from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
+from edgellm.exporters.fixed_point import (
+    check_shift,
+    dyadic,
+    multipliers,
+    norm_weight,
+    requantizer,
+)
 
 
 @given(st.floats(min_value=1e-30, max_value=1e30))
@@ -54,3 +60,24 @@ def test_norm_weights_use_15_bits(weights):
 
     assert 2**14 <= np.abs(values.astype(np.int32)).max() < 2**15
     assert np.abs(np.ldexp(weight.astype(np.float64), bits) - values).max() <= 0.5
+
+
+def test_a_requantizer_multiplies_and_adds():
+    factors, offsets = np.array([0.003, -0.0005, 0.0]), np.array([1.5, 0.0, -100.0])
+    made = requantizer(factors, offsets, "x")
+    acc = np.array([70_000, 123_456, 9])
+    got = (acc * made.multiplier + made.offset) * 2.0**-made.shift
+    # multipliers are off by half a step of 2^-shift, here 2^-39
+    np.testing.assert_allclose(got, acc * factors + offsets, atol=123_456 * 2.0**-39)
+    assert np.abs(made.multiplier).max() >= 2**30
+
+
+def test_large_offsets_lower_the_shift():
+    made = requantizer(np.array([1e-9]), np.array([2.0**20]), "x")
+    assert made.shift == 39
+    assert abs(int(made.offset[0])) <= 2**60
+
+
+def test_a_requantizer_may_only_add():
+    made = requantizer(np.zeros(2), np.array([3.0, 0.0]), "x")
+    np.testing.assert_array_equal(np.ldexp(made.offset.astype(float), -made.shift), [3, 0])
