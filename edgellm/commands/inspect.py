@@ -14,11 +14,18 @@ from edgellm.commands._output import (
 )
 
 if TYPE_CHECKING:
+    from edgellm.bundle import Manifest
     from edgellm.runtime.inspection import Inspection
     from edgellm.runtime.placement import Placed
 
 HELP = "show what a bundle is"
 EXAMPLE = "edgellm inspect bundle --ops"
+DECODER = "text-generation"
+ARITHMETICS = {
+    "": "sound",
+    "ivit": "ivit: the operators of I-ViT as published, scales measured before",
+}
+"""What a manifest calls its arithmetic, and more about it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,21 +96,50 @@ def _write_placement(placed: "tuple[Placed, ...]") -> None:
 
 def _summary(result: "Inspection") -> list[tuple[str, object]]:
     facts = result.manifest
-    heads = f"{facts.num_attention_heads} heads of {facts.head_dim}"
-    size = f"hidden {facts.hidden_size}, {facts.num_hidden_layers} layers, {heads}"
     return [
         ("bundle", result.path),
+        ("task", facts.task),
         ("model", f"{facts.model_type}, {facts.num_parameters} parameters"),
-        ("size", f"{size} ({facts.num_key_value_heads} key/value), vocabulary {facts.vocab_size}"),
+        *(_decoder_facts(result) if facts.task == DECODER else _encoder_facts(facts)),
         ("quantization", f"{facts.quantization}, {facts.bits_per_weight:.2f} bits a weight"),
-        ("arithmetic", facts.arithmetic or "sound"),
-        ("layout", facts.layout or "none: no weights are packed"),
-        ("context", f"{facts.context_length} tokens"),
+        ("arithmetic", ARITHMETICS.get(facts.arithmetic, facts.arithmetic)),
         ("on disk", human_bytes(result.total_bytes)),
-        ("read a token", human_bytes(result.weight_bytes_per_token)),
-        ("cache", f"{human_bytes(result.cache_bytes)} at the full context"),
         ("calibrated on", facts.calibration or "nothing"),
         ("source", " ".join(filter(None, (facts.source, facts.revision))) or "not said"),
         ("licence", facts.licence or "not said"),
         ("made by", facts.created_by or "not said"),
     ]
+
+
+def _decoder_facts(result: "Inspection") -> list[tuple[str, object]]:
+    facts = result.manifest
+    size = f"{_layers(facts)} ({facts.num_key_value_heads} key/value)"
+    return [
+        ("size", f"{size}, vocabulary {facts.vocab_size}"),
+        ("layout", facts.layout or "none: no weights are packed"),
+        ("context", f"{facts.context_length} tokens"),
+        ("read a token", human_bytes(result.weight_bytes_per_token)),
+        ("cache", f"{human_bytes(result.cache_bytes)} at the full context"),
+    ]
+
+
+def _encoder_facts(facts: "Manifest") -> list[tuple[str, object]]:
+    frame = f"integers of {facts.logits_frame} fraction bits"
+    if not facts.num_labels:
+        return [
+            ("size", f"{_layers(facts)}, vocabulary {facts.vocab_size}"),
+            ("input", f"texts of up to {facts.context_length} tokens"),
+            ("output", f"{facts.hidden_size} numbers a text, {frame}"),
+        ]
+    image = f"{facts.image_height} x {facts.image_width} x {facts.num_channels}"
+    patch = f"{facts.patch_height} x {facts.patch_width}"
+    return [
+        ("size", _layers(facts)),
+        ("input", f"images of {image}, patches of {patch}: {facts.context_length} rows each"),
+        ("output", f"{facts.num_labels} labels, {frame}"),
+    ]
+
+
+def _layers(facts: "Manifest") -> str:
+    heads = f"{facts.num_attention_heads} heads of {facts.head_dim}"
+    return f"hidden {facts.hidden_size}, {facts.num_hidden_layers} layers, {heads}"

@@ -13,6 +13,7 @@ import pytest
 
 import edgellm
 from edgellm import cli, commands, registry
+from edgellm.exporters import architectures
 from edgellm.runtime import tuning
 from edgellm.runtime.kernels import simd
 
@@ -331,6 +332,26 @@ def test_what_a_bundle_says_cannot_steer_the_terminal(
 
     assert "\\x1b]0;x\\x07\\na" in out
     assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "arithmetic", "rows"),
+    [
+        ("vit", "sound", ["images of 28 x 28 x 1, patches of 7 x 7: 17 rows each", "5 labels"]),
+        ("vit", "ivit", ["ivit: the operators of I-ViT", "calibrated on  random"]),
+        ("bert", "sound", ["texts of up to 48 tokens", "64 numbers a text", "vocabulary 288"]),
+    ],
+)
+def test_what_an_encoder_is(tmp_path: Path, main, name, arithmetic, rows) -> None:
+    """Rows that mean something for it: no cache, no layout."""
+    (tmp_path / "c.json").write_text(json.dumps(registry.load(architectures, name).TINY))
+    target = tmp_path / "out"
+    main("export", "--random", tmp_path / "c.json", "-o", target, "--arithmetic", arithmetic)
+
+    out = main("inspect", target)[1]
+
+    assert all(row in out for row in rows)
+    assert not any(word in out for word in ("cache", "layout", "read a token"))
 
 
 def test_a_reader_that_leaves_is_no_error(random_bundle: Path) -> None:
