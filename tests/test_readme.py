@@ -19,12 +19,20 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's relative paths exist."""
+def folder(tmp_path_factory: pytest.TempPathFactory, sentence_checkpoint: Path) -> Path:
+    """A folder in which the README's relative paths exist; MiniLM is one of random weights."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("samples", "tests"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "all-MiniLM-L6-v2").symlink_to(sentence_checkpoint)
     return folder
+
+
+def test_every_example_is_in_a_block_that_runs() -> None:
+    """Commands in indented blocks would not be tried."""
+    text = BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert re.findall(r"^ {4}(?:edgellm|python|make) .*", text, re.MULTILINE) == []
 
 
 def test_there_are_examples_of_both_kinds() -> None:
