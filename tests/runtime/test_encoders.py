@@ -93,6 +93,24 @@ def test_verify_passes_on_every_executor(bundle: Bundle) -> None:
     assert all(name in names for name in registry.names(executors_package))
 
 
+def test_a_sentence_encoder_in_the_shape_of_minilm_verifies(sentence_bundle: Path) -> None:
+    """Of its directory: 12 heads of 32, mean over a text, length 1, texts cut where it says."""
+    report = edgellm.verify(sentence_bundle, threads=2)
+    (case,) = read_cases(open_bundle(sentence_bundle))
+    facts = open_bundle(sentence_bundle).manifest
+
+    assert report.passed
+    assert {"numba, case-0", "onnxruntime, case-0", "reference, case-0"} <= {
+        check.name for check in report.checks
+    }
+    assert (facts.context_length, facts.logits_frame) == (24, 30)
+    assert (facts.num_attention_heads, facts.head_dim) == (12, 32)
+    assert list(np.diff(case.feeds["sequence_ends"], prepend=0)) == [24, 24, 7]
+    lengths = np.linalg.norm(case.output * 2.0**-30, axis=1)
+    # 384 values, each off by half a unit of the frame: 2^-31 * sqrt(384) and the scale's rounding
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
 def test_a_wrong_output_is_found(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first operator that differs is named."""
     from edgellm.ops import layer_norm_quantize
