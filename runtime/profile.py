@@ -16,7 +16,7 @@ from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.limits import dot_peak, read_bandwidth
-from edgellm.runtime.plan import Plan, Step
+from edgellm.runtime.plan import LOGIT_COUNT, Plan, Step
 
 TOKEN_ID = 0
 """What is fed; speed does not depend on the id."""
@@ -234,8 +234,8 @@ def products_of(plan: Plan, step: Step, keys_seen: Sequence[int]) -> int:
     schema = ops.find(step.op_type).SCHEMA
     first, columns = plan.values[step.inputs[0]].shape, plan.values[step.outputs[0]].shape[-1]
     match schema.outputs[0].name:
-        case "acc":
+        case "acc" if first[0] != LOGIT_COUNT:
             return len(keys_seen) * int(first[-1]) * int(columns)
-        case "logits":  # of the last token
+        case "acc" | "logits":  # of the last token
             return int(first[-1]) * int(columns)
     return 2 * int(columns) * sum(keys_seen) if step.op_type == "Attention" else 0

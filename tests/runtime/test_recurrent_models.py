@@ -12,6 +12,7 @@ from edgellm.exporters.architectures.hgrn_bit import TINY
 from edgellm.exporters.build import export_random
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.loader import load_plan
+from edgellm.runtime.profile import products_of
 from edgellm.runtime.session import Session
 
 TEXT = [int(number) for number in np.random.default_rng(1).integers(0, 288, 30)]
@@ -125,3 +126,11 @@ def test_speculation_changes_nothing(bundle: Path) -> None:
             for kind in ("none", "ngram")
         ]
     assert texts[0] == texts[1]
+
+
+def test_products_of_the_head_are_those_of_one_token(engine: Engine) -> None:
+    """Its linear is like any other, but runs on the rows that are scored."""
+    found = {step.name: products_of(engine.plan, step, range(1, 9)) for step in engine.steps}
+
+    assert found["/lm_head/BitLinear"] == 64 * 288
+    assert found["/model/layers.0/attn/i_proj/BitLinear"] == 8 * 64 * 64
