@@ -203,6 +203,7 @@ def examples() -> Iterator[Example]:
         (1, 64, [50]),
         (4, 40, [9, 21]),
         (1, 2, [600]),
+        (2, 8, [1100]),
     )
     for heads, dim, ends in cases:
         name = f"random_{heads}x{dim}_{'_'.join(map(str, ends))}"

@@ -32,7 +32,7 @@ from edgellm.runtime.kernels.encoder_attention import (
     weigh,
 )
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
-from edgellm.runtime.kernels.vector._products import int8_product
+from edgellm.runtime.kernels.vector._products import Product, int8_product
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 
 QUERIES = 256
@@ -43,7 +43,8 @@ SCORES = 1 << 18
 """Scratch memory for scores: of 256 rows and 1024 keys, or of 4 rows of the longest sequence."""
 SUMS = 1 << 16
 """Scratch memory for sums: of both parts of 256 rows of 128 columns, or of 64 rows of 512."""
-CODES, COPIED, PARTS, STEPS = QUERIES * MAX_HEAD_DIM, KEYS * MAX_HEAD_DIM, 2 * SCORES, 2 * QUERIES
+CODES, COPIED, PARTS = QUERIES * MAX_HEAD_DIM, KEYS * MAX_HEAD_DIM, 2 * SCORES
+STEPS = 2 * QUERIES
 PANEL_ROWS, TILE_ROWS, TOKENS = 32, 4, 8
 """Products are fastest for a multiple of so many rows of weights, and of so many tokens."""
 MIN_PADDED = 24
@@ -183,6 +184,7 @@ def attend_with(unit: VectorUnit) -> Callable[..., None]:
     ``write_scales`` wrote and the means of the values.
     """
     product = int8_product(unit)
+    score, mix = score_with(product), mix_with(product)
 
     @register_jitable(**PART_POLICY)
     def attend(
@@ -194,41 +196,62 @@ def attend_with(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         (rows, dim), length = query.shape, cache[0].shape[0]
         tall = round_up(rows, TOKENS) if rows >= MIN_PADDED else rows
-        inner, wide = round_up(dim, BLOCK), padded(dim)
-        wide_codes, codes = stack_int16(MAX_HEAD_DIM), as_matrix(stack_int8(CODES), inner)
-        dots = as_matrix(stack_int32(SCORES), round_up(length, BLOCK))
-        copied, steps, value_sums = (
-            stack_int8(COPIED),
-            stack_int64(STEPS),
-            stack_int32(MAX_HEAD_DIM),
-        )
+        codes = as_matrix(stack_int8(CODES), round_up(dim, BLOCK))[:tall]
+        dots = as_matrix(stack_int32(SCORES), round_up(length, BLOCK))[:tall]
+        wide_codes, totals = stack_int16(MAX_HEAD_DIM), as_matrix(stack_int64(SUMS), dim)
+        steps, divisors = stack_int64(STEPS), stack_int64(QUERIES)
         for t in range(rows):
             step = quantize_query(query[t], wide_codes, facts[0], (facts[1], facts[2]))
             steps[2 * t], steps[2 * t + 1] = step
             for d in range(dim):
                 codes[t, d] = wide_codes[d]
-        for first in range(0, length, KEYS):
-            keys = as_matrix(copied, inner)[: padded(min(KEYS, length - first))]
-            copy_rows(cache[0][first : first + KEYS], keys)
-            product(codes[:tall], keys, dots[:tall, first : first + keys.shape[0]])
-        totals = as_matrix(stack_int64(SUMS), dim)
+        score(codes, cache[0], dots)
         for t in range(rows):
-            step = steps[2 * t], steps[2 * t + 1]
-            steps[t] = weigh(dots[t, :length], step)
+            divisors[t] = weigh(dots[t, :length], (steps[2 * t], steps[2 * t + 1]))
             for d in range(dim):
                 totals[t, d] = 0
-        for first in range(0, length, KEYS):
-            some = slice(first, min(first + KEYS, length))
-            across = round_up(some.stop - first, BLOCK)
-            turned, parts = as_matrix(copied, across)[:wide], as_matrix(stack_int8(PARTS), across)
-            sums = as_matrix(stack_int32(SUMS), wide)
-            copy_turned(cache[1][some], turned, value_sums)
-            for t in range(rows):
-                split_weights(dots[t, some], parts[t], parts[tall + t])
-            product(parts[: 2 * tall], turned, sums[: 2 * tall])
-            for t in range(rows):
-                add_parts(sums[t], sums[tall + t], value_sums, totals[t])
+        mix(dots[:rows, :length], tall, cache[1], totals)
         for t in range(rows):
-            write_mean(totals[t], steps[t], means[0], means[1], y[t])
+            write_mean(totals[t], divisors[t], means[0], means[1], y[t])
 
     return attend
+
+
+def score_with(product: Product) -> Callable[[Bytes, Bytes, Ints], None]:
+    """Return ``score(codes, keys, dots)``: the dot products of some rows of codes and all keys."""
+
+    @register_jitable(**PART_POLICY)
+    def score(codes: Bytes, keys: Bytes, dots: Ints) -> None:
+        copied = as_matrix(stack_int8(COPIED), codes.shape[1])
+        for first in range(0, keys.shape[0], KEYS):
+            some = keys[first : first + KEYS]
+            weight = copied[: padded(some.shape[0])]
+            copy_rows(some, weight)
+            product(codes, weight, dots[:, first : first + weight.shape[0]])
+
+    return score
+
+
+def mix_with(product: Product) -> Callable[[Ints, Int, Bytes, Totals], None]:
+    """Return ``mix(weights, tall, values, totals)``: add to totals values times weights.
+
+    The products are of ``tall`` rows, at least as many as weights has.
+    """
+
+    @register_jitable(**PART_POLICY)
+    def mix(weights: Ints, tall: Int, values: Bytes, totals: Totals) -> None:
+        (length, dim), wide = values.shape, padded(values.shape[1])
+        copied, room, value_sums = stack_int8(COPIED), stack_int8(PARTS), stack_int32(MAX_HEAD_DIM)
+        sums = as_matrix(stack_int32(SUMS), wide)[: 2 * tall]
+        for first in range(0, length, KEYS):
+            end = min(first + KEYS, length)
+            across = round_up(end - first, BLOCK)
+            turned, parts = as_matrix(copied, across)[:wide], as_matrix(room, across)[: 2 * tall]
+            copy_turned(values[first:end], turned, value_sums[:dim])
+            for t in range(weights.shape[0]):
+                split_weights(weights[t, first:end], parts[t], parts[tall + t])
+            product(parts, turned, sums)
+            for t in range(weights.shape[0]):
+                add_parts(sums[t], sums[tall + t], value_sums, totals[t])
+
+    return mix
