@@ -64,12 +64,18 @@ def time_variants(engine: Engine, tokens: int, seconds: float) -> Times:
 
 def _fast(times: Times) -> list[str]:
     """Return the variants that come into question."""
-    # Kinds without a variant of their own run the portable kernel.
     totals = {
-        variant: sum(own.get(variant, own[simd.PORTABLE]) for own in times.values())
+        variant: sum(_seconds(own, variant) for own in times.values())
         for variant in simd.available(cpu.host())
     }
     return [name for name, total in totals.items() if total <= SLOW * min(totals.values())]
+
+
+def _seconds(own: Mapping[str, float], variant: str) -> float:
+    """Return the seconds of a kind where a variant is chosen, of which it may have none."""
+    if variant not in own and variant != simd.PORTABLE:
+        variant = simd.find(variant).base
+    return own.get(variant, own[simd.PORTABLE])
 
 
 class _Race:

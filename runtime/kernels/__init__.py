@@ -46,4 +46,5 @@ def _find(op_type: str, variant: str) -> Kernel:
     found: Kernel = getattr(module, name)
     if variant == simd.PORTABLE or not (VECTOR_LOOPS / f"{name}.py").exists():
         return found
-    return replace(found, variant=variant)
+    unit = simd.find(variant)
+    return replace(found, variant=variant if unit.has_own(op_type) else unit.base)

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels._scalar import stack_int8
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     DOT_CHAINS,
@@ -24,14 +25,23 @@ from edgellm.runtime.kernels.simd._unit import (
     Type,
     Value,
     VectorUnit,
+    call,
 )
+from edgellm.runtime.kernels.vector._amx import CONFIGURATION, ROWS, configure, describe, release
+
+TILE_PRODUCTS = 6
+"""Matrix products of a step: so many sums hide their latency."""
+TILE_ROUNDS = 128
+"""Rounds of DOT_CHAINS * BLOCK products that are as many as TILE_PRODUCTS of 16 * 16 * 64."""
 
 
 def build(unit: VectorUnit) -> Callable[[int, int], None]:
     """Return ``loop(place, rounds)``: ``rounds * DOT_CHAINS * BLOCK`` products.
 
-    They begin with the int64 at ``place``, and end in it.
+    They begin with the int64 at ``place``, and end in it; matrix tiles leave it as it is.
     """
+    if unit.matrix_tiles:
+        return build_matrix_tiles()
 
     def generate(context: Context, builder: Builder, _signature: Type, args: Value) -> Value:
         place = builder.inttoptr(args[0], INT64.as_pointer())
@@ -62,5 +72,29 @@ def build(unit: VectorUnit) -> Callable[[int, int], None]:
 
     def loop(place: int, rounds: int) -> None:
         dots(place, rounds)
+
+    return loop
+
+
+def build_matrix_tiles() -> Callable[[int, int], None]:
+    """Return the same for matrix tiles; ``rounds`` is a multiple of TILE_ROUNDS."""
+
+    def generate(context: Context, builder: Builder, _signature: Type, args: Value) -> Value:
+        with cgutils.for_range(builder, builder.udiv(args[0], INT64(TILE_ROUNDS))):
+            for total in range(TILE_PRODUCTS):
+                registers = INT8(total), INT8(TILE_PRODUCTS), INT8(TILE_PRODUCTS + 1)
+                call(builder, "llvm.x86.tdpbsud", ir.VoidType(), registers)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def products(_: Context, rounds: Type) -> Intrinsic:
+        return types.void(rounds), generate
+
+    def loop(place: int, rounds: int) -> None:
+        shapes = stack_int8(CONFIGURATION)
+        describe(shapes, ROWS, ROWS)
+        configure(shapes)
+        products(rounds)
+        release()
 
     return loop

@@ -119,7 +119,9 @@ def compile_dot_peak(symbol: str, variant: str, cpu: Cpu) -> bytes:
     from edgellm.runtime.kernels import _dot_peak
 
     _let_numba_see(cpu)
-    return _emit(_lower(_dot_peak.build(simd.find(variant)), symbol), cpu)
+    loop = _dot_peak.build(simd.find(variant))
+    _share_parts(loop)
+    return _emit(_lower(loop, symbol), cpu)
 
 
 def _let_numba_see(cpu: Cpu) -> None:

@@ -46,6 +46,17 @@ def test_a_given_name_does_not_get_the_features_of_this_machine(
     assert cpu.host().features == ()
 
 
+def test_tile_registers_need_the_leave_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the environment claims them: without leave their use ends the process."""
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2,+amx-int8,+amx-tile")
+    for given in (True, False):
+        cpu.host.cache_clear()
+        monkeypatch.setattr(cpu, "_lets_use_tiles", lambda given=given: given)
+
+        assert cpu.host().has("avx2")
+        assert cpu.host().has("amx-tile") == cpu.host().has("amx-int8") == given
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

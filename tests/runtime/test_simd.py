@@ -36,6 +36,10 @@ AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
             processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi"),
             ["avx512_vbmi", "avx512_vnni", "avx2", "portable"],
         ),
+        (
+            processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi", "amx-tile", "amx-int8"),
+            ["avx512_amx", "avx512_vbmi", "avx512_vnni", "avx2", "portable"],
+        ),
         (processor("aarch64", "neon"), ["neon", "portable"]),
         (processor("arm64", "neon", "dotprod"), ["neon_dotprod", "neon", "portable"]),
         (processor("aarch64", "avx2"), ["portable"]),

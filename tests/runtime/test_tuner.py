@@ -115,13 +115,14 @@ def test_the_usual_variant_stays_unless_another_is_faster(
 
 
 def test_slow_variants_are_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simd, "available", lambda _: ("fast", "same", "portable"))
+    monkeypatch.setattr(simd, "available", lambda _: ("avx512_amx", "avx512_vbmi", "portable"))
     times = {
-        "a": {"fast": 1.0, "same": 2.0, "portable": 9.0},
-        "b": {"fast": 1.0, "portable": 1.0},
+        "a": {"avx512_amx": 1.0, "avx512_vbmi": 2.0, "portable": 9.0},
+        "b": {"avx512_vbmi": 0.1, "portable": 5.0},  # as it is with avx512_amx
+        "c": {"portable": 1.0},
     }
 
-    assert kernel_timing._fast(times) == ["fast", "same"]
+    assert kernel_timing._fast(times) == ["avx512_amx", "avx512_vbmi"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ class VectorUnit(ABC):
             registers.
         panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
             ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector.
+        matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
+        base: the unit whose variants run where this one has none of its own.
+        operators: of which it has some of its own; None is all.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -73,6 +76,9 @@ class VectorUnit(ABC):
     byte_bias = 0
     tokens: int
     panels = False
+    matrix_tiles = False
+    base = ""
+    operators: frozenset[str] | None = None
     column_shifts: tuple[int, ...] = (0, 2, 4, 6)
 
     planes = 2
@@ -81,6 +87,10 @@ class VectorUnit(ABC):
     def runs_on(self, cpu: Cpu) -> bool:
         """Tell whether a processor has this unit."""
         return cpu.machine in self.machines and all(map(cpu.has, self.features))
+
+    def has_own(self, op_type: str) -> bool:
+        """Tell whether an operator runs otherwise than with ``base``."""
+        return self.operators is None or op_type in self.operators
 
     @abstractmethod
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:

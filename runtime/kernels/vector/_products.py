@@ -12,6 +12,14 @@ from edgellm.runtime.kernels._dot import dot
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
+from edgellm.runtime.kernels.vector._amx import (
+    CONFIGURATION,
+    describe,
+    release,
+    sweep,
+)
+from edgellm.runtime.kernels.vector._amx import ROWS as ROWS_OF_TILE
+from edgellm.runtime.kernels.vector._amx import TOKENS as MATRIX_TOKENS
 from edgellm.runtime.kernels.vector._panels import (
     TOKENS,
     Panels,
@@ -44,6 +52,9 @@ two have the largest codes.)"""
 LEAST_TILES = 4
 """From so many tiles of tokens on, panels are faster: laying out costs as much as three or four.
 (AVX-512, 2560 x 6912: 8 tokens 2.1 instead of 3.8 times one token, 16 tokens 3.5 instead of 5.7)"""
+LEAST_MATRIX = 16
+"""From so many tokens on, matrix tiles are faster."""
+SHAPES = 2 * CONFIGURATION
 MAX_TOKENS = 256
 """Tokens that there is scratch memory for."""
 
@@ -172,19 +183,60 @@ def multiply_panels(layout: Panels, add: Add) -> Multiply:
     return multiply
 
 
+def multiply_matrix_tiles(layout: Panels, add: Add) -> Multiply:
+    """Return the same for a unit with matrix tiles, which take any number of tokens."""
+    fill, rows, span, run = layout.fill(), layout.rows, layout.span, sweep()
+    block, block_bytes = layout.columns, layout.block_bytes
+    panel_bytes = rows * span
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
+        many = x.shape[0] >= LEAST_MATRIX
+        paneled = weight.shape[0] // rows * rows if many else 0
+        whole = x.shape[1] // block * block
+        panel, shapes = stack_int8(panel_bytes), stack_int8(SHAPES)
+        last = x.shape[0] % MATRIX_TOKENS
+        describe(shapes[:CONFIGURATION], ROWS_OF_TILE, ROWS_OF_TILE)
+        describe(shapes[CONFIGURATION:], min(last, ROWS_OF_TILE), max(last - ROWS_OF_TILE, 1))
+        for n in range(0, paneled, rows):
+            begin(acc[:, n : n + rows], starts)
+            for k in range(0, whole, span):
+                count = min(span, whole - k)
+                fill(weight, panel, n, k // block * block_bytes, count // block)
+                run(x, panel, acc, shapes, (n, k, count))
+            if whole < x.shape[1]:
+                fill(weight, panel, n, weight.shape[1] - block_bytes, 1)
+                run(rest[: x.shape[0]], panel, acc, shapes, (n, 0, block))
+        if paneled > 0:
+            release()
+        begin(acc[:, paneled:], starts)
+        add(x, rest, weight[paneled:], acc[:, paneled:])
+
+    return multiply
+
+
+def fastest(layout: Callable[[VectorUnit], Panels], unit: VectorUnit, add: Add) -> Multiply:
+    """Return the ``multiply`` that suits a unit."""
+    if unit.matrix_tiles:
+        return multiply_matrix_tiles(layout(unit), add)
+    return multiply_panels(layout(unit), add) if unit.panels else multiply_tiled(add)
+
+
 def ternary_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-2bit/v1."""
     operation = ternary(unit)
-    return _packed_product(unit, (operation, operation), ternary_panels(unit))
+    return _packed_product(unit, (operation, operation), ternary_panels)
 
 
 def trit_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-5trit/v1."""
-    return _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels(unit))
+    return _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
 
 
 def _packed_product(
-    unit: VectorUnit, operations: tuple[Operation, Operation], panels: Panels
+    unit: VectorUnit,
+    operations: tuple[Operation, Operation],
+    panels: Callable[[VectorUnit], Panels],
 ) -> Product:
     """Return the product for weights that are packed by blocks, the last one of zeros at its end.
 
@@ -194,7 +246,7 @@ def _packed_product(
         panels: for many.
     """
     add = tiled(*operations, unit.tokens)
-    multiply = multiply_panels(panels, add) if unit.panels else multiply_tiled(add)
+    multiply = fastest(panels, unit, add)
     bias = np.int32(unit.ternary_bias)
     block, block_bytes = operations[0].columns, operations[0].block_bytes
     groups, rest_bytes = block // BLOCK, MAX_TOKENS * block
@@ -221,7 +273,7 @@ def int8_product(unit: VectorUnit) -> Product:
     """Return ``product(x, weight, acc)`` for int8 weights."""
     operation = int8(unit)
     add = tiled(operation, operation, unit.tokens)
-    multiply = multiply_panels(int8_panels(unit), add) if unit.panels else multiply_tiled(add)
+    multiply = fastest(int8_panels, unit, add)
     bias = np.int32(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
