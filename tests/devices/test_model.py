@@ -85,5 +85,5 @@ def test_products_and_kinds_without_an_energy_or_a_unit_are_errors() -> None:
 
     with pytest.raises(DeviceError, match="neither mac_w4a8 nor mac"):
         _model.mac_pj(description, "w4a8")
-    with pytest.raises(DeviceError, match="no .*sfu.* for 'norm'"):
+    with pytest.raises(DeviceError, match=r"no .*sfu.* for 'norm'"):
         _model.element_cycles(description, "norm", 10)
