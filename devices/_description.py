@@ -104,13 +104,22 @@ def read_description(file: Path, changes: Sequence[str] = ()) -> Description:
     reader = Reader(file.name)
     try:
         found: Description = reader.table(Description, tables, "")
-        found = replace(found, name=file.stem, provenance=reader.provenance)
+        found = replace(found, name=file.stem, provenance=_of_the_device(reader.provenance))
         _check(found)
     except DeviceError as error:
         if changes:
             raise ConfigError(f"{error} (with {', '.join(changes)})") from error
         raise
     return found
+
+
+def _of_the_device(provenance: Mapping[str, Provenance]) -> dict[str, Provenance]:
+    """Leave out numbers that are not the device's: published results have sources of their own."""
+    return {
+        path: origin
+        for path, origin in provenance.items()
+        if not path.startswith(("validation.", "schema_version"))
+    }
 
 
 def _read_tables(file: Path) -> dict[str, Any]:

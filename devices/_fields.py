@@ -26,12 +26,14 @@ class Provenance:
         status: published (paper, vendor), artifact (code or results that the authors published),
             fitted (to a published result: ``fitted_on`` says which), or assumed.
         source: which paper, page, table or file.
-        fitted_on: id of a validation point of the same description.
+        fitted_on: ids of validation points of the same description.
+        value: the number.
     """
 
     status: str
     source: str = ""
     fitted_on: str = ""
+    value: object = None
 
 
 ASSUMED = Provenance("assumed")
@@ -85,13 +87,14 @@ class Reader:
     def figure(self, value: object, path: str, default: Provenance) -> object:
         """Return the bare value of a figure, and note where it comes from."""
         if not isinstance(value, dict):
-            self.provenance[path] = default
+            self.provenance[path] = dataclasses.replace(default, value=value)
             return value
         unknown = [key for key in value if key not in FIGURE_KEYS]
         if unknown or "value" not in value:
             allowed = ", ".join(FIGURE_KEYS)
             raise self.fail(path, f"has {', '.join(value)}; a figure has {allowed}, with a value")
-        self.provenance[path] = self._provenance(value, path, default)
+        origin = self._provenance(value, path, default)
+        self.provenance[path] = dataclasses.replace(origin, value=value["value"])
         return value["value"]
 
     def fail(self, path: str, what: str) -> DeviceError:

@@ -12,6 +12,7 @@ from edgellm.commands._output import fields_of, write, write_json, write_pairs, 
 
 if TYPE_CHECKING:
     from edgellm.device_api import DeviceInfo
+    from edgellm.devices._fields import Provenance
     from edgellm.devices._validation import Outcome
 
 HELP = "list simulated devices, and compare them with published results"
@@ -71,13 +72,16 @@ def _show(options: argparse.Namespace) -> int:
             write_json(description)
             continue
         write(f"{name}: {description.device.summary}")
-        rows = [("number", "status", "source")]
-        rows += [
-            (path, origin.status, " ".join(filter(None, (origin.source, origin.fitted_on))) or "-")
+        write_pairs(
+            (f"  {path} = {origin.value}", _origin(origin))
             for path, origin in description.provenance.items()
-        ]
-        write_table(rows)
+        )
     return 0
+
+
+def _origin(origin: "Provenance") -> str:
+    fits = f"on {origin.fitted_on}" if origin.fitted_on else ""
+    return ", ".join(filter(None, (f"{origin.status} {fits}".strip(), origin.source)))
 
 
 def _write_outcomes(outcomes: "list[Outcome]") -> None:

@@ -179,4 +179,4 @@ def _amounts(amounts: "Mapping[str, float]") -> str:
 
 def _parts(energy: "Mapping[str, float]") -> str:
     whole = sum(energy.values()) or 1.0
-    return ", ".join(f"{name} {amount / whole:.0%}" for name, amount in energy.items())
+    return ", ".join(f"{name} {amount / whole:.0%}" for name, amount in energy.items() if amount)
