@@ -1,7 +1,7 @@
 """Shapes of published models, as workloads: what a paper ran, without its weights."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgellm.device import Attention, Block, Call, Elementwise, ForwardPass, MatMul, Move, Work
 from edgellm.devices import _matmul_free
@@ -12,7 +12,7 @@ SCALE_BITS = 16
 """Stored for the scale of a group of weights; a zero has the bits of a weight."""
 MAX_BITS = 32
 MAX_WEIGHTS = 10**13
-PRECISION = re.compile(r"w(\d+(?:\.\d+)?)a(\d+)(?:g(\d+))?")
+PRECISION = re.compile(r"w(\d+(?:\.\d+)?)a(\d+)(?:g(\d+))?(?:qk(0\.\d+))?")
 COUNTED = re.compile(r"weights-(\d+(?:\.\d+)?)([mb])")
 
 
@@ -77,11 +77,15 @@ SHAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Bits of weights and activations; group_size 0 where a row has one scale."""
+    """Bits of weights and activations; group_size 0 where a row has one scale.
+
+    ``query_key_density`` is the share of the weights of q_proj and k_proj that is stored.
+    """
 
     weight_bits: float
     activation_bits: int
     group_size: int = 0
+    query_key_density: float = 1.0
 
     @property
     def group_bits(self) -> int:
@@ -90,7 +94,7 @@ class Precision:
 
 
 def parse_precision(text: str) -> Precision:
-    """Parse "w4a8", "w1.6a8" or, with groups of 128 weights, "w4a8g128".
+    """Parse "w4a8", "w1.6a8", with groups of 128 weights "w4a8g128"; "w4a8qk0.7" is sparse.
 
     Raises:
         ConfigError: it is none of these.
@@ -99,9 +103,17 @@ def parse_precision(text: str) -> Precision:
     if match is None:
         raise ConfigError(f"precision {text!r}; allowed are w4a8, w1.6a8, w4a8g128 and the like")
     bits, activation, group = float(match[1]), int(match[2]), int(match[3] or 0)
+    density = float(match[4] or 1)
     if not (0 < bits <= MAX_BITS and 0 < activation <= MAX_BITS):
         raise ConfigError(f"precision {text!r}: allowed are 1 to {MAX_BITS} bits")
-    return Precision(weight_bits=bits, activation_bits=activation, group_size=group)
+    if density <= 0:
+        raise ConfigError(f"precision {text!r}: none of the weights of q_proj and k_proj are left")
+    return Precision(
+        weight_bits=bits,
+        activation_bits=activation,
+        group_size=group,
+        query_key_density=density,
+    )
 
 
 @dataclass(frozen=True)
@@ -145,8 +157,8 @@ class ShapeWorkload:
         activation = Elementwise(kind="activation", elements=rows * wide, binary=gated)
         return [
             _call("Norm", "input_layernorm", norm),
-            self._linear("q_proj", rows, hidden, hidden),
-            self._linear("k_proj", rows, hidden, kv),
+            self._sparse("q_proj", rows, hidden, hidden),
+            self._sparse("k_proj", rows, hidden, kv),
             self._linear("v_proj", rows, hidden, kv),
             _call("CacheAppend", "cache", Move(bytes=2 * rows * kv)),
             _call("Attention", "attention", attention),
@@ -162,6 +174,11 @@ class ShapeWorkload:
 
     def _linear(self, name: str, rows: int, inputs: int, outputs: int) -> Call:
         return _call("Linear", name, _product(self.precision, rows, inputs, outputs))
+
+    def _sparse(self, name: str, rows: int, inputs: int, outputs: int) -> Call:
+        work = _product(self.precision, rows, inputs, outputs)
+        work = replace(work, density=self.precision.query_key_density)
+        return _call("Linear", name, work)
 
 
 @dataclass(frozen=True)

@@ -87,15 +87,15 @@ def reference(
     # (H, G, T, L): |dot| <= 127^2 * D, times absmax below 2^31: below 2^54
     dots = exact_matmul(codes.transpose(1, 2, 0, 3), key.transpose(1, 2, 0)[:, None])
     scores = dots * key_absmax.T.astype(np.int64)[:, None, None, :]
-    allowed = _allowed(tokens, length, window)
-    weights = _exp2_weights(
+    allowed = allowed_keys(tokens, length, window)
+    weights = exp2_weights(
         scores, absmax.transpose(1, 2, 0, 3), allowed, (scaling_mantissa, scaling_exponent)
     )
-    y = _weighted_mean(weights, value, value_absmax, allowed)
+    y = weighted_mean(weights, value, value_absmax, allowed)
     return y.transpose(2, 0, 1, 3).reshape(query.shape)
 
 
-def _allowed(tokens: int, length: int, window: int) -> npt.NDArray[np.bool_]:
+def allowed_keys(tokens: int, length: int, window: int) -> npt.NDArray[np.bool_]:
     """Return (T, L): which keys each query sees."""
     position = np.arange(length - tokens, length)[:, None]
     key = np.arange(length)[None, :]
@@ -103,7 +103,7 @@ def _allowed(tokens: int, length: int, window: int) -> npt.NDArray[np.bool_]:
     return seen & (key > position - window) if window else seen
 
 
-def _exp2_weights(
+def exp2_weights(
     scores: Int64, absmax: Int64, allowed: npt.NDArray[np.bool_], scaling: Dyadic
 ) -> Int64:
     """Return (H, G, T, L) weights 2^15 * 2^-(distance to the best score), 0 where not allowed."""
@@ -119,7 +119,7 @@ def _exp2_weights(
     return np.where(allowed, (entry + ((np.int64(1) << whole) >> 1)) >> whole, 0)
 
 
-def _weighted_mean(
+def weighted_mean(
     weights: Int64,
     value: npt.NDArray[np.int8],
     value_absmax: npt.NDArray[np.int32],

@@ -103,9 +103,9 @@ def reference(
         step = product(product(normalize(absmax, 0), normalize(peak, 0)), scaling)
         weights = exp2_weights(dots.max(axis=-1, keepdims=True) - dots, *step)
         total = exact_matmul(weights, values)  # below 2^38
-        mean = _mean_codes(total, weights.sum(axis=-1, keepdims=True))
+        mean = mean_codes(total, weights.sum(axis=-1, keepdims=True))
         mean = mean.transpose(1, 0, 2).reshape(end - begin, -1)
-        y[begin:end] = _add_mean(mean, value_peak[number], value_mean[number])
+        y[begin:end] = add_mean(mean, value_peak[number], value_mean[number])
         begin = end
     return y
 
@@ -125,7 +125,7 @@ def exp2_weights(distance: Int64, mantissa: Int64, exponent: Int64) -> Int64:
     return round_shift(cubic, whole)
 
 
-def _mean_codes(total: Int64, divisor: Int64) -> Int64:
+def mean_codes(total: Int64, divisor: Int64) -> Int64:
     """Return ``total / divisor`` in Q15, |total| <= 127 * divisor < 2^38."""
     bits = bit_length(divisor)
     reciprocal = (np.int64(1) << (bits + 30)) // divisor  # at most 2^31
@@ -134,7 +134,7 @@ def _mean_codes(total: Int64, divisor: Int64) -> Int64:
     return round_shift(short * reciprocal, bits + 30 - drop - MEAN_BITS)
 
 
-def _add_mean(mean: Int64, peak: npt.NDArray[np.int32], value_mean: npt.NDArray[np.int32]) -> Int64:
+def add_mean(mean: Int64, peak: npt.NDArray[np.int32], value_mean: npt.NDArray[np.int32]) -> Int64:
     """Return ``mean * peak / 127 + value_mean``, saturated to 32 bits."""
     scale = round_shift(peak.astype(np.int64) * RECIPROCAL_127[0], 31)  # peak / 127 * 2^6
     return saturate(round_shift(mean * scale, MEAN_BITS + 6) + value_mean, INT32_MAX)

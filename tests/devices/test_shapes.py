@@ -83,3 +83,13 @@ def test_an_unknown_shape_is_refused() -> None:
         _shapes.workload("llama3", "w4a8")
     with pytest.raises(ConfigError):
         _shapes.workload("weights-99999b", "w4a8")
+
+
+def test_queries_and_keys_may_be_sparse() -> None:
+    layer = _shapes.workload("llama2-7b", "w4a8qk0.7").blocks(ForwardPass(tokens=1))[1]
+
+    densities = [work.density for work, _ in products((layer,))]
+
+    assert densities == [0.7, 0.7, 1, 1, 1, 1, 1]
+    with pytest.raises(ConfigError, match="q_proj"):
+        _shapes.parse_precision("w4a8qk0.0")
