@@ -27,6 +27,7 @@ PARAMETERS = {
     "binary_passes": (0.1, 16),
     "finish_cycles": (0, 65_536),
     "number_bytes": (1, 8),
+    "weight_bits": (1, 8),
 }
 """Of ``[parameters]``: name to (low, high)."""
 ARRAY = "tmatmul"
@@ -246,7 +247,7 @@ class Device:
     def _bytes(self, step: Step) -> float:
         """Return what a core moves to or from memory for a step."""
         if step.timing == "tile":
-            return self.size**2 * 2 / 8
+            return self.size**2 * self._numbers["weight_bits"] / 8
         return self.size * self._numbers["number_bytes"] if step.timing == "memory" else 0.0
 
     def _compute_pj(self, call: Call) -> float:

@@ -201,6 +201,8 @@ def test_published_rates() -> None:
     assert set(reported) == {"T2", "T3"}
     assert not any(outcome.point.gate for outcome in reported.values())
     assert reported["T2"].fits == ("memory.ddr.bw_gbs",)
+    (bound,) = _validation.outcomes("tereffic-u280")
+    assert (bound.point.id, bound.passed, bound.fits) == ("T4", True, ())
 
 
 @pytest.mark.parametrize(
