@@ -38,6 +38,9 @@ def _bytes_read(model: Model) -> Iterator[Observation]:
     yield Observation(
         name="weights read a token", value=model.engine.plan.weight_bytes_per_token(), unit="B"
     )
+    if states := model.info.state_bytes:
+        yield Observation(name="recurrent states of a text", value=states, unit="B")
+        return
     cached = model.info.cache_bytes_per_token
     yield Observation(name="keys and values a token of context", value=cached, unit="B")
 

@@ -113,13 +113,19 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
 
 def _decoder_facts(result: "Inspection") -> list[tuple[str, object]]:
     facts = result.manifest
-    size = f"{_layers(facts)} ({facts.num_key_value_heads} key/value)"
+    attends = f"{_layers(facts)} ({facts.num_key_value_heads} key/value)"
+    recurs = (
+        f"hidden {facts.hidden_size}, {facts.num_hidden_layers} layers, recurrent states of "
+        f"{facts.state_size}"
+    )
+    size = recurs if facts.state_size else attends
+    kept = human_bytes(result.cache_bytes)
     return [
         ("size", f"{size}, vocabulary {facts.vocab_size}"),
         ("layout", facts.layout or "none: no weights are packed"),
         ("context", f"{facts.context_length} tokens"),
         ("read a token", human_bytes(result.weight_bytes_per_token)),
-        ("cache", f"{human_bytes(result.cache_bytes)} at the full context"),
+        ("cache", f"{kept} at {'any length' if facts.state_size else 'the full context'}"),
     ]
 
 

@@ -12,6 +12,7 @@ from edgellm.exporters.architectures.hgrn_bit import TINY
 from edgellm.exporters.build import export_random
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.loader import load_plan
+from edgellm.runtime.observations import observe
 from edgellm.runtime.profile import products_of
 from edgellm.runtime.session import Session
 
@@ -134,3 +135,16 @@ def test_products_of_the_head_are_those_of_one_token(engine: Engine) -> None:
 
     assert found["/lm_head/BitLinear"] == 64 * 288
     assert found["/model/layers.0/attn/i_proj/BitLinear"] == 8 * 64 * 64
+
+
+def test_what_is_told_of_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No heads and no cache that grows: two layers of 64 int64."""
+    from edgellm.cli import main
+
+    assert main(["inspect", str(bundle)]) == 0
+    told = capsys.readouterr().out
+    assert "2 layers, recurrent states of 64" in told
+    assert "1.0 kB at any length" in told
+    with edgellm.load(bundle, threads=1) as model:
+        (states,) = [item for item in observe(model) if "states" in item.name]
+    assert states.value == 2 * 64 * 8
