@@ -1,18 +1,24 @@
 """Texts of a model with recurrent states: whatever way leads to a text, its logits are the same."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import edgellm
-from edgellm.errors import BundleError
+from edgellm.bundle import GRAPH, WEIGHTS
+from edgellm.errors import BundleError, PlanError
 from edgellm.exporters.architectures.hgrn_bit import TINY
 from edgellm.exporters.build import export_random
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.observations import observe
+from edgellm.runtime.plan import PAST
 from edgellm.runtime.profile import products_of
 from edgellm.runtime.session import Session
 
@@ -148,3 +154,43 @@ def test_what_is_told_of_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[st
     with edgellm.load(bundle, threads=1) as model:
         (states,) = [item for item in observe(model) if "states" in item.name]
     assert states.value == 2 * 64 * 8
+
+
+def rename(model: Any, op_type: str, port: str, index: int, name: str) -> None:
+    """Let the first node of a type have another input or output."""
+    found = next(node for node in model.graph.node if node.op_type == op_type)
+    getattr(found, port)[index] = name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("TakeRows", "input", 2, "position_ids"), "its rows are the input logit_rows"),
+        (("GatedRecurrence", "output", 1, "elsewhere"), "its last output is the state after it"),
+        (("GatedRecurrence", "input", 3, f"{PAST}1.recurrent_state"), "its last output"),
+        (("GatedRecurrence", "input", 2, "model.norm.weight"), "complement"),
+    ],
+)
+def test_a_graph_that_breaks_the_rules_is_refused(
+    bundle: Path, tmp_path: Path, change: tuple[str, str, int, str], message: str
+) -> None:
+    """States that would be read or written where they are not; rows that nobody checked."""
+    opened = edgellm.bundle.open_bundle(bundle)
+    for file in (GRAPH, WEIGHTS):
+        shutil.copyfile(bundle / file, tmp_path / file)
+    damaged = replace(opened, path=tmp_path)
+    model = onnx.load(damaged.graph_path, load_external_data=False)
+    rename(model, *change)
+    damaged.graph_path.write_bytes(model.SerializeToString())
+
+    with pytest.raises(PlanError, match=message):
+        load_plan(damaged)
+
+
+def test_a_manifest_of_another_model_is_refused(bundle: Path) -> None:
+    """The graph has states of 64 channels, and no keys."""
+    opened = edgellm.bundle.open_bundle(bundle)
+    for state_size in (0, 65):
+        manifest = replace(opened.manifest, state_size=state_size)
+        with pytest.raises(PlanError, match="past_key_values"):
+            load_plan(replace(opened, manifest=manifest))
