@@ -1,6 +1,5 @@
 """Run a plan: one compiled call a chunk of tokens, on all threads, without Python in between."""
 
-import ctypes
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from edgellm.errors import ConfigError, ContextLengthError
 from edgellm.ops import evaluate_dim
 from edgellm.runtime.choices import Choices
-from edgellm.runtime.kernels import _objects
+from edgellm.runtime.crew import Crew
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import (
@@ -30,15 +29,12 @@ from edgellm.runtime.plan import (
     present_name,
 )
 from edgellm.runtime.program import lower
-from edgellm.runtime.threads import Workers
 
 DEFAULT_CHUNK = 64
 """Tokens a call: at 128 the arena is twice as large and prefill no faster."""
-MAX_THREADS = 256
 SHARED_WORK_BYTES = 4 << 20
 """Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.4 ms
 then, and waking another thread and meeting it 60 times (5 layers) takes 0.1 ms."""
-EXECUTOR_ARGUMENTS = 6
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.int32]
@@ -71,8 +67,6 @@ class Engine:
         Raises:
             ConfigError: a count is out of range.
         """
-        if not 1 <= threads <= MAX_THREADS:
-            raise ConfigError(f"threads is {threads}; allowed are 1 to {MAX_THREADS}")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk is {chunk}; it must be at least 1")
         self.plan = plan
@@ -91,11 +85,8 @@ class Engine:
         self._rows = np.zeros(self.chunk, np.int64)
         self._counting = np.arange(context_length)
         self._sizes: dict[str, int] = {}
-        self._meeting = _aligned((1 + threads) * ALIGNMENT).view(np.int64)
         self._fill_table()
-        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * EXECUTOR_ARGUMENTS)
-        self._execute = prototype(_objects.executor_address())
-        self._workers = Workers(threads)
+        self._crew = Crew(threads)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -103,7 +94,6 @@ class Engine:
         """Write the addresses that stay: of the arena, the weights and the engine's own inputs."""
         self._table = self._program.table.reshape(-1)
         self._table_address = self._table.ctypes.data
-        self._meeting_address = self._meeting.ctypes.data
         places, offsets = self._program.offsets
         self._table[places] = offsets + self._arena.ctypes.data
         for name, constant in self.plan.constants.items():
@@ -231,7 +221,7 @@ class Engine:
     def run_rows(self, rows: npt.NDArray[np.int64]) -> None:
         """Run rows of a prepared call, or copies of them, on this thread alone."""
         address = rows.__array_interface__["data"][0]
-        self._execute(address, len(rows), rows.strides[0], 0, 1, self._meeting_address)
+        self._crew.run(address, len(rows), rows.strides[0], alone=True)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -306,28 +296,17 @@ class Engine:
         """Run ``count`` steps from ``first``, on all threads if the work is worth it."""
         row_bytes = self._program.table.strides[0]
         start = self._table_address + first * row_bytes
-        if self.threads == 1 or self.bytes_per_token * tokens < SHARED_WORK_BYTES:
-            self._execute(start, count, row_bytes, 0, 1, self._meeting_address)
-            return
-        self._meeting[:2] = 0
-
-        def task(number: int) -> None:
-            self._execute(start, count, row_bytes, number, self.threads, self._meeting_address)
-
-        def give_up() -> None:
-            self._meeting[1] = 1
-
-        self._workers.run(task, give_up)
+        alone = self.bytes_per_token * tokens < SHARED_WORK_BYTES
+        self._crew.run(start, count, row_bytes, alone=alone)
 
     def waited_seconds(self) -> npt.NDArray[np.float64]:
         """Return (threads,) how long each thread has waited for the others so far."""
-        lines = self._meeting.reshape(1 + self.threads, -1)
-        return lines[1:, 0] / 1e9
+        return self._crew.waited_seconds()
 
     def close(self) -> None:
         """End the threads; the engine cannot run after that. A second call does nothing."""
         self._closed = True
-        self._workers.close()
+        self._crew.close()
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

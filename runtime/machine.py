@@ -1,21 +1,15 @@
 """A lowered plan on its arena and threads: addresses and sizes of a call go in, kernels run."""
 
-import ctypes
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ConfigError
 from edgellm.ops import evaluate_dim
-from edgellm.runtime.kernels import _objects
+from edgellm.runtime.crew import Crew
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import Plan, Step
 from edgellm.runtime.program import lower
-from edgellm.runtime.threads import Workers
-
-MAX_THREADS = 256
-EXECUTOR_ARGUMENTS = 6
 
 Array = npt.NDArray[np.generic]
 
@@ -34,23 +28,18 @@ class Machine:
         Raises:
             ConfigError: threads is out of range.
         """
-        if not 1 <= threads <= MAX_THREADS:
-            raise ConfigError(f"threads is {threads}; allowed are 1 to {MAX_THREADS}")
         self.plan = plan
         self.threads = threads
         self._program = lower(plan, most)
         self.arena_bytes = self._program.arena.size
         self._arena = _aligned(self.arena_bytes)
-        self._meeting = _aligned((1 + threads) * ALIGNMENT).view(np.int64)
         self._program.table[:, 0] = self._program.many_tokens
         self._table = self._program.table.reshape(-1)
         places, offsets = self._program.offsets
         self._table[places] = offsets + self._arena.ctypes.data
         for name, constant in plan.constants.items():
             self.bind(name, constant)
-        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * EXECUTOR_ARGUMENTS)
-        self._execute = prototype(_objects.executor_address())
-        self._workers = Workers(threads)
+        self._crew = Crew(threads)
         self._sizes: dict[str, int] = {}
 
     @property
@@ -75,19 +64,7 @@ class Machine:
         row_bytes = self._program.table.strides[0]
         begin = self._table.ctypes.data + first * row_bytes
         steps = len(self._program.table) - first if count is None else count
-        meeting = self._meeting.ctypes.data
-        if alone or self.threads == 1:
-            self._execute(begin, steps, row_bytes, 0, 1, meeting)
-            return
-        self._meeting[:2] = 0
-
-        def task(number: int) -> None:
-            self._execute(begin, steps, row_bytes, number, self.threads, meeting)
-
-        def give_up() -> None:
-            self._meeting[1] = 1
-
-        self._workers.run(task, give_up)
+        self._crew.run(begin, steps, row_bytes, alone=alone)
 
     def copy_value(self, name: str) -> Array | None:
         """Return a copy of a value between steps, None if it is none of these."""
@@ -101,7 +78,7 @@ class Machine:
 
     def close(self) -> None:
         """End the threads."""
-        self._workers.close()
+        self._crew.close()
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

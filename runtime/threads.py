@@ -25,7 +25,7 @@ class Workers:
         self._threads = [
             threading.Thread(
                 target=_work,
-                args=(number, inbox, self._done),
+                args=(number, inbox),
                 name=f"edgellm-{number}",
                 daemon=True,
             )
@@ -54,9 +54,14 @@ class Workers:
         def guarded(number: int) -> None:
             try:
                 task(number)
-            except BaseException:
+            except BaseException as error:
                 give_up()
-                raise
+                if number == 0:
+                    raise
+                self._done.put(error)  # raised by the caller's thread, below
+            else:
+                if number != 0:
+                    self._done.put(None)
 
         started = 0
         failure: BaseException | None = None
@@ -71,6 +76,10 @@ class Workers:
         failure = self._collect(started, failure, give_up)
         if failure is not None:
             raise failure
+
+    def start(self, number: int, task: Task) -> None:
+        """Call ``task(number)`` on a worker, and wait for nothing; the task raises nothing."""
+        self._inboxes[number - 1].put(task)
 
     def _collect(
         self, count: int, failure: BaseException | None, give_up: Callable[[], None]
@@ -93,20 +102,10 @@ class Workers:
             thread.join()
 
 
-def _work(
-    number: int,
-    inbox: "queue.SimpleQueue[Task | None]",
-    done: "queue.SimpleQueue[BaseException | None]",
-) -> None:
+def _work(number: int, inbox: "queue.SimpleQueue[Task | None]") -> None:
     while (task := inbox.get()) is not None:
-        try:
-            task(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller of Workers.run
-            done.put(error)
-        else:
-            done.put(None)
-        finally:
-            del task
+        task(number)
+        del task
 
 
 def _stop(inboxes: "list[queue.SimpleQueue[Task | None]]") -> None:

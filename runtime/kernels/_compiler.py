@@ -24,7 +24,7 @@ FEWEST = 3
 """Kernels that are worth other processes; each takes half a second to import Numba."""
 PROCESS_BYTES = 400 << 20
 """Memory that a process may need: 250 MB were measured."""
-EXECUTOR = "executor"
+EXECUTOR, CREW = "executor", "crew"
 DONE = "done"
 
 Process = subprocess.Popen[str]
@@ -65,6 +65,8 @@ def _missing(kernels: Iterable[Kernel]) -> list[str]:
     jobs.sort(key=lambda job: job.endswith(" portable") and not job.startswith("Attention"))
     if not _objects.executor_path().exists():
         jobs.append(EXECUTOR)
+    if not _objects.crew_path().exists():
+        jobs.append(CREW)
     return jobs
 
 
@@ -72,6 +74,9 @@ def _load(job: str) -> None:
     """Compile what a job names, or find it in the cache."""
     if job == EXECUTOR:
         _objects.executor_address()
+        return
+    if job == CREW:
+        _objects.crew_address()
         return
     op_type, variant = job.split()
     _objects.kernel_address(find(op_type, variant))

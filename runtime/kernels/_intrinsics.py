@@ -117,11 +117,35 @@ def load_acquire(_typing: Any, address: Any) -> Any:  # noqa: ANN401
 
 
 @intrinsic
-def fetch_add(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
-    """``fetch_add(address, value)``: add atomically (acquire and release), return the old value."""
+def store(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
+    """``store(address, value)``: write an int64 there."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        builder.store(arguments[1], _pointer(builder, arguments[0]))
+        return context.get_dummy_value()
+
+    return types.void(address, types.int64), generate
+
+
+@intrinsic
+def exchange(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
+    """``exchange(address, value)``: write atomically, return the old value; all agree on the order.
+
+    So of two threads that write one word each and then look at the other's, one sees it.
+    """
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), arguments[1], "acq_rel")
+        return builder.atomic_rmw("xchg", _pointer(builder, arguments[0]), arguments[1], "seq_cst")
+
+    return types.int64(address, types.int64), generate
+
+
+@intrinsic
+def fetch_add(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
+    """``fetch_add(address, value)``: add atomically, as ``exchange``; return the old value."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), arguments[1], "seq_cst")
 
     return types.int64(address, value), generate
 

@@ -114,6 +114,15 @@ def compile_executor(symbol: str, cpu: Cpu) -> bytes:
     return _emit(_lower(_executor.run, symbol), cpu)
 
 
+def compile_crew(symbol: str, cpu: Cpu) -> bytes:
+    """Compile the calls of several threads (see ``_executor``) to the bytes of an object file."""
+    from edgellm.runtime.kernels import _executor
+
+    _let_numba_see(cpu)
+    _share_parts(_executor.crew)
+    return _emit(_lower(_executor.crew, symbol), cpu)
+
+
 def compile_dot_peak(symbol: str, variant: str, cpu: Cpu) -> bytes:
     """Compile the loop of a vector unit's dot products to the bytes of an object file."""
     from edgellm.runtime.kernels import _dot_peak

@@ -23,6 +23,7 @@ from edgellm.runtime.kernels._jit import Kernel
 logger = logging.getLogger(__name__)
 
 EXECUTOR = "edgellm_run"
+CREW = "edgellm_crew"
 DIGEST_BYTES = 32
 
 
@@ -54,6 +55,18 @@ def executor_address() -> int:
 def executor_path() -> Path:
     """Return where the compiled executor is kept."""
     return _path(EXECUTOR, ())
+
+
+@cache
+def crew_address() -> int:
+    """Return the address of the compiled calls of several threads."""
+    compile_object = partial(_jit.compile_crew, CREW, cpu.host())
+    return _address(CREW, crew_path(), compile_object)
+
+
+def crew_path() -> Path:
+    """Return where the compiled calls of several threads are kept."""
+    return _path(CREW, ())
 
 
 @cache
