@@ -49,10 +49,11 @@ class Crew:
         self._meeting_address = self._meeting.ctypes.data
         self._calls_address = self._calls.ctypes.data
         self._execute = _function(_objects.executor_address(), EXECUTOR_ARGUMENTS)
-        self._together = _function(_objects.crew_address(), CREW_ARGUMENTS)
         self._errors: list[BaseException] = []
-        shared = (self._calls, self._meeting, self._errors)
-        self._attend = partial(_attend, self._together, threads, *shared)
+        if threads > 1:
+            self._together = _function(_objects.crew_address(), CREW_ARGUMENTS)
+            shared = (self._calls, self._meeting, self._errors)
+            self._attend = partial(_attend, self._together, threads, *shared)
         self._workers = Workers(threads)
 
     def run(self, program: int, steps: int, row_bytes: int, *, alone: bool = False) -> None:

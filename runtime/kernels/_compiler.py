@@ -24,7 +24,7 @@ FEWEST = 3
 """Kernels that are worth other processes; each takes half a second to import Numba."""
 PROCESS_BYTES = 400 << 20
 """Memory that a process may need: 250 MB were measured."""
-EXECUTOR, CREW = "executor", "crew"
+EXECUTOR = "executor"
 DONE = "done"
 
 Process = subprocess.Popen[str]
@@ -63,10 +63,8 @@ def _missing(kernels: Iterable[Kernel]) -> list[str]:
     ordered = sorted(distinct, key=lambda kernel: kernel.symbol)
     jobs = [f"{kernel.op_type} {kernel.variant}" for kernel in ordered]
     jobs.sort(key=lambda job: job.endswith(" portable") and not job.startswith("Attention"))
-    if not _objects.executor_path().exists():
+    if not (_objects.executor_path().exists() and _objects.crew_path().exists()):
         jobs.append(EXECUTOR)
-    if not _objects.crew_path().exists():
-        jobs.append(CREW)
     return jobs
 
 
@@ -74,8 +72,6 @@ def _load(job: str) -> None:
     """Compile what a job names, or find it in the cache."""
     if job == EXECUTOR:
         _objects.executor_address()
-        return
-    if job == CREW:
         _objects.crew_address()
         return
     op_type, variant = job.split()

@@ -22,6 +22,8 @@ from edgellm.runtime.speculation import NgramSpeculation, Plain, SpeculationStat
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT, TOKENS = 64, 300
+GREEDY = 1
+"""Of the logits, so many of the best are wanted."""
 DECODERS: dict[str, Callable] = {
     "without": lambda session, _ids: Plain(session),
     "without, again": lambda session, _ids: Plain(session),
@@ -91,7 +93,7 @@ def say(model: Model, kind: str, ids: list[int]) -> tuple[float, SpeculationStat
     begin = time.perf_counter()
     for index in range(PROMPT, len(ids)):
         if index > PROMPT:
-            decoding.extend(len(ids) - index).argmax()
+            decoding.extend(len(ids) - index, GREEDY).argmax()
         session.append(ids[index : index + 1])
         decoding.note(ids[index])
     return time.perf_counter() - begin, decoding.stats()

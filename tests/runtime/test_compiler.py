@@ -23,7 +23,7 @@ def compiled(folder: Path) -> list[str]:
     return sorted(path.name.rpartition("-")[0] for path in folder.glob("*.o"))
 
 
-EXPECTED = sorted(["edgellm_run", *(find(name).symbol for name in SMALL)])
+EXPECTED = sorted(["edgellm_crew", "edgellm_run", *(find(name).symbol for name in SMALL)])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -31,7 +31,7 @@ def test_what_is_missing_is_compiled_once(
     folder: Path, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_compiler, "_processes_for", lambda _: processes)
-    for address in (_objects.kernel_address, _objects.executor_address):
+    for address in (_objects.kernel_address, _objects.executor_address, _objects.crew_address):
         address.cache_clear()
     seen: list[tuple[int, int]] = []
     kernels = [find(name) for name in SMALL] * 2
