@@ -62,24 +62,18 @@ def encoder_options(
     Raises:
         ConfigError: the arithmetic is unknown, or its calibration is missing or not for it.
     """
-    from edgellm.exporters.encoder_build import ARITHMETICS, IVIT, EncoderOptions
+    from edgellm.exporters.encoder_build import IVIT, SOUND, EncoderOptions
 
-    if arithmetic.name not in ARITHMETICS:
+    if arithmetic.name == SOUND and arithmetic.calibration is not None:
         raise ConfigError(
-            f"arithmetic is {arithmetic.name!r}; allowed are {', '.join(ARITHMETICS)}"
+            "an encoder in the sound arithmetic is not calibrated: each row has a scale of its "
+            "own, found when it runs; leave the calibration out, or ask for arithmetic ivit"
         )
-    if arithmetic.name != IVIT:
-        if arithmetic.calibration is not None:
-            raise ConfigError(
-                "an encoder in the sound arithmetic is not calibrated: each row has a scale of its "
-                "own, found when it runs; leave the calibration out, or ask for arithmetic ivit"
-            )
-        return EncoderOptions(context=context, force=force)
     return EncoderOptions(
         context=context,
         force=force,
-        arithmetic=IVIT,
-        calibration=_calibration(source, arithmetic),
+        arithmetic=arithmetic.name,
+        calibration=_calibration(source, arithmetic) if arithmetic.name == IVIT else None,
     )
 
 

@@ -26,6 +26,9 @@ BLOCK_ELEMENTS = 1 << 22
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""How names ended that BERT checkpoints of 2018 and 2019 have."""
+
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4,
@@ -57,7 +60,7 @@ class Checkpoint:
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path}: no such directory; give a Hugging Face checkpoint")
         self.config = JsonFields.read(self.path / "config.json")
-        self.tensors: Mapping[str, Tensor] = _find_tensors(self.path)
+        self.tensors: Mapping[str, Tensor] = _with_new_names(_find_tensors(self.path))
 
     def tensor(self, name: str) -> Tensor:
         """Return what is known of a tensor without reading it.
@@ -150,6 +153,18 @@ def _find_tensors(path: Path) -> dict[str, Tensor]:
         f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors are read: convert other "
         "weights with transformers' save_pretrained"
     )
+
+
+def _with_new_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as transformers calls them: old BERT files have gamma and beta."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        new = name
+        for old, current in OLD_NAMES.items():
+            if name.endswith(old):
+                new = name.removesuffix(old) + current
+        renamed[name if new in tensors else new] = tensor
+    return renamed
 
 
 def _read_index(path: Path) -> dict[str, Tensor]:

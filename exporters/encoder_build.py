@@ -53,6 +53,12 @@ class EncoderOptions:
     revision: str = ""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse an arithmetic that there is none of."""
+        if self.arithmetic not in ARITHMETICS:
+            allowed = ", ".join(ARITHMETICS)
+            raise ConfigError(f"arithmetic is {self.arithmetic!r}; allowed are {allowed}")
+
 
 DEFAULT_OPTIONS = EncoderOptions()
 

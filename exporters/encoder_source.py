@@ -1,5 +1,6 @@
 """What the export of an encoder starts from: its architecture, its weights, what bytes mean."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from edgellm.exporters.source import load_model
 from edgellm.exporters.weights import CheckpointWeights, WeightSource
 from edgellm.image_processor import FILE as PROCESSOR
 from edgellm.image_processor import ImageProcessor, parse_image_processor, read_image_processor
+
+LOG = logging.getLogger(__name__)
+POOLER = "pooler.dense"
 
 Encoder = VisionTransformer | TextEncoder
 
@@ -61,7 +65,12 @@ def from_checkpoint(checkpoint: Checkpoint) -> EncoderSource:
     weights = CheckpointWeights(checkpoint, None)
     inventory = EncoderInventory()
     model.build(inventory)
-    weights.check(inventory.parameters)
+    base = model.base if isinstance(model, TextEncoder) else f"{model.base}."
+    pooler = [f"{base}{POOLER}.{part}" for part in ("weight", "bias")]
+    weights.check(inventory.parameters, pooler)
+    if isinstance(model, TextEncoder) and pooler[0] in checkpoint.tensors:
+        rows = "first row" if modules.pooling == "cls" else "mean of all rows"
+        LOG.warning("the checkpoint's pooler is not used: the vector of a text is the %s", rows)
     return _source(checkpoint.config, model, weights, modules, processor)
 
 

@@ -1,7 +1,7 @@
 """The weights of a model as a lowering asks for them: vectors, float matrices, ternary matrices."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -115,10 +115,10 @@ class CheckpointWeights:
             return self._packed(path, shape)
         return self._master(path, shape)
 
-    def check(self, parameters: Iterable[Parameter]) -> None:
+    def check(self, parameters: Iterable[Parameter], unused: Sequence[str] = ()) -> None:
         """Check that every parameter is there in its shape, before anything is written.
 
-        Tensors that nothing asks for are logged as a warning.
+        Tensors that nothing asks for are logged as a warning, but for those in ``unused``.
 
         Raises:
             CheckpointError: a tensor is missing or has another shape.
@@ -129,6 +129,7 @@ class CheckpointWeights:
         for name, shape in stored.items():
             self._check_shape(name, shape)
         unknown = [name for name in self.checkpoint.tensors if _is_unknown(name, stored)]
+        unknown = [name for name in unknown if name not in unused]
         if unknown:
             shown = ", ".join(sorted(unknown)[:5])
             LOG.warning("%d tensors are not used, among them %s", len(unknown), shown)

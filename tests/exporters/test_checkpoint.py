@@ -45,6 +45,20 @@ def test_tensors_are_listed_and_read(checkpoint):
     assert found.read("b").dtype == np.float32
 
 
+def test_old_names_of_norms_are_those_of_today(tmp_path):
+    """But not where the new name is there as well."""
+    (tmp_path / "config.json").write_text("{}")
+    names = ("a.LayerNorm.gamma", "a.LayerNorm.beta", "b.LayerNorm.gamma", "b.LayerNorm.weight")
+    tensors = {name: np.full(1, n, np.float32) for n, name in enumerate(names)}
+    save_file({**tensors, "c.gamma": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+
+    found = Checkpoint(tmp_path)
+
+    assert set(found.tensors) == {"a.LayerNorm.weight", "a.LayerNorm.bias", *names[2:], "c.gamma"}
+    assert found.read("a.LayerNorm.bias") == 1
+    assert found.read("b.LayerNorm.weight") == 3
+
+
 def test_bfloat16_is_widened_exactly(tmp_path):
     values = np.array([[1.0, -2.5, 3.140625e-3]], np.float32)
     bits = (values.view(np.uint32) >> 16).astype(np.uint16)

@@ -224,6 +224,19 @@ def test_sentence_modules_choose_pooling_and_length(tmp_path):
     assert (bundle.manifest.context_length, bundle.manifest.logits_frame) == (20, 30)
 
 
+def test_a_pooler_that_is_not_used_is_told(tmp_path, caplog):
+    checkpoint = write(tmp_path / "in", CONFIGS["bert"])
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["pooler.dense.weight"] = np.ones((64, 64), np.float32)
+    tensors["pooler.dense.bias"] = np.ones(64, np.float32)
+    save_file(tensors, checkpoint / "model.safetensors")
+
+    export(checkpoint, tmp_path / "out")
+
+    (record,) = caplog.records
+    assert "pooler is not used: the vector of a text is the mean of all rows" in record.message
+
+
 @pytest.mark.parametrize(
     ("name", "change", "error", "reason"),
     [
