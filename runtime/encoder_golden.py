@@ -1,34 +1,27 @@
-"""Golden cases of encoders: inputs, the reference's output, and checksums of each layer.
+"""Golden cases of encoders: inputs, the reference's output, and checksums of each layer."""
 
-``golden/cases.json`` lists the cases; ``golden/<name>.safetensors`` holds the arrays of each.
-"""
-
-import hashlib
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import BundleError
+from edgellm.runtime import golden_files
 from edgellm.runtime.encoder_contract import CLASSIFICATION, ENDS, PIXELS, pixel_shape
 from edgellm.runtime.encoder_engine import text_feeds
 from edgellm.runtime.executors.reference import Executor
+from edgellm.runtime.golden_files import Arrays, Entry
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import IDS, Plan
-from edgellm.runtime.session_file import read_arrays, write_arrays
 from edgellm.runtime.tokenizer import Tokenizer
 
-FOLDER = "golden"
-CASES = "cases.json"
 FORMAT = "edgellm-golden-encoder/1"
 OUTPUT = "output"
+NAME = "case-0"
 IMAGE_SEED = 20
-MAX_CASES = 16
 MAX_ROWS = 4096
 TEXTS = (
     "A dog runs over the wet grass.",
@@ -37,9 +30,6 @@ TEXTS = (
 )
 LARGE = 30_000_000
 """Parameters above which a case has one sequence: the reference is slow."""
-
-Array = npt.NDArray[np.generic]
-Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +56,9 @@ def record(directory: Path) -> None:
     feeds = _image_feeds(bundle) if bundle.manifest.task == CLASSIFICATION else _text(bundle)
     values = Executor(bundle, plan).run(feeds, trace=True)
     (name,) = plan.outputs
-    (directory / FOLDER).mkdir(exist_ok=True)
-    write_arrays(_file(directory, "case-0"), {**feeds, OUTPUT: values[name]}, {})
-    entry = {"name": "case-0", "layers": layer_checksums(plan, values)}
-    content = json.dumps({"format": FORMAT, "cases": [entry]}, indent=1) + "\n"
-    (directory / FOLDER / CASES).write_text(content, encoding="utf-8")
+    golden_files.write_case_arrays(directory, NAME, {**feeds, OUTPUT: values[name]})
+    entry = {"name": NAME, "layers": layer_checksums(plan, values)}
+    golden_files.write_list(directory, FORMAT, [entry])
 
 
 def _image_feeds(bundle: Bundle) -> Arrays:
@@ -105,12 +93,8 @@ def _text(bundle: Bundle) -> Arrays:
 
 def layer_checksums(plan: Plan, values: Arrays) -> dict[str, str]:
     """Return the sha256 of each residual value, in the order of the graph."""
-    starts = ("ImageTokens", "TextEmbedding", "ResidualAddBias", "DyadicAdd")
-    residual = [step.outputs[0] for step in plan.steps if step.op_type in starts]
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(values[name], "<i4").tobytes()).hexdigest()
-        for name in residual
-    }
+    residual = ("ImageTokens", "TextEmbedding", "ResidualAddBias", "DyadicAdd")
+    return golden_files.checksums(plan, values, residual, "<i4")
 
 
 def read_cases(bundle: Bundle) -> list[EncoderCase]:
@@ -119,32 +103,19 @@ def read_cases(bundle: Bundle) -> list[EncoderCase]:
     Raises:
         BundleError: a case is damaged or does not fit the model.
     """
-    path = bundle.file(f"{FOLDER}/{CASES}")
-    if path is None:
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not JSON: {error}") from error
-    entries = content.get("cases") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or len(entries) > MAX_CASES or content.get("format") != FORMAT:
-        raise BundleError(f"{path}: is no {FORMAT} list of at most {MAX_CASES} cases")
-    return [_read_case(bundle, path, entry) for entry in entries]
+    return [_read_case(bundle, entry) for entry in golden_files.read_list(bundle, FORMAT)]
 
 
-def _read_case(bundle: Bundle, path: Path, entry: Any) -> EncoderCase:  # noqa: ANN401
-    name = entry.get("name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or bundle.file(f"{FOLDER}/{name}.safetensors") is None:
-        raise BundleError(f"{path}: the case {name!r} has no listed file {name}.safetensors")
-    layers = entry.get("layers")
-    if not isinstance(layers, dict) or not all(isinstance(item, str) for item in layers.values()):
-        raise BundleError(f"{path}: layers of {name!r} is no object of checksums")
-    arrays, _ = read_arrays(_file(bundle.path, name))
+def _read_case(bundle: Bundle, entry: Entry) -> EncoderCase:
+    arrays = golden_files.read_case_arrays(bundle, entry.name)
     output = arrays.pop(OUTPUT, np.empty(0))
     feeds = _checked_feeds(bundle, arrays)
     if feeds is None or output.dtype != np.int32 or output.ndim != 2:
-        raise BundleError(f"{_file(bundle.path, name)}: its arrays do not fit the model")
-    return EncoderCase(name=name, feeds=feeds, output=output.astype(np.int32), layers=layers)
+        file = golden_files.array_path(bundle.path, entry.name)
+        raise BundleError(f"{file}: its arrays do not fit the model")
+    return EncoderCase(
+        name=entry.name, feeds=feeds, output=output.astype(np.int32), layers=entry.layers
+    )
 
 
 def _checked_feeds(bundle: Bundle, arrays: Arrays) -> Arrays | None:
@@ -169,7 +140,3 @@ def _checked_feeds(bundle: Bundle, arrays: Arrays) -> Arrays | None:
     if int(ids.min()) < 0 or int(ids.max()) >= facts.vocab_size:
         return None
     return text_feeds(np.split(ids.astype(np.int64), stops[:-1]))
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{name}.safetensors"

@@ -1,10 +1,5 @@
-"""Golden cases: what the reference computed at export, to compare with on any machine.
+"""Golden cases: what the reference computed at export, to compare with on any machine."""
 
-``golden/cases.json`` lists the cases; ``golden/<name>.safetensors`` holds the logits of each.
-"""
-
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,30 +10,26 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
 from edgellm.errors import BundleError
+from edgellm.runtime import golden_files
 from edgellm.runtime.executors.reference import Executor
 from edgellm.runtime.feed_engine import FeedEngine
+from edgellm.runtime.golden_files import Arrays, Entry
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
-from edgellm.runtime.session_file import read_arrays, write_arrays
 from edgellm.runtime.tokenizer import Tokenizer
 
-FOLDER = "golden"
-CASES = "cases.json"
 FORMAT = "edgellm-golden/1"
 TEXTS = (
     "Once upon a time, there was a little girl named Lily.",
     "The quick brown fox jumps over the lazy dog; 1234567890 times?",
     "\N{LATIN SMALL LETTER E WITH ACUTE}\N{EURO SIGN} def f(x): return x * 2",
 )
-MAX_CASES = 16
 MAX_LOGITS = 1 << 19
 """Logits stored of one case: 2 MiB."""
 BUDGETS = ((5_000_000, 3, 24, 24), (100_000_000, 2, 16, 8), (1 << 62, 1, 8, 1))
 """(up to so many parameters, cases, prompt tokens, greedy tokens): the reference unpacks every
 weight for every call."""
-
-Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +63,15 @@ def record(directory: Path) -> None:
     executor = Executor(bundle, plan)
     budget = next(item for item in BUDGETS if bundle.manifest.num_parameters <= item[0])
     _, count, prompt_tokens, greedy_tokens = budget
-    (directory / FOLDER).mkdir(exist_ok=True)
     entries = []
     for number, text in enumerate(TEXTS[:count]):
         prompt = _prompt(bundle, text, prompt_tokens)
         room = bundle.manifest.context_length - len(prompt) + 1
         case = _compute(f"case-{number}", plan, executor, prompt, min(greedy_tokens, room))
-        write_arrays(_file(bundle.path, case.name), {LOGITS: case.logits}, {})
+        golden_files.write_case_arrays(directory, case.name, {LOGITS: case.logits})
         entry = {key: value for key, value in vars(case).items() if key != LOGITS}
         entries.append(entry)
-    content = json.dumps({"format": FORMAT, "cases": entries}, indent=1) + "\n"
-    (directory / FOLDER / CASES).write_text(content, encoding="utf-8")
+    golden_files.write_list(directory, FORMAT, entries)
 
 
 def read_cases(bundle: Bundle) -> list[GoldenCase]:
@@ -91,17 +80,7 @@ def read_cases(bundle: Bundle) -> list[GoldenCase]:
     Raises:
         BundleError: a case is damaged or does not fit the model.
     """
-    path = bundle.file(f"{FOLDER}/{CASES}")
-    if path is None:
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not JSON: {error}") from error
-    entries = content.get("cases") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or len(entries) > MAX_CASES or content.get("format") != FORMAT:
-        raise BundleError(f"{path}: is no {FORMAT} list of at most {MAX_CASES} cases")
-    return [_read_case(bundle, path, entry) for entry in entries]
+    return [_read_case(bundle, entry) for entry in golden_files.read_list(bundle, FORMAT)]
 
 
 def feeds(
@@ -131,21 +110,13 @@ def feeds(
 
 def layer_checksums(plan: Plan, values: Arrays) -> dict[str, str]:
     """Return the sha256 of each residual value, in the order of the graph."""
-    residual = [s.outputs[0] for s in plan.steps if s.op_type in ("Embedding", "ResidualAdd")]
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(values[name], "<i8").tobytes()).hexdigest()
-        for name in residual
-    }
+    return golden_files.checksums(plan, values, ("Embedding", "ResidualAdd"), "<i8")
 
 
 def _prompt(bundle: Bundle, text: str, count: int) -> list[int]:
     path = bundle.path / "tokenizer.json"
     ids = Tokenizer(path, bundle.manifest.vocab_size).encode(text)
     return ids[: min(count, bundle.manifest.context_length)]
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{name}.safetensors"
 
 
 def _compute(
@@ -179,19 +150,12 @@ def _greedy(
     return tuple(ids)
 
 
-def _read_case(bundle: Bundle, path: Path, entry: Any) -> GoldenCase:  # noqa: ANN401
-    name = entry.get("name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or bundle.file(f"{FOLDER}/{name}.safetensors") is None:
-        raise BundleError(f"{path}: the case {name!r} has no listed file {name}.safetensors")
-    manifest = bundle.manifest
-    prompt, greedy = (_ids(path, entry, key, manifest) for key in ("prompt", "greedy"))
-    layers = entry.get("layers")
-    if not isinstance(layers, dict) or not all(isinstance(item, str) for item in layers.values()):
-        raise BundleError(f"{path}: layers of {name!r} is no object of checksums")
+def _read_case(bundle: Bundle, entry: Entry) -> GoldenCase:
+    path, name, manifest = entry.path, entry.name, bundle.manifest
+    prompt, greedy = (_ids(path, entry.fields, key, manifest) for key in ("prompt", "greedy"))
     if not prompt or not greedy or len(prompt) + len(greedy) - 1 > manifest.context_length:
         raise BundleError(f"{path}: the case {name!r} is empty or longer than the context")
-    arrays, _ = read_arrays(_file(bundle.path, name))
-    logits = arrays.get(LOGITS)
+    logits = golden_files.read_case_arrays(bundle, name).get(LOGITS)
     if (
         logits is None
         or logits.dtype != np.int32
@@ -199,11 +163,14 @@ def _read_case(bundle: Bundle, path: Path, entry: Any) -> GoldenCase:  # noqa: A
         or not 1 <= logits.shape[0] <= len(prompt)
         or logits.shape[1] != manifest.vocab_size
     ):
-        raise BundleError(
-            f"{_file(bundle.path, name)}: the logits do not fit the case or the model"
-        )
+        file = golden_files.array_path(bundle.path, name)
+        raise BundleError(f"{file}: the logits do not fit the case or the model")
     return GoldenCase(
-        name=name, prompt=prompt, greedy=greedy, layers=layers, logits=logits.astype(np.int32)
+        name=name,
+        prompt=prompt,
+        greedy=greedy,
+        layers=entry.layers,
+        logits=logits.astype(np.int32),
     )
 
 

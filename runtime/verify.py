@@ -18,7 +18,8 @@ from edgellm.runtime import executors as executors_package
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.executors import reference
 from edgellm.runtime.feed_engine import FeedEngine
-from edgellm.runtime.golden import Arrays, GoldenCase, feeds, layer_checksums, read_cases
+from edgellm.runtime.golden import GoldenCase, feeds, layer_checksums, read_cases
+from edgellm.runtime.golden_files import Arrays
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.layouts import LAYOUT_OF, find_damage, for_this_machine
 from edgellm.runtime.loader import load_plan
