@@ -4,17 +4,17 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bundle import Bundle, Manifest, open_bundle
+from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_contract import CLASSIFICATION
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.images import reader_of
+from edgellm.runtime.loaded import Loaded
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.start import checked_threads
 
@@ -33,7 +33,7 @@ class Prediction:
     score: float
 
 
-class ImageClassifier:
+class ImageClassifier(Loaded[EncoderEngine]):
     """Classifies images with a bundle. Use it in a ``with`` block, or ``close`` it."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -53,16 +53,6 @@ class ImageClassifier:
         self._reader = reader_of(self._bundle)
         plan = load_plan(self._bundle)
         self._engine = EncoderEngine(plan, self.info, threads=checked_threads(threads))
-
-    @property
-    def info(self) -> Manifest:
-        """The facts of the bundle."""
-        return self._bundle.manifest
-
-    @property
-    def engine(self) -> EncoderEngine:
-        """What computes the logits."""
-        return self._engine
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -107,23 +97,6 @@ class ImageClassifier:
         scores = odds / odds.sum()
         order = np.argsort(-logits.astype(np.int64), kind="stable")[:top]
         return [Prediction(self._labels[i], int(i), float(scores[i])) for i in order]
-
-    def close(self) -> None:
-        """End the worker threads; the model cannot be used afterwards."""
-        self._engine.close()
-
-    def __enter__(self) -> Self:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the model."""
-        self.close()
 
 
 def read_labels(bundle: Bundle) -> tuple[str, ...]:

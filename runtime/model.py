@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bundle import Manifest, open_bundle
+from edgellm.bundle import open_bundle
 from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.chat_template import ChatTemplate, Message, load_chat_template
@@ -17,6 +16,7 @@ from edgellm.runtime.engine import Engine
 from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.generation import GenerationRequest, Speculate, Token, generate
 from edgellm.runtime.kernels._compiler import Progress, compile_missing
+from edgellm.runtime.loaded import Loaded
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.placement import PlacedExecutor
 from edgellm.runtime.sampler import SamplingOptions, SamplingParams
@@ -31,7 +31,7 @@ MAX_TOKENS = 256
 Prompt = str | Sequence[int]
 
 
-class Model:
+class Model(Loaded[Engine | FeedEngine]):
     """Generates text with a bundle. Use it in a ``with`` block, or ``close`` it.
 
     One generation at a time; the sessions of a model may take turns.
@@ -72,7 +72,6 @@ class Model:
         self._chat_session: Session | None = None
         cores = checked_threads(threads)
         context_length = checked_context(self._bundle.manifest, context)
-        self._engine: Engine | FeedEngine
         if device is not None:
             plan = load_plan(self._bundle)
             self._engine = FeedEngine(PlacedExecutor(plan, device), plan, context_length)
@@ -88,11 +87,6 @@ class Model:
             threads=cores if threads is not None else tuning.threads or cores,
             choices=tuning.choices,
         )
-
-    @property
-    def info(self) -> Manifest:
-        """The facts of the bundle."""
-        return self._bundle.manifest
 
     @property
     def engine(self) -> Engine:
@@ -278,23 +272,6 @@ class Model:
             ContextLengthError: more ids than the context holds.
         """
         return self.session().score(ids)
-
-    def close(self) -> None:
-        """End the worker threads; the model cannot be used afterwards."""
-        self._engine.close()
-
-    def __enter__(self) -> Self:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the model."""
-        self.close()
 
     def _request(
         self,

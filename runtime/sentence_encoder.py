@@ -2,22 +2,21 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bundle import Manifest, open_bundle
+from edgellm.bundle import open_bundle
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_contract import EMBEDDING
 from edgellm.runtime.encoder_engine import EncoderEngine
+from edgellm.runtime.loaded import Loaded
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.start import checked_context, checked_threads
 from edgellm.runtime.tokenizer import Tokenizer
 
 
-class SentenceEncoder:
+class SentenceEncoder(Loaded[EncoderEngine]):
     """Embeds texts with a bundle. Use it in a ``with`` block, or ``close`` it."""
 
     def __init__(
@@ -47,16 +46,6 @@ class SentenceEncoder:
         self._tokenizer = Tokenizer(file, self.info.vocab_size)
         plan = load_plan(self._bundle)
         self._engine = EncoderEngine(plan, self.info, threads=checked_threads(threads))
-
-    @property
-    def info(self) -> Manifest:
-        """The facts of the bundle."""
-        return self._bundle.manifest
-
-    @property
-    def engine(self) -> EncoderEngine:
-        """What computes the embeddings."""
-        return self._engine
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -108,20 +97,3 @@ class SentenceEncoder:
         plain = self._tokenizer.encode("a", add_special_tokens=False)
         whole = self._tokenizer.encode("a")
         return whole[len(self._tokenizer.leading_ids()) + len(plain) :]
-
-    def close(self) -> None:
-        """End the worker threads; the model cannot be used afterwards."""
-        self._engine.close()
-
-    def __enter__(self) -> Self:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the model."""
-        self.close()
