@@ -16,6 +16,7 @@ from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.finish import Golden, finish, write_float_graph
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
@@ -40,10 +41,6 @@ MAX_CONTEXT = 65_535
 TASK = "text-generation"
 LAYOUTS = {layout.alias: layout for layout in TERNARY_LAYOUTS.values()}
 DEFAULT_LAYOUT = TERNARY_LAYOUTS[TERNARY_2BIT].alias
-
-Golden = Callable[[Path], None]
-"""Called with the directory of the new bundle, which can be opened already; it may write files
-under ``golden/``."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def export(
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
         )
-        bundle = _finish(writer, manifest, golden)
+        bundle = finish(writer, manifest, golden)
     if options.low_bit is not None:
         shutil.rmtree(work)
     return bundle
@@ -182,7 +179,7 @@ def export_random(
         quantized = None if options.low_bit is None else round_plainly(options.low_bit.plan)
         manifest = _write_graph(model, writer, options, progress, quantized=quantized)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
-        return _finish(writer, manifest, golden)
+        return finish(writer, manifest, golden)
 
 
 def float_model(path: str | Path, directory: str | Path) -> Path:
@@ -196,15 +193,12 @@ def float_model(path: str | Path, directory: str | Path) -> Path:
         The path of model.onnx: input_ids (tokens,) int64 -> logits (tokens, vocab_size) float32.
     """
     model = source.from_checkpoint(Checkpoint(path))
-    target = Path(directory)
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / WEIGHTS).open("wb") as stream:
-        builder = GraphBuilder(model.model_type, stream)
-        config = model.model.config
-        context = _context(model, ExportOptions())
-        model.model.build(Float32Lowering(builder, model.weights, config, context))
-    (target / GRAPH).write_bytes(builder.serialize())
-    return target / GRAPH
+    config, context = model.model.config, _context(model, ExportOptions())
+    return write_float_graph(
+        directory,
+        model.model_type,
+        lambda builder: model.model.build(Float32Lowering(builder, model.weights, config, context)),
+    )
 
 
 def _write_graph(
@@ -298,14 +292,3 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         revision=options.revision,
         created_by=f"edgellm {version('edgellm')}",
     )
-
-
-def _finish(writer: BundleWriter, manifest: Manifest, golden: Golden | None) -> Bundle:
-    """Write the model card and the manifest, let golden cases be made, and put all in place."""
-    card = model_card.render(manifest)
-    (writer.path / model_card.FILE).write_text(card, encoding="utf-8")
-    writer.write_manifest(manifest)
-    if golden is not None:
-        golden(writer.path)
-        writer.write_manifest(manifest)  # now with the golden files
-    return writer.finish()

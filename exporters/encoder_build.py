@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.encoder_calibration import Calibration, measure_activations, render_scales
 from edgellm.exporters.encoder_source import EncoderSource
+from edgellm.exporters.finish import Golden, finish, write_float_graph
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
 from edgellm.exporters.lowering.encoder_integer import IntegerEncoderLowering
@@ -27,8 +27,6 @@ LABELS = "labels.json"
 SCALES = "activation_scales.json"
 SOUND, IVIT = ARITHMETICS = ("sound", "ivit")
 LOG = logging.getLogger(__name__)
-
-Golden = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def export(
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
         )
-        return _finish(model, writer, manifest, golden)
+        return finish(writer, manifest, golden)
 
 
 def export_random(
@@ -127,7 +125,7 @@ def export_random(
             (writer.path / PROCESSOR).write_text(json.dumps({"size": size}) + "\n")
         manifest = _write_graph(model, writer, options, progress)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
-        return _finish(model, writer, manifest, golden)
+        return finish(writer, manifest, golden)
 
 
 def float_model(path: str | Path, directory: str | Path) -> Path:
@@ -143,14 +141,14 @@ def float_model(path: str | Path, directory: str | Path) -> Path:
 
 def write_float_model(model: EncoderSource, directory: str | Path) -> Path:
     """Write the float32 model of a source; see ``float_model``."""
-    target = Path(directory)
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / WEIGHTS).open("wb") as stream:
-        builder = GraphBuilder(model.model_type, stream)
-        epsilon = model.model.config.encoder.layer_norm_eps
-        model.model.build(Float32EncoderLowering(builder, model.weights, epsilon, model.pixels))
-    (target / GRAPH).write_bytes(builder.serialize())
-    return target / GRAPH
+    epsilon = model.model.config.encoder.layer_norm_eps
+    return write_float_graph(
+        directory,
+        model.model_type,
+        lambda builder: model.model.build(
+            Float32EncoderLowering(builder, model.weights, epsilon, model.pixels)
+        ),
+    )
 
 
 def _write_graph(
@@ -172,6 +170,7 @@ def _write_graph(
             model.model.build(net)
         manifest = _manifest(model, builder, net.output_frame, options)
     (writer.path / GRAPH).write_bytes(builder.serialize())
+    _write_labels(model, writer.path)
     return manifest
 
 
@@ -243,17 +242,7 @@ def _manifest(
     )
 
 
-def _finish(
-    model: EncoderSource, writer: BundleWriter, manifest: Manifest, golden: Golden | None
-) -> Bundle:
-    """Write labels, model card and manifest, let golden cases be made, and put all in place."""
+def _write_labels(model: EncoderSource, folder: Path) -> None:
     if not isinstance(model.model, TextEncoder):
         labels = json.dumps(list(model.model.labels), ensure_ascii=False, indent=0)
-        (writer.path / LABELS).write_text(labels + "\n", encoding="utf-8")
-    card = model_card.render(manifest)
-    (writer.path / model_card.FILE).write_text(card, encoding="utf-8")
-    writer.write_manifest(manifest)
-    if golden is not None:
-        golden(writer.path)
-        writer.write_manifest(manifest)
-    return writer.finish()
+        (folder / LABELS).write_text(labels + "\n", encoding="utf-8")
