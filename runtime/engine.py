@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ContextLengthError
-from edgellm.ops import evaluate_dim
 from edgellm.runtime.choices import Choices
-from edgellm.runtime.crew import Crew
 from edgellm.runtime.kv_cache import KvCache
-from edgellm.runtime.memory import ALIGNMENT
+from edgellm.runtime.machine import Machine
 from edgellm.runtime.plan import (
     IDS,
     LOGIT_COUNT,
@@ -28,7 +26,6 @@ from edgellm.runtime.plan import (
     call_sizes,
     present_name,
 )
-from edgellm.runtime.program import lower
 
 DEFAULT_CHUNK = 64
 """Tokens a call: at 128 the arena is twice as large and prefill no faster."""
@@ -76,41 +73,19 @@ class Engine:
         self.chunk = min(chunk or DEFAULT_CHUNK, context_length)
         self.bytes_per_token = plan.weight_bytes_per_token()
         self.choices = choices or Choices()
-        self._program = lower(plan, call_sizes(self.chunk), self.choices)
-        self._many = False
-        self.arena_bytes = self._program.arena.size
-        self._arena = _aligned(self.arena_bytes)
+        self._machine = Machine(plan, call_sizes(self.chunk), threads, self.choices)
+        self.arena_bytes = self._machine.arena_bytes
         self._ids = np.zeros(self.chunk, np.int64)
         self._positions = np.zeros(self.chunk, np.int64)
         self._rows = np.zeros(self.chunk, np.int64)
+        for name, array in ((IDS, self._ids), (POSITIONS, self._positions), (ROWS, self._rows)):
+            self._machine.bind(name, array)
         self._counting = np.arange(context_length)
-        self._sizes: dict[str, int] = {}
-        self._fill_table()
-        self._crew = Crew(threads)
+        after = [present_name(name) for name in plan.states]
+        self._cache_slots = self._machine.slots([*plan.cache_inputs, *after])
+        self._cache: weakref.ref[KvCache] | None = None
         self._lock = threading.Lock()
         self._closed = False
-
-    def _fill_table(self) -> None:
-        """Write the addresses that stay: of the arena, the weights and the engine's own inputs."""
-        self._table = self._program.table.reshape(-1)
-        self._table_address = self._table.ctypes.data
-        places, offsets = self._program.offsets
-        self._table[places] = offsets + self._arena.ctypes.data
-        for name, constant in self.plan.constants.items():
-            self._write_address(name, constant)
-        self._write_address(IDS, self._ids)
-        self._write_address(POSITIONS, self._positions)
-        self._write_address(ROWS, self._rows)
-        after = [present_name(name) for name in self.plan.states]
-        slots = [self._program.addresses[name] for name in [*self.plan.cache_inputs, *after]]
-        self._cache_places = np.concatenate([*slots, np.empty(0, np.intp)])
-        self._cache_slots = np.repeat(np.arange(len(slots)), [len(slot) for slot in slots])
-        self._cache: weakref.ref[KvCache] | None = None
-
-    def _write_address(self, name: str, array: npt.NDArray[np.generic]) -> None:
-        places = self._program.addresses.get(name)
-        if places is not None:
-            self._table[places] = array.__array_interface__["data"][0]
 
     def new_cache(self, capacity: int | None = None) -> KvCache:
         """Return an empty cache for the whole context, or for ``capacity`` positions."""
@@ -160,7 +135,7 @@ class Engine:
     def _forward_chunk(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int) -> None:
         with self._lock:
             self._prepare(ids, cache, rows, logits, top)
-            self._run(0, len(self._program.table), len(ids))
+            self._run(len(ids))
             cache.advance(len(ids))
 
     def trace(
@@ -182,11 +157,12 @@ class Engine:
         values: dict[str, npt.NDArray[np.generic]] = {}
         with self._lock:
             self._prepare(ids, cache, chosen, logits)
-            for index, step in enumerate(self._program.steps):
-                self._run(index, 1, len(ids))
+            for index, step in enumerate(self.steps):
+                self._run(len(ids), index, 1)
                 for name in step.outputs:
-                    if name in self._program.arena.offsets:
-                        values[name] = self._copy_value(name)
+                    value = self._machine.copy_value(name)
+                    if value is not None:
+                        values[name] = value
             cache.advance(len(ids))
         for past, array in cache.export_arrays().items():
             values[present_name(past)] = array
@@ -216,24 +192,16 @@ class Engine:
         logits = np.empty((1, self.vocab_size), np.int32)
         with self._lock:
             self._prepare(ids, cache, chosen, logits)
-            yield self._program.table
+            yield self._machine.table
 
     def run_rows(self, rows: npt.NDArray[np.int64]) -> None:
         """Run rows of a prepared call, or copies of them, on this thread alone."""
-        address = rows.__array_interface__["data"][0]
-        self._crew.run(address, len(rows), rows.strides[0], alone=True)
+        self._machine.run_rows(rows)
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps in the order in which they run."""
-        return self._program.steps
-
-    def _copy_value(self, name: str) -> npt.NDArray[np.generic]:
-        value = self.plan.values[name]
-        shape = [evaluate_dim(dim, self._sizes) for dim in value.shape]
-        begin = self._program.arena.offsets[name]
-        end = begin + int(np.prod(shape)) * np.dtype(value.dtype).itemsize
-        return self._arena[begin:end].view(value.dtype).reshape(shape).copy()
+        return self._machine.steps
 
     def _check(self, ids: Ids, cache: KvCache, rows: Sequence[int] | None) -> Ids:
         """Return the rows to score, after checking everything a kernel uses as an index."""
@@ -260,57 +228,34 @@ class Engine:
     def _prepare(self, ids: Ids, cache: KvCache, rows: Ids, logits: Logits, top: int = 0) -> None:
         """Write the sizes of this call, and the addresses of its arrays, into the table."""
         count, length = len(ids), cache.length
-        self._use_kernels_for(count)
+        self._machine.use_kernels_for(many=count > 1)
         self._ids[:count] = ids
         self._positions[:count] = self._counting[length : length + count]
-        self._write_size(TOKENS, count)
-        self._write_size(PAST_LENGTH, length)
-        self._write_size(f"{PAST_LENGTH}+{TOKENS}", length + count)
-        self._write_size(LOGIT_COUNT, len(rows))
-        self._write_size(TOP, top)
+        self._machine.write_size(TOKENS, count)
+        self._machine.write_size(PAST_LENGTH, length)
+        self._machine.write_size(f"{PAST_LENGTH}+{TOKENS}", length + count)
+        self._machine.write_size(LOGIT_COUNT, len(rows))
+        self._machine.write_size(TOP, top)
         if len(rows) > len(self._rows):
             self._rows = np.zeros(len(rows), np.int64)
-            self._write_address(ROWS, self._rows)
+            self._machine.bind(ROWS, self._rows)
         self._rows[: len(rows)] = rows
-        self._write_address(LOGITS, logits)
+        self._machine.bind(LOGITS, logits)
         if self._cache is None or self._cache() is not cache:
-            self._table[self._cache_places] = cache.addresses[self._cache_slots]
+            places, owners = self._cache_slots
+            self._machine.bind_slots(places, cache.addresses[owners])
             self._cache = weakref.ref(cache)
 
-    def _use_kernels_for(self, count: int) -> None:
-        """Write the addresses of the kernels for one token or for many, where they differ."""
-        many = count > 1
-        if many != self._many:
-            self._many = many
-            self._program.table[:, 0] = (
-                self._program.many_tokens if many else self._program.one_token
-            )
-
-    def _write_size(self, name: str, size: int) -> None:
-        """Write a size of this call where it differs from the last call's."""
-        if self._sizes.get(name) != size:
-            self._sizes[name] = size
-            self._table[self._program.sizes.get(name, [])] = size
-
-    def _run(self, first: int, count: int, tokens: int) -> None:
+    def _run(self, tokens: int, first: int = 0, count: int | None = None) -> None:
         """Run ``count`` steps from ``first``, on all threads if the work is worth it."""
-        row_bytes = self._program.table.strides[0]
-        start = self._table_address + first * row_bytes
         alone = self.bytes_per_token * tokens < SHARED_WORK_BYTES
-        self._crew.run(start, count, row_bytes, alone=alone)
+        self._machine.run(first, count, alone=alone)
 
     def waited_seconds(self) -> npt.NDArray[np.float64]:
         """Return (threads,) how long each thread has waited for the others so far."""
-        return self._crew.waited_seconds()
+        return self._machine.waited_seconds()
 
     def close(self) -> None:
         """End the threads; the engine cannot run after that. A second call does nothing."""
         self._closed = True
-        self._crew.close()
-
-
-def _aligned(size: int) -> npt.NDArray[np.uint8]:
-    """Return ``size`` zero bytes at an aligned address; untouched pages cost nothing."""
-    raw = np.zeros(size + ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % ALIGNMENT
-    return raw[skip : skip + size]
+        self._machine.close()
