@@ -37,9 +37,9 @@ def quantize_row(
     for n in range(row.shape[0]):
         low, high = min(low, row[n]), max(high, row[n])
     peak = max(np.int64(high), -np.int64(low))
-    reciprocal, shift = absmax_reciprocal(peak), absmax_shift(peak)
+    reciprocal, shift = np.int32(absmax_reciprocal(peak)), absmax_shift(peak)
     for n in range(row.shape[0]):
-        codes[n] = round_shift(np.int64(row[n]) * reciprocal, shift)
+        codes[n] = round_shift(np.int64(row[n]) * np.int64(reciprocal), shift)
     mantissa, exponent = normalize(peak, frame)
     mantissa, exponent = product(mantissa, exponent, RECIPROCAL_127[0], RECIPROCAL_127[1])
     write_scale(out_scale, t, mantissa, exponent)

@@ -15,19 +15,23 @@ from edgellm.runtime.kernels._scalar import (
     token_shift,
 )
 
-BUMP = bump_table(GELU)
-BUMP_TANH = bump_table(GELU_TANH)
+# As the result needs them, and of 32 bits, which vector units gather.
+BUMP, BUMP_TANH = (
+    bump_table(kind).astype(np.int32) << (FRAME - BUMP_BITS) for kind in (GELU, GELU_TANH)
+)
+HALF_STEP = 1 << (FRAME - STEP_BITS - 1)
 MAX_COLUMNS = 65_536
 
 Ints = npt.NDArray[np.int32]
 
 
-def subtract_bump(row: Ints, table: npt.NDArray[np.int16]) -> None:
+def subtract_bump(row: Ints, table: Ints) -> None:
     """Replace each x of a row by ``relu(x) - bump(|x|)``."""
     for n in range(row.shape[0]):
-        x = np.int64(row[n])
-        index = min(round_shift(abs(x), FRAME - STEP_BITS), ENTRIES - 1)
-        row[n] = max(x, 0) - (np.int64(table[index]) << (FRAME - BUMP_BITS))
+        x = row[n]
+        size = np.uint32(np.uint32(abs(x)) + np.uint32(HALF_STEP)) >> np.uint32(FRAME - STEP_BITS)
+        index = np.int32(min(np.uint32(size), np.uint32(ENTRIES - 1)))
+        row[n] = np.int32(max(x, np.int32(0)) - table[index])
 
 
 @kernel("ActivationQuantize", split="rows")

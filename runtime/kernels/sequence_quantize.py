@@ -6,10 +6,10 @@ import numpy.typing as npt
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
     INT32_MAX,
+    Int,
     absmax_reciprocal,
     absmax_shift,
     clamp,
-    round_shift,
     stack_int32,
     stack_int64,
 )
@@ -19,44 +19,50 @@ STRIP = 64
 """Columns that are worked on together: a cache line or more of each row."""
 
 Ints = npt.NDArray[np.int32]
+Place = tuple[Int, Int, Int, Int]
+"""Of a strip: begin and end of its rows, and of its columns, which are at most STRIP.
+
+Rows are taken before columns, so that the compiler knows them to be contiguous.
+"""
 
 
-def write_means(rows: Ints, mean: Ints) -> None:
-    """Write the mean of each of at most STRIP columns."""
-    total = stack_int64(STRIP)
-    count = np.int64(rows.shape[0])
-    for m in range(rows.shape[1]):
-        total[m] = 0
-    for t in range(rows.shape[0]):
-        for m in range(rows.shape[1]):
-            total[m] += np.int64(rows[t, m])
-    for m in range(rows.shape[1]):
-        mean[m] = (total[m] + count * OFFSET + count // 2) // count - OFFSET
-
-
-def write_peaks(rows: Ints, mean: Ints, peak: Ints) -> None:
-    """Write the largest ``|x - mean|`` of each of at most STRIP columns, at most 2^31 - 1."""
-    low, high = stack_int32(STRIP), stack_int32(STRIP)
-    for m in range(rows.shape[1]):
-        low[m] = high[m] = rows[0, m]
-    for t in range(rows.shape[0]):
-        for m in range(rows.shape[1]):
-            low[m], high[m] = min(low[m], rows[t, m]), max(high[m], rows[t, m])
-    for m in range(rows.shape[1]):
-        middle = np.int64(mean[m])
+def write_facts(x: Ints, place: Place, mean: Ints, peak: Ints) -> None:
+    """Write the mean of each column, and the largest ``|x - mean|``, at most 2^31 - 1."""
+    begin, end, first, last = place
+    total, low, high = stack_int64(STRIP), stack_int32(STRIP), stack_int32(STRIP)
+    count, columns = np.int64(end - begin), last - first
+    for m in range(columns):
+        total[m], low[m], high[m] = np.int64(0), x[begin, first + m], x[begin, first + m]
+    for t in range(begin, end):
+        row = x[t][first:last]
+        for m in range(columns):
+            total[m] += np.int64(row[m])
+        for m in range(columns):
+            low[m], high[m] = min(low[m], row[m]), max(high[m], row[m])
+    for m in range(columns):
+        middle = (total[m] + count * OFFSET + count // 2) // count - OFFSET
+        mean[m] = middle
         peak[m] = min(max(np.int64(high[m]) - middle, middle - np.int64(low[m])), INT32_MAX)
 
 
-def write_codes(rows: Ints, mean: Ints, peak: Ints, codes: npt.NDArray[np.int8]) -> None:
-    """Write ``round(127 * (x - mean) / peak)`` of at most STRIP columns."""
-    reciprocal, shift = stack_int64(STRIP), stack_int64(STRIP)
-    for m in range(rows.shape[1]):
-        reciprocal[m] = absmax_reciprocal(np.int64(peak[m]))
+def write_codes(x: Ints, place: Place, mean: Ints, peak: Ints, codes: npt.NDArray[np.int8]) -> None:
+    """Write ``round(127 * (x - mean) / peak)`` of each column."""
+    begin, end, first, last = place
+    reciprocal, middle = stack_int32(STRIP), stack_int64(STRIP)
+    shift, half = stack_int64(STRIP), stack_int64(STRIP)
+    columns = last - first
+    for m in range(columns):
+        reciprocal[m] = absmax_reciprocal(np.int64(peak[m]))  # at most 127 * 2^18
         shift[m] = absmax_shift(np.int64(peak[m]))
-    for t in range(rows.shape[0]):
-        for m in range(rows.shape[1]):
-            centred = clamp(np.int64(rows[t, m]) - np.int64(mean[m]), -INT32_MAX, INT32_MAX)
-            codes[t, m] = round_shift(centred * reciprocal[m], shift[m])
+        half[m] = np.int64(1) << (shift[m] - 1)
+        middle[m] = mean[m]
+    for t in range(begin, end):
+        row, out = x[t][first:last], codes[t][first:last]
+        for m in range(columns):
+            centred = clamp(np.int64(row[m]) - middle[m], -INT32_MAX, INT32_MAX)
+            # As int32 each: a product of 32 bits is one instruction, of 64 it is several.
+            wide = np.int64(np.int32(centred)) * np.int64(reciprocal[m])
+            out[m] = (wide + half[m]) >> shift[m]
 
 
 def share_peaks(peak: Ints) -> None:
@@ -87,12 +93,12 @@ def sequence_quantize(
         begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
         last = min(first + width, x.shape[1])
         for m in range(first, last, STRIP):
-            columns = slice(m, min(m + STRIP, last))
-            write_means(x[begin:end, columns], mean[number, columns])
-            write_peaks(x[begin:end, columns], mean[number, columns], peak[number, columns])
+            strip = begin, end, m, min(m + STRIP, last)
+            columns = slice(m, strip[3])
+            write_facts(x, strip, mean[number][columns], peak[number][columns])
         if group > 1:
-            share_peaks(peak[number, first:last])
+            share_peaks(peak[number][first:last])
         for m in range(first, last, STRIP):
-            columns = slice(m, min(m + STRIP, last))
-            averages, peaks = mean[number, columns], peak[number, columns]
-            write_codes(x[begin:end, columns], averages, peaks, codes[begin:end, columns])
+            strip = begin, end, m, min(m + STRIP, last)
+            columns = slice(m, strip[3])
+            write_codes(x, strip, mean[number][columns], peak[number][columns], codes)
