@@ -32,6 +32,7 @@ from edgellm.runtime.kernels.vector._tiles import (
     Operation,
     as_matrix,
     int8,
+    start_row,
     ternary,
     trits,
     trits_for_many,
@@ -70,8 +71,7 @@ def total(codes: Codes) -> np.int32:
 def begin(acc: Accumulators, starts: Starts) -> None:
     """Set the accumulators of each token."""
     for t in range(acc.shape[0]):
-        for n in range(acc.shape[1]):
-            acc[t, n] = starts[t]
+        start_row(acc, t, starts[t])
 
 
 def lay_out_rest(x: Codes, rest: Codes, groups: int, size: int) -> None:

@@ -330,6 +330,22 @@ def as_matrix(_: Context, vector: Type, columns: Type) -> Intrinsic:
     return types.Array(vector.dtype, 2, "C")(vector, types.int64), generate
 
 
+@intrinsic
+def start_row(_: Context, matrix: Type, t: Type, value: Type) -> Intrinsic:
+    """``start_row(matrix, t, value)``: set a row of int32, whose columns are neighbours."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, signature, args[:1])
+        (row,) = matrix_rows(builder, array, args[1], 1)
+        columns = cgutils.unpack_tuple(builder, array.shape)[1]
+        with cgutils.for_range(builder, columns) as loop:
+            place = move(builder, row, builder.mul(loop.index, INT64(4)))
+            builder.store(args[2], builder.bitcast(place, INT32.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64, types.int32), generate
+
+
 def open_arrays(context: Context, builder: Builder, signature: Type, values: Values) -> list[Value]:
     """Return the first arguments of an intrinsic as Numba's structures of data and strides."""
     kinds = signature.args[: len(values)]

@@ -55,6 +55,9 @@ MIN_SHARED = 32
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
+Place = tuple[Int, Int, Int, Int]
+"""Begin and end of rows, and of columns. A row is taken before its columns, and matrices of scratch
+memory have the rows that are used, so that the compiler knows rows to be contiguous."""
 
 
 def round_up(size: Int, step: Int) -> Int:
@@ -75,31 +78,34 @@ def rows_at_once(length: Int, dim: Int, shares: Int) -> Int:
     return min(most, max(share, MIN_SHARED))
 
 
-def copy_rows(rows: Bytes, out: Bytes) -> None:
-    """Copy (n, D) into a larger matrix, zeros behind."""
-    count, dim = rows.shape
-    for j in range(count):
-        for d in range(dim):
-            out[j, d] = rows[j, d]
-        for d in range(dim, out.shape[1]):
-            out[j, d] = 0
-    for j in range(count, out.shape[0]):
+def copy_rows(source: Bytes, place: Place, out: Bytes) -> None:
+    """Copy a part of a matrix into a larger one, zeros behind."""
+    begin, end, first, last = place
+    for j in range(end - begin):
+        row, copied = source[begin + j, first:last], out[j]
+        for d in range(last - first):
+            copied[d] = row[d]
+        for d in range(last - first, out.shape[1]):
+            copied[d] = 0
+    for j in range(end - begin, out.shape[0]):
         for d in range(out.shape[1]):
             out[j, d] = 0
 
 
-def copy_turned(rows: Bytes, out: Bytes, sums: Ints) -> None:
-    """Copy (n, D) turned into a larger matrix, zeros behind; write 128 times the columns' sums."""
-    count, dim = rows.shape
+def copy_turned(source: Bytes, place: Place, out: Bytes, sums: Ints) -> None:
+    """Copy a part of a matrix turned into a larger one; write 128 times the columns' sums."""
+    begin, end, first, last = place
+    for d in range(last - first):
+        sums[d] = 0
+    for j in range(end - begin):
+        row = source[begin + j, first:last]
+        for d in range(last - first):
+            out[d, j] = row[d]
+        for d in range(last - first):
+            sums[d] += np.int32(row[d]) << np.int32(7)
     for d in range(out.shape[0]):
-        for j in range(out.shape[1]):
+        for j in range(end - begin if d < last - first else 0, out.shape[1]):
             out[d, j] = 0
-    for d in range(dim):
-        total = np.int32(0)
-        for j in range(count):
-            out[d, j] = rows[j, d]
-            total = np.int32(total + rows[j, d])
-        sums[d] = total << np.int32(7)
 
 
 def split_weights(weights: Ints, high: Bytes, low: Bytes) -> None:
@@ -107,6 +113,7 @@ def split_weights(weights: Ints, high: Bytes, low: Bytes) -> None:
     count = weights.shape[0]
     for j in range(count):
         high[j] = weights[j] >> 8
+    for j in range(count):
         low[j] = (weights[j] & 255) - 128
     for j in range(count, high.shape[0]):
         high[j] = low[j] = 0
@@ -161,97 +168,104 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         for number in range(ends.shape[0]):
             begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
             step = rows_at_once(end - begin, dim, 1 if heads % threads == 0 else threads)
-            for head in range(heads):
-                columns = slice(head * dim, (head + 1) * dim)
-                cache = key[begin:end, columns], value[begin:end, columns]
-                peak = np.int64(key_peak[number, head * dim])
-                facts = peak, scaling_mantissa, scaling_exponent
-                write_scales(value_peak[number, columns], scales[:dim])
+            for column in range(0, heads * dim, dim):
+                place = begin, end, column, column + dim
+                facts = np.int64(key_peak[number, column]), scaling_mantissa, scaling_exponent
+                means = scales, value_mean[number, column : column + dim]
+                write_scales(value_peak[number, column : column + dim], scales)
                 for first in range(begin, end, step):
                     item += 1
                     if item % threads == thread:
-                        rows = slice(first, min(first + step, end))
-                        mean = value_mean[number, columns]
-                        attend(query[rows, columns], cache, facts, (scales, mean), y[rows, columns])
+                        rows = first, min(first + step, end)
+                        attend((query, key, value, y), rows, place, facts, means)
 
     return encoder_attention
 
 
 def attend_with(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``attend(query, cache, facts, means, y)``: some rows of a head.
+    """Return ``attend(matrices, rows, place, facts, means)``: some rows of a head.
 
-    ``cache`` is keys and values; ``facts`` are the peak of the keys and the scaling; ``means`` what
-    ``write_scales`` wrote and the means of the values.
+    ``matrices`` are query, key, value and y; ``place`` is where in them the sequence and the head
+    are; ``facts`` are the peak of the keys and the scaling; ``means`` what ``write_scales`` wrote
+    and the means of the values.
     """
     product = int8_product(unit)
     score, mix = score_with(product), mix_with(product)
 
     @register_jitable(**PART_POLICY)
     def attend(
-        query: Ints,
-        cache: tuple[Bytes, Bytes],
+        matrices: tuple[Ints, Bytes, Bytes, Totals],
+        rows: tuple[Int, Int],
+        place: Place,
         facts: tuple[Int, Int, Int],
         means: tuple[Totals, Ints],
-        y: Totals,
     ) -> None:
-        (rows, dim), length = query.shape, cache[0].shape[0]
-        tall = round_up(rows, TOKENS) if rows >= MIN_PADDED else rows
-        codes = as_matrix(stack_int8(CODES), round_up(dim, BLOCK))[:tall]
-        dots = as_matrix(stack_int32(SCORES), round_up(length, BLOCK))[:tall]
+        (query, key, value, y), (begin, end, column, last) = matrices, place
+        first, count, dim, length = rows[0], rows[1] - rows[0], last - column, end - begin
+        tall = round_up(count, TOKENS) if count >= MIN_PADDED else count
+        inner, across = round_up(dim, BLOCK), round_up(length, BLOCK)
+        codes = as_matrix(stack_int8(CODES)[: tall * inner], inner)
+        dots = as_matrix(stack_int32(SCORES)[: tall * across], across)
         wide_codes, totals = stack_int16(MAX_HEAD_DIM), as_matrix(stack_int64(SUMS), dim)
         steps, divisors = stack_int64(STEPS), stack_int64(QUERIES)
-        for t in range(rows):
-            step = quantize_query(query[t], wide_codes, facts[0], (facts[1], facts[2]))
+        for t in range(count):
+            head, row = query[first + t, column:last], codes[t]
+            step = quantize_query(head, wide_codes, facts[0], (facts[1], facts[2]))
             steps[2 * t], steps[2 * t + 1] = step
             for d in range(dim):
-                codes[t, d] = wide_codes[d]
-        score(codes, cache[0], dots)
-        for t in range(rows):
+                row[d] = wide_codes[d]
+        score(codes, key, place, dots)
+        for t in range(count):
             divisors[t] = weigh(dots[t, :length], (steps[2 * t], steps[2 * t + 1]))
             for d in range(dim):
                 totals[t, d] = 0
-        mix(dots[:rows, :length], tall, cache[1], totals)
-        for t in range(rows):
-            write_mean(totals[t], divisors[t], means[0], means[1], y[t])
+        mix(dots, count, value, place, totals)
+        for t in range(count):
+            write_mean(totals[t], divisors[t], means[0], means[1], y[first + t, column:last])
 
     return attend
 
 
-def score_with(product: Product) -> Callable[[Bytes, Bytes, Ints], None]:
-    """Return ``score(codes, keys, dots)``: the dot products of some rows of codes and all keys."""
+def score_with(product: Product) -> Callable[[Bytes, Bytes, Place, Ints], None]:
+    """Return ``score(codes, key, place, dots)``: the dot products of rows of codes and all keys."""
 
     @register_jitable(**PART_POLICY)
-    def score(codes: Bytes, keys: Bytes, dots: Ints) -> None:
-        copied = as_matrix(stack_int8(COPIED), codes.shape[1])
-        for first in range(0, keys.shape[0], KEYS):
-            some = keys[first : first + KEYS]
-            weight = copied[: padded(some.shape[0])]
-            copy_rows(some, weight)
-            product(codes, weight, dots[:, first : first + weight.shape[0]])
+    def score(codes: Bytes, key: Bytes, place: Place, dots: Ints) -> None:
+        begin, end, column, last = place
+        inner = codes.shape[1]
+        copied = stack_int8(COPIED)
+        for first in range(begin, end, KEYS):
+            after = min(first + KEYS, end)
+            weight = as_matrix(copied[: padded(after - first) * inner], inner)
+            copy_rows(key, (first, after, column, last), weight)
+            product(codes, weight, dots[:, first - begin : first - begin + weight.shape[0]])
 
     return score
 
 
-def mix_with(product: Product) -> Callable[[Ints, Int, Bytes, Totals], None]:
-    """Return ``mix(weights, tall, values, totals)``: add to totals values times weights.
+def mix_with(product: Product) -> Callable[[Ints, Int, Bytes, Place, Totals], None]:
+    """Return ``mix(weights, count, value, place, totals)``: add to totals values times weights.
 
-    The products are of ``tall`` rows, at least as many as weights has.
+    Of the rows of weights, ``count`` are used; the products are of all.
     """
 
     @register_jitable(**PART_POLICY)
-    def mix(weights: Ints, tall: Int, values: Bytes, totals: Totals) -> None:
-        (length, dim), wide = values.shape, padded(values.shape[1])
+    def mix(weights: Ints, count: Int, value: Bytes, place: Place, totals: Totals) -> None:
+        begin, end, column, last = place
+        tall, wide = weights.shape[0], padded(last - column)
         copied, room, value_sums = stack_int8(COPIED), stack_int8(PARTS), stack_int32(MAX_HEAD_DIM)
-        sums = as_matrix(stack_int32(SUMS), wide)[: 2 * tall]
-        for first in range(0, length, KEYS):
-            end = min(first + KEYS, length)
-            across = round_up(end - first, BLOCK)
-            turned, parts = as_matrix(copied, across)[:wide], as_matrix(room, across)[: 2 * tall]
-            copy_turned(values[first:end], turned, value_sums[:dim])
-            for t in range(weights.shape[0]):
-                split_weights(weights[t, first:end], parts[t], parts[tall + t])
+        sums = as_matrix(stack_int32(SUMS)[: 2 * tall * wide], wide)
+        for first in range(begin, end, KEYS):
+            after = min(first + KEYS, end)
+            across = round_up(after - first, BLOCK)
+            turned = as_matrix(copied[: wide * across], across)
+            parts = as_matrix(room[: 2 * tall * across], across)
+            copy_turned(value, (first, after, column, last), turned, value_sums)
+            for t in range(count):
+                own = weights[t, first - begin : after - begin]
+                split_weights(own, parts[t], parts[tall + t])
             product(parts, turned, sums)
-            for t in range(weights.shape[0]):
+            for t in range(count):
                 add_parts(sums[t], sums[tall + t], value_sums, totals[t])
 
     return mix
