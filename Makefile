@@ -2,6 +2,7 @@
 # make test         sets up .venv, lints, type-checks, runs all tests
 # make test-arm     the golden tests on an emulated aarch64 (Debian or Ubuntu, installs qemu-user-static)
 # make test-arm-lesser  products on an emulated Cortex-A53 and A72, which lack dot products; 4 minutes
+# make bench-encoders  DeiT and MiniLM shapes against onnxruntime, float32 and int8
 # make bench-peers  our speed against llama.cpp and onnxruntime; builds llama.cpp (cmake, g++)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ TYPING := build/typing
 LESSER_ARM := "emulated or (compiled and neon and 2 and (BitLinear-random_1 or LogitsHead-random_1) \
   and not Gated and not Column and not Planar)"
 
-.PHONY: demo test lint typecheck golden test-arm test-arm-lesser bench bench-peers clean
+.PHONY: demo test lint typecheck golden test-arm test-arm-lesser bench bench-encoders bench-peers clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/edgellm export $(CHECKPOINT) -o $(BUNDLE) --force
@@ -55,6 +56,9 @@ test-arm-lesser: $(VENV)/.test-ready
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python tests/benchmarks/matmuls.py
+
+bench-encoders: $(VENV)/.test-ready
+	$(BIN)/python -m tests.benchmarks.encoders $(ARGS)
 
 bench-peers: $(VENV)/.peers-ready
 	$(BIN)/python -m tests.benchmarks.peers $(ARGS)
