@@ -36,7 +36,8 @@ def trace(device: Device, workload: Workload, result: Simulation) -> Trace:
     """
     events: list[Slice] = []
     begin = 0.0
-    microseconds = result.last.cost.seconds / result.last.cost.cycles * 1e6
+    cycles = result.last.cost.cycles or 1.0
+    microseconds = result.last.cost.seconds / cycles * 1e6
     for block in workload.blocks(result.last.forward):
         taken = [call for call in block.calls if device.supports(call) is None]
         if not taken:
@@ -47,7 +48,7 @@ def trace(device: Device, workload: Workload, result: Simulation) -> Trace:
             if isinstance(device, Compiler)
             else _operators(device, own, begin)
         )
-        begin = max(float(item["ts"]) + float(item["dur"]) for item in slices)
+        begin = max((float(item["ts"]) + float(item["dur"]) for item in slices), default=begin)
         for item in slices:
             item["args"]["repeats"] = block.repeats
         events += slices

@@ -12,6 +12,7 @@ from edgellm.device import Array, Attention, Call, Cost, Elementwise, MatMul, Mo
 from edgellm.devices import _model
 from edgellm.devices._description import Description
 from edgellm.devices._model import Demand
+from edgellm.errors import DeviceError
 
 PARAMETERS = {
     # Milliseconds that one thread takes for 1e9 weights of one bit and one token.
@@ -35,7 +36,9 @@ class Device:
         """Build the device of a description."""
         self.name = description.name
         self.description = description
-        (self._memory,) = description.memory
+        if len(description.memory) != 1:
+            raise DeviceError(f"{self.name}: a processor has one [[memory]]")
+        self._memory = description.memory[0]
 
     def supports(self, call: Call) -> Refusal | None:
         """Take everything but products that are no integers of up to 16 bits."""

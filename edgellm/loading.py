@@ -29,7 +29,11 @@ def load(
 
 @overload
 def load(
-    path: PathLike, *, threads: int | None = None, task: Literal["image-classification"]
+    path: PathLike,
+    *,
+    threads: int | None = None,
+    task: Literal["image-classification"],
+    device: str | None = None,
 ) -> "ImageClassifier": ...
 
 
@@ -40,6 +44,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     task: Literal["sentence-embedding"],
+    device: str | None = None,
 ) -> "SentenceEncoder": ...
 
 
@@ -65,7 +70,7 @@ def load(  # noqa: PLR0913 (what there is to choose)
         tune: find out first which kernels and how many threads are fastest here (5 s), unless that
             was done before; see ``tune``. For language models.
         device: a simulated device (``edgellm devices`` lists them) that computes the operators it
-            takes; the integers are the same, and slow to come. For language models.
+            takes; the integers are the same, and slow to come.
         progress: called with the number of kernels that are compiled and of those that have to be,
             at the first start of a language model.
 
@@ -85,28 +90,21 @@ def load(  # noqa: PLR0913 (what there is to choose)
     bundle = open_bundle(path)
     found = bundle.manifest.task
     bundle.require_task(task or found)
-    if device is not None and found in (CLASSIFICATION, EMBEDDING):
-        raise ConfigError(
-            f"{path}: a device runs language models here; `edgellm simulate --functional` computes "
-            "an encoder on a device"
-        )
+    where = None
+    if device is not None:
+        from edgellm.devices import _catalog
+
+        where = _catalog.load(device)
     if found == CLASSIFICATION:
         from edgellm.runtime.classifier import ImageClassifier
 
         if context is not None:
             raise ConfigError("context is for texts")
-        return ImageClassifier(path, threads=threads)
+        return ImageClassifier(path, threads=threads, device=where)
     if found == EMBEDDING:
         from edgellm.runtime.sentence_encoder import SentenceEncoder
 
-        return SentenceEncoder(path, threads=threads, context=context)
+        return SentenceEncoder(path, threads=threads, context=context, device=where)
     from edgellm.runtime.model import Model
 
-    found_device = None
-    if device is not None:
-        from edgellm.devices import _catalog
-
-        found_device = _catalog.load(device)
-    return Model(
-        path, threads=threads, context=context, tune=tune, device=found_device, progress=progress
-    )
+    return Model(path, threads=threads, context=context, tune=tune, device=where, progress=progress)

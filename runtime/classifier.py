@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, open_bundle
+from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_contract import CLASSIFICATION
 from edgellm.runtime.encoder_engine import EncoderEngine
@@ -36,12 +37,20 @@ class Prediction:
 class ImageClassifier(Loaded[EncoderEngine]):
     """Classifies images with a bundle. Use it in a ``with`` block, or ``close`` it."""
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        device: Device | None = None,
+    ) -> None:
         """Open a bundle, map its weights and get ready to run.
 
         Args:
             path: the bundle's directory.
             threads: worker threads; default: one for each core that this process may use.
+            device: a simulated device that computes the operators it takes; the rest is computed
+                by the references.
 
         Raises:
             BundleError: the bundle is damaged.
@@ -52,7 +61,9 @@ class ImageClassifier(Loaded[EncoderEngine]):
         self._labels = read_labels(self._bundle)
         self._reader = reader_of(self._bundle)
         plan = load_plan(self._bundle)
-        self._engine = EncoderEngine(plan, self.info, threads=checked_threads(threads))
+        self._engine = EncoderEngine(
+            plan, self.info, threads=checked_threads(threads), device=device
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

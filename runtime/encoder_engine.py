@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Manifest
+from edgellm.device import Device
 from edgellm.errors import ConfigError, ContextLengthError
 from edgellm.runtime.encoder_contract import (
     CLASSIFICATION,
@@ -18,6 +19,7 @@ from edgellm.runtime.encoder_contract import (
     pixel_shape,
 )
 from edgellm.runtime.machine import Machine
+from edgellm.runtime.placement import PlacedMachine
 from edgellm.runtime.plan import IDS, POSITIONS, TOKENS, Plan
 
 DEFAULT_CHUNK = 256
@@ -38,7 +40,13 @@ class EncoderEngine:
     """
 
     def __init__(
-        self, plan: Plan, manifest: Manifest, *, threads: int, chunk: int | None = None
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        *,
+        threads: int,
+        chunk: int | None = None,
+        device: Device | None = None,
     ) -> None:
         """Compile or load the kernels, and lower the plan.
 
@@ -47,6 +55,7 @@ class EncoderEngine:
             manifest: of its bundle.
             threads: how many run each step, the caller's own included.
             chunk: rows a call; at least one sequence goes into each.
+            device: a simulated device that computes the operators it takes, without threads.
 
         Raises:
             ConfigError: a count is out of range.
@@ -61,7 +70,9 @@ class EncoderEngine:
         self._is_vision = manifest.task == CLASSIFICATION
         images = max(1, self.chunk // self.context_length)
         sizes = {IMAGES: images} if self._is_vision else {TOKENS: self.chunk, SEQUENCES: self.chunk}
-        self._machine = Machine(plan, sizes, threads)
+        self._machine: Machine | PlacedMachine = (
+            Machine(plan, sizes, threads) if device is None else PlacedMachine(plan, device)
+        )
         (self._output,) = plan.outputs
         self.width = int(plan.values[self._output].shape[1])
         self._work_per_row = sum(array.size for array in plan.constants.values())

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edgellm import ops
 from edgellm.device import Call, Device
-from edgellm.errors import VerificationError
+from edgellm.errors import ConfigError, VerificationError
 from edgellm.runtime.calls import call_of
 from edgellm.runtime.plan import Plan, Step
 
@@ -98,3 +98,46 @@ def _dynamic_sizes(plan: Plan, feeds: Mapping[str, Array]) -> dict[str, int]:
             if isinstance(dim, str):
                 sizes[dim] = size
     return sizes
+
+
+class PlacedMachine:
+    """Does for an encoder what ``Machine`` does, with a device instead of compiled kernels."""
+
+    def __init__(self, plan: Plan, device: Device) -> None:
+        """Take a plan and a device."""
+        self._plan = plan
+        self._executor = PlacedExecutor(plan, device)
+        self._arrays: dict[str, Array] = {}
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the plan."""
+        return self._plan.steps
+
+    def bind(self, name: str, array: Array) -> None:
+        """Say where a graph input is, or where an output goes."""
+        self._arrays[name] = array
+
+    def resize(self, sizes: Mapping[str, int]) -> None:
+        """Do nothing: the sizes are those of the arrays."""
+
+    def run(self, first: int = 0, count: int | None = None, *, alone: bool = False) -> None:
+        """Run all steps; they cannot be run apart, and there are no threads.
+
+        Raises:
+            ConfigError: some steps only are wanted.
+        """
+        del alone
+        if first or count is not None:
+            raise ConfigError("a device runs all steps of a call; trace with PlacedExecutor")
+        outputs = self._executor.run({name: self._arrays[name] for name in self._plan.inputs})
+        for name, array in outputs.items():
+            np.copyto(self._arrays[name], array)
+
+    def copy_value(self, name: str) -> Array | None:
+        """Return None: values between steps are not kept."""
+        del name
+        return None
+
+    def close(self) -> None:
+        """Nothing to release."""

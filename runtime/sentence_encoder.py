@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import open_bundle
+from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError
 from edgellm.runtime.encoder_contract import EMBEDDING
 from edgellm.runtime.encoder_engine import EncoderEngine
@@ -25,12 +26,15 @@ class SentenceEncoder(Loaded[EncoderEngine]):
         *,
         threads: int | None = None,
         context: int | None = None,
+        device: Device | None = None,
     ) -> None:
         """Open a bundle, map its weights and get ready to run.
 
         Args:
             path: the bundle's directory.
             threads: worker threads; default: one for each core that this process may use.
+            device: a simulated device that computes the operators it takes; the rest is computed
+                by the references.
             context: cut texts after so many tokens; default and limit: the bundle's own.
 
         Raises:
@@ -45,7 +49,9 @@ class SentenceEncoder(Loaded[EncoderEngine]):
             raise BundleError(f"{self._bundle.path}: its manifest lists no tokenizer.json")
         self._tokenizer = Tokenizer(file, self.info.vocab_size)
         plan = load_plan(self._bundle)
-        self._engine = EncoderEngine(plan, self.info, threads=checked_threads(threads))
+        self._engine = EncoderEngine(
+            plan, self.info, threads=checked_threads(threads), device=device
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:

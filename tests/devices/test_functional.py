@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgellm import api, device_api
+from edgellm.bundle import open_bundle
 from edgellm.devices import _catalog
 from edgellm.exporters.architectures import llama, vit
 
@@ -34,6 +36,20 @@ def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("image")
     (folder / "config.json").write_text(json.dumps(vit.TINY))
     return api.export_random(folder / "config.json", folder / "bundle").path
+
+
+def test_a_classifier_on_a_device_gives_the_same_logits(image_bundle: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, *image_size(image_bundle)), np.uint8)
+    with api.load(image_bundle, task="image-classification") as model:
+        expected = model.logits(images)
+
+    with api.load(image_bundle, task="image-classification", device="reference") as model:
+        assert np.array_equal(model.logits(images), expected)
+
+
+def image_size(bundle: Path) -> tuple[int, int, int]:
+    facts = open_bundle(bundle).manifest
+    return facts.image_height, facts.image_width, facts.num_channels
 
 
 @pytest.mark.parametrize("name", COMPUTING.values())

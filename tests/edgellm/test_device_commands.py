@@ -54,6 +54,16 @@ def test_a_bundle_is_simulated_traced_and_drawn(main, random_bundle: Path, tmp_p
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_device_that_costs_nothing_is_shown(main, random_bundle: Path, tmp_path: Path) -> None:
+    files = ("--trace", tmp_path / "trace.json", "--plot", tmp_path / "plot.png")
+    words = ("simulate", random_bundle, "--device", "null", "--prompt", 8, "--new", 2)
+    status, out, _ = main(*words, *files)
+
+    assert status == 0
+    assert "null: nothing is computed" in main(*words, "--json")[1]
+    assert "energy a token" in out
+
+
 def test_changes_of_the_description_count(main) -> None:
     words = ("simulate", "--shape", "bitnet-3b", "--device", "reference", "--new", 1, "--json")
     slow = json.loads(main(*words)[1])
