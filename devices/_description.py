@@ -101,15 +101,24 @@ def read_description(file: Path, changes: Sequence[str] = ()) -> Description:
     tables = _read_tables(file)
     for change in changes:
         _change(tables, change)
-    reader = Reader(file.name)
     try:
-        found: Description = reader.table(Description, tables, "")
-        found = replace(found, name=file.stem, provenance=_of_the_device(reader.provenance))
-        _check(found)
+        return from_tables(tables, file.stem)
     except DeviceError as error:
         if changes:
             raise ConfigError(f"{error} (with {', '.join(changes)})") from error
         raise
+
+
+def from_tables(tables: Mapping[str, object], name: str) -> Description:
+    """Return the description that some tables are.
+
+    Raises:
+        DeviceError: they are none; see ``read_description``.
+    """
+    reader = Reader(name)
+    found: Description = reader.table(Description, tables, "")
+    found = replace(found, name=name, provenance=_of_the_device(reader.provenance))
+    _check(found)
     return found
 
 
@@ -127,7 +136,7 @@ def _read_tables(file: Path) -> dict[str, Any]:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise DeviceError(f"{file}: larger than {MAX_FILE_BYTES} bytes")
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DeviceError(f"{file}: no description: {error}") from error
 
 
@@ -183,6 +192,9 @@ def _check(found: Description) -> None:
         for name in (place.weights, place.kv, place.activations, place.instructions):
             if name:
                 found.memory_named(name)
+    kinds = [unit.op for unit in found.sfu]
+    if len(set(kinds)) != len(kinds):
+        raise DeviceError(f"{found.name}: sfu: an op is there twice: {', '.join(kinds)}")
     _check_arrays(found)
     _check_fits(found)
 

@@ -15,7 +15,7 @@ from edgellm.device import (
     Workload,
     total,
 )
-from edgellm.devices._events import Compiler, Timeline, simulate
+from edgellm.devices._events import Compiler, simulate
 from edgellm.errors import ConfigError, DeviceError
 
 Engine = Literal["analytic", "events"]
@@ -156,13 +156,6 @@ class Simulator:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
             raise DeviceError(f"{self._device.name} takes nothing of this: {reasons}")
         return PassCost(forward=forward, cost=total(costs), operators=tuple(_merged(operators)))
-
-    def timeline(self, block: Block) -> Timeline:
-        """Return the run of a block's instructions, with all events."""
-        if not isinstance(self._device, Compiler):
-            raise ConfigError(f"{self._device.name} has no instructions to trace")
-        calls = [call for call in block.calls if self._device.supports(call) is None]
-        return simulate(self._device.compile(calls), keep_events=True)
 
     def _place(self, block: Block) -> Iterator[OperatorCost]:
         for call in block.calls:

@@ -1,11 +1,15 @@
 """Descriptions: what is read, and what is refused."""
 
+import copy
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgellm.devices import _catalog
-from edgellm.devices._description import read_description
+from edgellm.devices._description import from_tables, read_description
 from edgellm.errors import ConfigError, DeviceError, UnknownNameError
 
 SOUND = """
@@ -120,3 +124,37 @@ def test_parameters_are_those_that_the_device_declares(tmp_path: Path) -> None:
 
     with pytest.raises(DeviceError, match="missing: none; unknown: speed"):
         _catalog.load(str(file))
+
+
+JUNK = (None, -1, 0, 1e300, float("inf"), float("nan"), "x", [], {}, True, [1], ["a"], 10**30)
+"""Instead of what stands in a file; None leaves it out."""
+
+
+def places(table: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where something stands in a table, at any depth."""
+    for key, value in table.items() if isinstance(table, dict) else enumerate(table):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["mixpe", "raspberry-pi-5", "reference"])
+def test_junk_anywhere_is_read_or_refused(name: str) -> None:
+    tables = tomllib.loads((_catalog.FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    refusals = []
+    for place in list(places(tables)):
+        for junk in JUNK:
+            spoilt = copy.deepcopy(tables)
+            parent = spoilt
+            for key in place[:-1]:
+                parent = parent[key]
+            if junk is None:
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = junk
+            try:
+                from_tables(spoilt, name)
+            except DeviceError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 100
+    assert all(text.startswith(name) for text in refusals)

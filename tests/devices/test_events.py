@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgellm.devices._events import DeviceMemory, Instruction, simulate
 from edgellm.errors import DeadlockError, DeviceError
@@ -84,3 +86,38 @@ def test_a_deadlock_names_the_heads_of_the_queues() -> None:
 def test_a_token_for_a_unit_without_instructions_is_an_error() -> None:
     with pytest.raises(DeviceError, match="releases a token to MM"):
         simulate([load(1, cycles=1)])
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=2, max_size=8),
+    st.lists(st.integers(1, 9), min_size=2, max_size=8),
+)
+def test_two_slots_keep_any_pair_of_units_in_order(loads: list[int], sums: list[int]) -> None:
+    """Double buffering: whatever the speeds, the sum is right and no unit works too much."""
+    count = min(len(loads), len(sums))
+    program = []
+    for tile in range(count):
+        waits = ("MM",) if tile >= 2 else ()
+        program.append(slotted_load(tile, loads[tile], waits))
+        program.append(slotted_add(tile, sums[tile], releases=tile < count - 2))
+
+    timeline = simulate(program, start())
+
+    assert timeline.memory["sum"].tolist() == [count * (count - 1) // 2]
+    assert timeline.tokens_left == 0
+    assert timeline.busy == {"LD": sum(loads[:count]), "MM": sum(sums[:count])}
+    assert max(timeline.busy.values()) < timeline.cycles <= sum(timeline.busy.values())
+
+
+def slotted_load(tile: int, cycles: int, waits: tuple[str, ...]) -> Instruction:
+    return Instruction(
+        "LD", cycles, f"LD {tile}", waits, ("MM",), effect=lambda _: {f"slot{tile % 2}": tile}
+    )
+
+
+def slotted_add(tile: int, cycles: int, *, releases: bool) -> Instruction:
+    def effect(memory: DeviceMemory) -> Mapping[str, np.ndarray]:
+        return {"sum": memory["sum"] + memory[f"slot{tile % 2}"]}
+
+    give = ("LD",) if releases else ()
+    return Instruction("MM", cycles, f"MM {tile}", ("LD",), give, effect=effect)
