@@ -17,6 +17,14 @@ COMPUTING = {
     if _catalog.describe(name).device.model != "null"
 }
 """One device of each model; null computes nothing."""
+STORIES = Path(__file__).resolve().parents[2] / "samples" / "stories-bitnet"
+BUNDLES = ("random_bundle", "default_bundle", "grouped_bundle", "image_bundle")
+
+
+@pytest.fixture(scope="session")
+def default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that comes with edgellm."""
+    return api.export(STORIES, tmp_path_factory.mktemp("default") / "bundle").path
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +61,7 @@ def image_size(bundle: Path) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("name", COMPUTING.values())
-@pytest.mark.parametrize("bundle", ["random_bundle", "grouped_bundle", "image_bundle"])
+@pytest.mark.parametrize("bundle", BUNDLES)
 def test_integers_are_those_of_the_cpu(
     name: str, bundle: str, request: pytest.FixtureRequest
 ) -> None:
