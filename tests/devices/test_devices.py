@@ -2,8 +2,18 @@
 
 import pytest
 
-from edgellm.device import Attention, Block, Call, Device, Elementwise, MatMul, Move, total
-from edgellm.devices import _catalog
+from edgellm.device import (
+    Attention,
+    Block,
+    Call,
+    Device,
+    Elementwise,
+    ForwardPass,
+    MatMul,
+    Move,
+    total,
+)
+from edgellm.devices import _catalog, _shapes
 from edgellm.devices._events import Compiler, simulate
 from edgellm.errors import DeviceError
 
@@ -68,6 +78,23 @@ def test_events_agree_with_the_equations(name: str, tokens: int) -> None:
 
     assert timeline.cycles == pytest.approx(expected.cycles, rel=AGREEMENT)
     assert timeline.bytes == pytest.approx(dict(expected.bytes), rel=AGREEMENT)
+
+
+@pytest.mark.parametrize("forward", [ForwardPass(tokens=1, past=511), ForwardPass(tokens=16)])
+@pytest.mark.parametrize("precision", ["w2a8", "w4a8g128"])
+@pytest.mark.parametrize("name", _catalog.names())
+def test_events_agree_on_a_layer_of_7b(name: str, precision: str, forward: ForwardPass) -> None:
+    device = _catalog.load(name)
+    if not isinstance(device, Compiler):
+        return
+    _, layer_of_7b, _ = _shapes.workload("llama2-7b", precision).blocks(forward)
+    calls = [call for call in layer_of_7b.calls if device.supports(call) is None]
+    if not calls:
+        return
+
+    expected = total([device.cost(call) for call in calls])
+
+    assert simulate(device.compile(calls)).cycles == pytest.approx(expected.cycles, rel=AGREEMENT)
 
 
 def test_nothing_is_free_by_default() -> None:

@@ -23,7 +23,7 @@ def test_a_gate_holds(name: str, point) -> None:
     assert ours == pytest.approx(point.published, rel=point.tol_rel)
 
 
-@pytest.mark.parametrize("row", ["C1", "C2", "C3", "C4", "C5"])
+@pytest.mark.parametrize("row", ["C1", "C2", "C3", "C4", "C5", "M1", "T1"])
 def test_rows_that_must_be_gates_are(row: str) -> None:
     assert row in {point.row for _, point in GATES}
 

@@ -53,11 +53,12 @@ def test_the_front_is_what_nothing_dominates() -> None:
         design(10, 2, 4),
         design(5, 1, 2),
         design(5, 1, 4),
+        design(10.001, 0.9999, 5),
         Design(changes=(), error="no"),
     ]
 
     assert [item.pareto for item in sweep.mark_pareto(designs)] == [
-        True, True, False, True, False, False
+        True, True, False, True, False, False, False
     ]  # fmt: skip
 
 

@@ -99,3 +99,11 @@ def test_train_vit_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     edgellm.export(tmp_path / "checkpoint", tmp_path / "bundle")
     with edgellm.load(tmp_path / "bundle", task="image-classification") as model:
         assert [len(found) for found in model.classify(list(images), top=3)] == [3] * 10
+
+
+def test_compare_devices_lists_costs_and_designs() -> None:
+    lines = run("compare_devices.py").splitlines()
+
+    assert lines[0].startswith("bitnet-2b-4t, 64 + 64 tokens")
+    assert sum("J a token" in line for line in lines) == 4
+    assert any(line.startswith("array.n=") for line in lines)
