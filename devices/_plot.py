@@ -19,9 +19,11 @@ BAR_TOP, BAR_BOTTOM = 650, 700
 BLACK, GREY, LIGHT = (20, 20, 20), (120, 120, 120), (225, 225, 225)
 COLORS = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
-    (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
+    (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207), (0, 0, 128), (128, 0, 0),
+    (0, 100, 0), (255, 215, 0), (75, 0, 130), (255, 105, 180), (0, 206, 209),
 )  # fmt: skip
 MAX_LABELS = 30
+LARGEST_MARK, SMALLEST_MARK = 16, 3
 SMALL_SHARE = 0.04
 """Of the time; parts of the bar below it have no label."""
 
@@ -83,18 +85,21 @@ def draw_axes(pen: "ImageDraw", x: Axis, y: Axis, labels: tuple[str, str]) -> No
 
 
 def draw(result: Simulation, description: Description, file: str) -> None:
-    """Draw the last pass of a simulation into a PNG file.
+    """Draw the last pass of a simulation, and the prompt's, into a PNG file.
 
     Raises:
         MissingDependencyError: Pillow is not installed.
     """
     image, pen = new_image()
-    operators = result.last.operators
     name = f"{result.workload} on {result.device}, simulated ({result.engine})"
     pen.text((LEFT, 14), name, BLACK)
-    if any(_has_place(item) for item in operators):
-        _roofline(pen, operators, description)
-    _bar(pen, operators)
+    passes = [result.last]
+    if result.prefill is not None and result.decode is not None:
+        pen.text((LEFT, 30), "circles: the last token; squares: the prompt", BLACK)
+        passes.append(result.prefill)
+    if any(_has_place(item) for item in result.last.operators):
+        _roofline(pen, [item.operators for item in passes], description)
+    _bar(pen, result.last.operators)
     image.save(file, "PNG")
 
 
@@ -102,23 +107,20 @@ def _has_place(item: OperatorCost) -> bool:
     return item.cost.macs > 0 and sum(item.cost.bytes.values()) > 0
 
 
-def _color(item: OperatorCost, operators: Sequence[OperatorCost]) -> tuple[int, int, int]:
-    return COLORS[operators.index(item) % len(COLORS)]
+def _place(item: OperatorCost) -> tuple[float, float]:
+    """Return products a byte and products a second."""
+    return item.cost.macs / sum(item.cost.bytes.values()), item.cost.macs / item.cost.seconds
 
 
 def _roofline(
-    pen: "ImageDraw", operators: Sequence[OperatorCost], description: Description
+    pen: "ImageDraw", passes: Sequence[Sequence[OperatorCost]], description: Description
 ) -> None:
     """Draw products a byte against products a second, and the limits of the description."""
-    points = [item for item in operators if _has_place(item)]
-    places = [
-        (item.cost.macs / sum(item.cost.bytes.values()), item.cost.macs / item.cost.seconds)
-        for item in points
-    ]
+    places = [_place(item) for operators in passes for item in operators if _has_place(item)]
     bandwidth = sum(_model.bytes_per_s(memory) for memory in description.memory)
     peak = max([_peak(description), *(speed for _, speed in places)])
     ridge = peak / bandwidth if bandwidth else 1.0
-    x = Axis.around([*(ratio for ratio, _ in places), ridge, ridge * 10], LEFT, RIGHT)
+    x = Axis.around([*(ratio * 0.9 for ratio, _ in places), ridge, ridge * 10], LEFT, RIGHT)
     y = Axis.around([*(speed for _, speed in places), peak * 1.1], BOTTOM, TOP)
     draw_axes(pen, x, y, ("multiply-accumulates a byte", "multiply-accumulates a second"))
     if bandwidth:
@@ -126,13 +128,25 @@ def _roofline(
         slope = [(x.at(begin), y.at(begin * bandwidth)), (x.at(ridge), y.at(peak))]
         pen.line(slope, BLACK, 2)
         pen.line([slope[1], (RIGHT, y.at(peak))], BLACK, 2)
-    for number, ((ratio, speed), item) in enumerate(zip(places, points, strict=True)):
-        color = _color(item, operators)
-        across, up = x.at(ratio), y.at(speed)
-        pen.ellipse([(across - 5, up - 5), (across + 5, up + 5)], color)
-        top = TOP + 20 * number
-        pen.rectangle([(RIGHT + 16, top), (RIGHT + 26, top + 10)], color)
+    for mark, operators in zip((pen.ellipse, pen.rectangle), passes, strict=False):
+        for number, item in _numbered(operators):
+            ratio, speed = _place(item)
+            size = max(SMALLEST_MARK, LARGEST_MARK - number)  # those below show as rings
+            across, up = x.at(ratio), y.at(speed)
+            mark([(across - size, up - size), (across + size, up + size)], _color(number))
+    for row, (number, item) in enumerate(_numbered(passes[0])):
+        top = TOP + 20 * row
+        pen.rectangle([(RIGHT + 16, top), (RIGHT + 26, top + 10)], _color(number))
         pen.text((RIGHT + 32, top - 1), _short(item.name), BLACK)
+
+
+def _numbered(operators: Sequence[OperatorCost]) -> list[tuple[int, OperatorCost]]:
+    """Return the operators that have a place on a roofline, with their numbers in the pass."""
+    return [(number, item) for number, item in enumerate(operators) if _has_place(item)]
+
+
+def _color(number: int) -> tuple[int, int, int]:
+    return COLORS[number % len(COLORS)]
 
 
 def _peak(description: Description) -> float:
@@ -152,7 +166,7 @@ def _bar(pen: "ImageDraw", operators: Sequence[OperatorCost]) -> None:
     for number, item in enumerate(operators):
         share = item.cost.seconds / whole if whole else 0.0
         end = begin + share * (WIDTH - 2 * LEFT)
-        color = COLORS[number % len(COLORS)]
+        color = _color(number)
         pen.rectangle([(begin, BAR_TOP), (max(end, begin), BAR_BOTTOM)], color)
         if share >= SMALL_SHARE:
             label = f"{_short(item.name)[:16]} {share:.0%}"

@@ -106,7 +106,7 @@ def _write_outcomes(outcomes: "list[Outcome]") -> None:
 
 def _what(item: "Outcome") -> str:
     point = item.point
-    lengths = f"{point.prompt}+{point.new}" if point.prompt or point.new else ""
+    lengths = f"{point.prompt}+{point.new}" if point.shape else ""
     many = f"x{point.sequences}" if point.sequences > 1 else ""
     against = f"/ {point.relative_to}" if point.relative_to else ""
     parts = (point.metric, against, point.shape, point.weights, lengths + many, *point.set)
