@@ -81,13 +81,17 @@ def export(  # noqa: PLR0913 (the options of the command)
     origin = name if is_hub_name(name) else ""
     directory = find_checkpoint(name, revision)
     if encoder_api.is_encoder(directory / "config.json"):
-        encoder_api.require_int8(layout, quantization)
+        encoder_api.require_default_layout(layout)
+        file = None if calibration is None else Path(calibration)
         chosen = encoder_api.Arithmetic(
             name=arithmetic,
-            calibration=None if calibration is None else Path(calibration),
+            calibration=None if quantization else file,
             range_choice=calibration_range,
         )
         encoder = encoder_api.encoder_options(directory, context, chosen, force=force)
+        if quantization is not None:
+            low_bit = encoder_api.low_bit_options(quantization, directory, file)
+            encoder = replace(encoder, low_bit=low_bit)
         encoder = replace(encoder, source=origin, revision=revision or "")
         return encoder_api.export_encoder(directory, Path(output), encoder, progress)
     encoder_api.require_sound(arithmetic)
@@ -124,9 +128,13 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     from edgellm.runtime import encoder_golden, golden
 
     if encoder_api.is_encoder(Path(config)):
-        encoder_api.require_int8(layout, quantization)
+        encoder_api.require_default_layout(layout)
         chosen = encoder_api.Arithmetic(name=arithmetic, range_choice=calibration_range)
         encoder = encoder_api.encoder_options(None, context, chosen, force=force)
+        if quantization is not None:
+            encoder = replace(
+                encoder, low_bit=encoder_api.low_bit_options(quantization, None, None)
+            )
         record = encoder_golden.record
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
     encoder_api.require_sound(arithmetic)

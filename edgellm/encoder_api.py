@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgellm.exporters.encoder_build import EncoderOptions
     from edgellm.exporters.encoder_calibration import Array, Calibration
     from edgellm.exporters.encoder_source import EncoderSource
+    from edgellm.exporters.low_bit_export import LowBit
+    from edgellm.low_bit_api import Quantization
     from edgellm.runtime.encoder_evaluate import Accuracy, Correlation
     from edgellm.runtime.float_scorer import FloatEncoder
 
@@ -80,50 +82,84 @@ def encoder_options(
 def _calibration(source: Path | None, arithmetic: Arithmetic) -> "Calibration":
     from edgellm.exporters.encoder_calibration import Calibration
     from edgellm.exporters.quantizers.ranges import check_choice
+    from edgellm.runtime.calibration_inputs import MOST_INPUTS
     from edgellm.runtime.float_parts import run_each
 
     check_choice(arithmetic.range_choice)
     path = arithmetic.calibration
-    read = partial(_calibration_inputs, source, path)
+    read = partial(_calibration_inputs, source, path, most=MOST_INPUTS)
     name = "random" if source is None else path.name if path else "built-in"
     return Calibration(name, arithmetic.range_choice, read, run_each)
 
 
 def _calibration_inputs(
-    source: Path | None, path: Path | None, model: "EncoderSource"
+    source: Path | None, path: Path | None, model: "EncoderSource", most: int
 ) -> "Sequence[Array]":
     """Return what a model is calibrated on; see ``Arithmetic`` and ``encoder_options``."""
     from edgellm.exporters.architectures.bert import Model as TextEncoder
     from edgellm.runtime import calibration_inputs as inputs
     from edgellm.runtime.images import ImageReader
+    from edgellm.runtime.tokenizer import Tokenizer
 
     if isinstance(model.model, TextEncoder):
         vocab_size = model.model.config.vocab_size
         if source is None:
             return inputs.random_texts(vocab_size, model.max_tokens)
-        return inputs.read_texts(path, source / "tokenizer.json", vocab_size, model.max_tokens)
+        tokenizer = Tokenizer(source / "tokenizer.json", vocab_size)
+        return inputs.read_texts(path, tokenizer, model.max_tokens, most)
     config = model.model.config
     if source is None:
         return inputs.random_images(config.image_height, config.image_width, config.num_channels)
     if path is None or model.processor is None:
         raise ConfigError(
-            "arithmetic ivit needs images like those that the model will see, to measure scales "
-            "on: a folder, an IDX or an .npz file of some hundred"
+            "it takes images like those that the model will see to calibrate on: a folder, an IDX "
+            "or an .npz file of some hundred"
         )
     size = (config.image_height, config.image_width)
-    return inputs.read_images(path, ImageReader(model.processor, size, config.num_channels))
+    reader = ImageReader(model.processor, size, config.num_channels)
+    return inputs.read_images(path, reader, most)
 
 
-def require_int8(layout: str, quantization: object | None) -> None:
-    """Refuse what is for language models.
+def low_bit_options(
+    quantization: "Quantization", source: Path | None, calibration: Path | None
+) -> "LowBit":
+    """Return how the linears of an encoder are quantised, calibrated on images or lines of a text.
+
+    Args:
+        quantization: how.
+        source: directory of the checkpoint; None for random weights.
+        calibration: a folder, an IDX or .npz file of images, or a text; for texts there is a
+            built-in one.
 
     Raises:
-        ConfigError: a layout of ternary weights, or fewer bits than int8.
+        ConfigError: an option is unknown or out of range.
+    """
+    from edgellm.exporters import encoder_source
+    from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.encoder_calibration import batches
+    from edgellm.exporters.low_bit_export import LowBit
+    from edgellm.low_bit_api import make_plan
+    from edgellm.runtime.calibration_inputs import MOST_TO_QUANTIZE
+    from edgellm.runtime.float_parts import run_part
+
+    def inputs(directory: Path, _vocab_size: int, _longest: int) -> "Sequence[Array]":
+        model = encoder_source.from_checkpoint(Checkpoint(directory))
+        found = _calibration_inputs(source, calibration, model, MOST_TO_QUANTIZE)
+        return batches(model, found)
+
+    return LowBit(make_plan(quantization), inputs, run_part)
+
+
+def require_default_layout(layout: str) -> None:
+    """Refuse a layout of ternary weights, which encoders have none of.
+
+    Raises:
+        ConfigError: it is not the default.
     """
     if layout != "2bit":
-        raise ConfigError(f"layout is {layout!r}; it is for ternary weights, and encoders are int8")
-    if quantization is not None:
-        raise ConfigError("quantization is for language models; encoders are int8")
+        raise ConfigError(
+            f"layout is {layout!r}; it is for ternary weights, and encoders have none"
+        )
 
 
 def require_sound(arithmetic: str) -> None:

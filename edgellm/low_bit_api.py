@@ -6,9 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm import encoder_api
+
 if TYPE_CHECKING:
     from edgellm.exporters.export_plan import ExportPlan
-    from edgellm.exporters.low_bit_export import LowBit
+    from edgellm.exporters.low_bit_export import Budget, LowBit
+    from edgellm.exporters.quantizers.low_bit import Scheme
 
 PathLike = str | os.PathLike[str]
 
@@ -46,7 +49,7 @@ def plan_export(
 
     Arguments and errors are those of ``export``.
     """
-    from edgellm.exporters import build, export_plan
+    from edgellm.exporters import build, encoder_build, encoder_source, export_plan
     from edgellm.exporters.checkpoint import Checkpoint
     from edgellm.exporters.download import find_checkpoint
     from edgellm.exporters.source import from_checkpoint
@@ -55,12 +58,18 @@ def plan_export(
     from edgellm.runtime.limits import read_bandwidth
 
     directory = find_checkpoint(os.fspath(source), revision)
-    checkpoint = Checkpoint(directory)
-    text = load_calibration_text(None if calibration is None else Path(calibration))
-    low_bit = low_bit_options(quantization, text.content)
-    model = from_checkpoint(checkpoint)
-    task = build.low_bit_task(checkpoint, model, low_bit, directory)
-    plan = export_plan.plan_export(task, low_bit, model.num_parameters)
+    checkpoint, file = Checkpoint(directory), None if calibration is None else Path(calibration)
+    if encoder_api.is_encoder(directory / "config.json"):
+        low_bit = encoder_api.low_bit_options(quantization, directory, file)
+        encoder = encoder_source.from_checkpoint(checkpoint)
+        task = encoder_build.low_bit_task(checkpoint, encoder, low_bit, directory)
+        parameters = encoder.num_parameters
+    else:
+        low_bit = low_bit_options(quantization, load_calibration_text(file).content)
+        model = from_checkpoint(checkpoint)
+        task = build.low_bit_task(checkpoint, model, low_bit, directory)
+        parameters = model.num_parameters
+    plan = export_plan.plan_export(task, low_bit, parameters)
     return export_plan.with_speed(plan, read_bandwidth(host().physical_cores))
 
 
@@ -70,11 +79,17 @@ def low_bit_options(options: Quantization, text: str) -> "LowBit":
     Raises:
         ConfigError: an option is unknown or out of range, or does not belong to the others.
     """
-    from edgellm.exporters.low_bit_export import LowBit, make_plan
+    from edgellm.exporters.low_bit_export import LowBit
     from edgellm.runtime.calibration import token_texts
     from edgellm.runtime.float_parts import run_part
 
-    plan = make_plan(
+    return LowBit(make_plan(options), partial(token_texts, text), run_part)
+
+
+def make_plan(options: Quantization) -> "Scheme | Budget":
+    """Return what linears get; see ``low_bit_options``."""
+    from edgellm.exporters import low_bit_export
+
+    return low_bit_export.make_plan(
         options.name, options.bits, options.group_size, options.budget, refine=options.refine
     )
-    return LowBit(plan, partial(token_texts, text), run_part)

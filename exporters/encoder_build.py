@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,10 +18,19 @@ from edgellm.exporters.encoder_calibration import Calibration, measure_activatio
 from edgellm.exporters.encoder_source import EncoderSource
 from edgellm.exporters.finish import Golden, finish, write_float_graph
 from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.low_bit_export import (
+    WORK_SUFFIX,
+    LowBit,
+    Quantized,
+    Task,
+    quantize_checkpoint,
+    round_plainly,
+)
 from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
 from edgellm.exporters.lowering.encoder_integer import IntegerEncoderLowering
+from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
 from edgellm.exporters.lowering.encoder_ivit import IvitEncoderLowering
-from edgellm.exporters.progress import Progress, ReportingWeights
+from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.image_processor import FILE as PROCESSOR
 
 LABELS = "labels.json"
@@ -41,6 +51,7 @@ class EncoderOptions:
         source: where the checkpoint comes from, if not from a directory.
         revision: of the source.
         seed: of random weights.
+        low_bit: how linears get fewer bits than int8; only in the sound arithmetic.
     """
 
     context: int | None = None
@@ -50,12 +61,15 @@ class EncoderOptions:
     source: str = ""
     revision: str = ""
     seed: int = 0
+    low_bit: LowBit | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an arithmetic that there is none of."""
+        """Refuse an arithmetic that there is none of, and what does not go together."""
         if self.arithmetic not in ARITHMETICS:
             allowed = ", ".join(ARITHMETICS)
             raise ConfigError(f"arithmetic is {self.arithmetic!r}; allowed are {allowed}")
+        if self.low_bit is not None and self.arithmetic != SOUND:
+            raise ConfigError(f"arithmetic {self.arithmetic!r} has int8 weights: leave out --quant")
 
 
 DEFAULT_OPTIONS = EncoderOptions()
@@ -92,12 +106,37 @@ def export(
         else:
             for name in ("config.json", PROCESSOR):
                 shutil.copyfile(checkpoint.path / name, writer.path / name)
+        work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
+        quantized = None
+        if options.low_bit is not None:
+            task = low_bit_task(checkpoint, model, options.low_bit, work)
+            before = part_of(progress, 0, model.num_parameters)
+            quantized = quantize_checkpoint(task, options.low_bit, before)
+            progress = part_of(progress, task.num_weights, 0)
         manifest = replace(
-            _write_graph(model, writer, options, progress),
+            _write_graph(model, writer, options, progress, quantized),
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
         )
-        return finish(writer, manifest, golden)
+        bundle = finish(writer, manifest, golden)
+    if options.low_bit is not None:
+        shutil.rmtree(work)
+    return bundle
+
+
+def low_bit_task(checkpoint: Checkpoint, model: EncoderSource, options: LowBit, work: Path) -> Task:
+    """Return what is to be quantised of a checkpoint: all linears but the heads."""
+    inventory = EncoderInventory()
+    model.model.build(inventory)
+    heads = () if isinstance(model.model, TextEncoder) else model.model.heads
+    linears = {
+        parameter.name.removesuffix(".weight"): (parameter.shape[0], parameter.shape[1])
+        for parameter in inventory.parameters
+        if parameter.is_linear and parameter.name.removesuffix(".weight") not in heads
+    }
+    vocab_size = model.model.config.vocab_size if isinstance(model.model, TextEncoder) else 0
+    inputs = options.inputs(checkpoint.path, vocab_size, model.max_tokens)
+    return Task(checkpoint, linears, inputs, work, partial(float_model, checkpoint.path))
 
 
 def export_random(
@@ -123,7 +162,8 @@ def export_random(
             sizes = model.model.config
             size = {"height": sizes.image_height, "width": sizes.image_width}
             (writer.path / PROCESSOR).write_text(json.dumps({"size": size}) + "\n")
-        manifest = _write_graph(model, writer, options, progress)
+        quantized = None if options.low_bit is None else round_plainly(options.low_bit.plan)
+        manifest = _write_graph(model, writer, options, progress, quantized)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
         return finish(writer, manifest, golden)
 
@@ -156,6 +196,7 @@ def _write_graph(
     writer: BundleWriter,
     options: EncoderOptions,
     progress: Progress | None,
+    quantized: Quantized | None,
 ) -> Manifest:
     weights = model.weights
     if progress is not None:
@@ -163,12 +204,15 @@ def _write_graph(
     with writer.open(WEIGHTS) as stream:
         builder = GraphBuilder(model.model_type, stream)
         epsilon = model.model.config.encoder.layer_norm_eps
-        net = IntegerEncoderLowering(builder, weights, epsilon, model.pixels)
+        find = quantized.find if quantized else None
+        net = IntegerEncoderLowering(builder, weights, epsilon, model.pixels, find)
         if options.arithmetic == IVIT:
             _build_ivit(model, net, writer.path, options)
         else:
             model.model.build(net)
         manifest = _manifest(model, builder, net.output_frame, options)
+        if quantized is not None:
+            manifest = replace(manifest, quantization=quantized.label)
     (writer.path / GRAPH).write_bytes(builder.serialize())
     _write_labels(model, writer.path)
     return manifest

@@ -20,6 +20,8 @@ from edgellm.exporters.lowering.encoder_interface import PatchShape
 
 BATCH = 4
 """Images that the float model gets at a time: it gives back every activation."""
+LARGE_BATCH = 32
+"""Of who wants single activations only."""
 
 Array = npt.NDArray[np.generic]
 
@@ -89,6 +91,22 @@ def _feeds(model: EncoderSource, inputs: Sequence[Array]) -> list[Feed]:
     cut = model.model.config.patches
     batches = (np.stack(inputs[begin : begin + BATCH]) for begin in range(0, len(inputs), BATCH))
     return [{"pixel_values": as_patches(images, cut)} for images in batches]
+
+
+def batches(model: EncoderSource, inputs: Sequence[Array]) -> list[Array]:
+    """Return what the float model takes, sentences of a length and images together.
+
+    Lengths come in an order that mixes them, for who takes the first batches only.
+    """
+    if not isinstance(model.model, TextEncoder):
+        cut = model.model.config.patches
+        starts = range(0, len(inputs), LARGE_BATCH)
+        return [as_patches(np.stack(inputs[at : at + LARGE_BATCH]), cut) for at in starts]
+    by_length: dict[int, list[Array]] = {}
+    for ids in inputs:
+        by_length.setdefault(len(ids), []).append(ids)
+    order = sorted(by_length, key=lambda length: (length % 4, length))
+    return [np.stack(by_length[length]) for length in order]
 
 
 def as_patches(images: Array, cut: PatchShape) -> Array:

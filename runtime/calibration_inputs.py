@@ -18,6 +18,8 @@ from edgellm.runtime.tokenizer import Tokenizer
 
 MOST_INPUTS = 256
 """More make no scale better: of vit-mnist, 64 images give the accuracy of 256 within 0.1 %."""
+MOST_TO_QUANTIZE = 1024
+"""To find codes for weights takes more."""
 RANDOM_INPUTS = 16
 SEED = 11
 IMAGES = "images"
@@ -27,20 +29,21 @@ Pixels = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 
 
-def read_images(path: Path, reader: ImageReader) -> list[Pixels]:
-    """Return up to 256 images (height, width, channels) from all over a set.
+def read_images(path: Path, reader: ImageReader, most: int = MOST_INPUTS) -> list[Pixels]:
+    """Return some images (height, width, channels) from all over a set.
 
     Args:
         path: a folder of images, an IDX file or an .npz file of bytes.
         reader: makes them what the model takes.
+        most: how many at most.
 
     Raises:
         ConfigError: there is none, or one cannot be read.
     """
     if path.is_dir():
-        return [reader.read(file) for file in _spread(find_images([path]))]
+        return [reader.read(file) for file in _spread(find_images([path]), most)]
     images = _read_npz(path) if path.suffix == ".npz" else read_idx(path, 3)
-    return [reader.read(image) for image in _spread(images)]
+    return [reader.read(image) for image in _spread(images, most)]
 
 
 def _read_npz(path: Path) -> npt.NDArray[np.generic]:
@@ -63,22 +66,23 @@ def _read_npz(path: Path) -> npt.NDArray[np.generic]:
     return images
 
 
-def read_texts(path: Path | None, tokenizer: Path, vocab_size: int, longest: int) -> list[Ids]:
-    """Return the ids of up to 256 lines from all over a text.
+def read_texts(
+    path: Path | None, tokenizer: Tokenizer, longest: int, most: int = MOST_INPUTS
+) -> list[Ids]:
+    """Return the ids of some lines from all over a text.
 
     Args:
         path: of the text; None: the built-in one.
-        tokenizer: tokenizer.json of the model.
-        vocab_size: of the model.
+        tokenizer: of the model.
         longest: most tokens of a line; what is over is left out.
+        most: how many lines at most.
 
     Raises:
         ConfigError: the text cannot be read, or has no token.
     """
     content = load_calibration_text(path).content.replace(SEPARATOR, "\n")
     lines = [line for line in content.splitlines() if line.strip()]
-    encoder = Tokenizer(tokenizer, vocab_size)
-    ids = [np.array(encoder.encode(line)[:longest], np.int64) for line in _spread(lines)]
+    ids = [np.array(tokenizer.encode(line)[:longest], np.int64) for line in _spread(lines, most)]
     return [text for text in ids if len(text)]
 
 
@@ -95,6 +99,6 @@ def random_texts(vocab_size: int, longest: int) -> list[Ids]:
     return [rng.integers(0, vocab_size, length) for length in lengths]
 
 
-def _spread(items: Sequence[Any] | npt.NDArray[Any]) -> list[Any]:
-    count = min(len(items), MOST_INPUTS)
+def _spread(items: Sequence[Any] | npt.NDArray[Any], most: int) -> list[Any]:
+    count = min(len(items), most)
     return [items[index] for index in np.linspace(0, len(items) - 1, count).astype(int)]

@@ -55,9 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
-        help="text (for images: a folder, an IDX or .npz file) like what the model will read, to "
-        "calibrate on, UTF-8 or .gz of it; "
-        "default: a small built-in one, which is short for --quant")  # fmt: skip
+        help="to calibrate on: text like those that the model will read, UTF-8 or .gz; images of a "
+        "classifier; default: a small built-in text, which is short for --quant")  # fmt: skip
     add("--arithmetic", choices=("sound", "ivit"), default="sound",
         help="of encoders: sound, or ivit as I-ViT published it, which --calib is needed for: a "
         "folder of images, an IDX or .npz file, or sentences, a line each")  # fmt: skip

@@ -127,8 +127,8 @@ class Float32EncoderLowering:
         return self._site(path, self._emit("Gelu", [x], form))
 
     def residual_add(self, path: str, x: str, y: str) -> str:
-        """``x + y``."""
-        return self._site(path, self._emit("Add", [x, y]))
+        """``x + y``; quantisation cuts the graph where the name says so."""
+        return self._site(path, self.graph.standard("Add", f"/{path}/residual", [x, y]))
 
     def select_row(self, path: str, x: str, row: int) -> str:
         """Row ``row`` of each sequence."""

@@ -25,7 +25,7 @@ from edgellm.exporters.lowering.integer_values import (
     norm_attributes,
 )
 from edgellm.exporters.lowering.patch_weights import PixelScale, fold_pixels
-from edgellm.exporters.lowering.stored_weights import Floats, StoredWeights
+from edgellm.exporters.lowering.stored_weights import Floats, LinearQuantizer, StoredWeights
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.weights import WeightSource
 from edgellm.ops._gelu import FRAME, GELU, GELU_TANH, RELU
@@ -69,13 +69,14 @@ class IntegerEncoderLowering:
         weights: WeightSource,
         layer_norm_eps: float,
         pixels: PixelScale | None = None,
+        quantizer: LinearQuantizer | None = None,
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.layer_norm_eps = layer_norm_eps
         self.pixels = pixels
         self.output_frame = LOGITS_FRAME
-        self._stored = StoredWeights(graph, weights)
+        self._stored = StoredWeights(graph, weights, quantizer)
 
     def image_tokens(self, tokens: ImageEmbedding) -> EncoderValue:
         """ExtractPatches, Int8Linear, ImageTokens."""
@@ -164,11 +165,12 @@ class IntegerEncoderLowering:
     def linear(
         self, path: str, x: EncoderValue, shape: tuple[int, int], *, bias: bool = True
     ) -> EncoderValue:
-        """Int8Linear; a value that is no codes yet goes through AbsmaxQuantize."""
+        """A product of codes, such as Int8Linear."""
         codes = self._codes(path, x)
         stored = self._stored.linear(path, shape)
         inputs = [codes.name, *stored.inputs]
-        (name,) = self.graph.call(stored.op_type, node_name(path, stored.op_type), inputs)
+        node = node_name(path, stored.op_type)
+        (name,) = self.graph.call(stored.op_type, node, inputs, stored.attributes)
         added = self.weights.vector(f"{path}.bias", shape[0]) if bias else np.zeros(shape[0])
         return Sums(path, name, codes, stored.scale, added.astype(np.float64))
 
