@@ -7,7 +7,15 @@ import argparse
 from pathlib import Path
 
 from edgellm.commands._generation import positive
-from edgellm.commands._output import progress_bar, write_json, write_pairs
+from edgellm.commands._output import (
+    human_bytes,
+    note,
+    progress_bar,
+    write,
+    write_json,
+    write_pairs,
+    write_table,
+)
 from edgellm.errors import ConfigError
 
 HELP = "score a bundle, or its float checkpoint, on texts, images or sentence pairs"
@@ -17,7 +25,10 @@ EXAMPLE = "edgellm eval bundle --text stories.txt --limit-bytes 100000 --json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("model", metavar="BUNDLE|SRC", help="a bundle, or with --float a checkpoint's directory")
+    add("model", nargs="?", metavar="BUNDLE|SRC",
+        help="a bundle, or with --float a checkpoint's directory")  # fmt: skip
+    add("--compare", nargs="+", type=Path, metavar="BUNDLE", default=[],
+        help="several bundles, as a table of size, score, speed and estimated energy")  # fmt: skip
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--text", type=Path, metavar="FILE",
         help="UTF-8 text, plain or .gz; <|endoftext|> separates its stories")  # fmt: skip
@@ -40,9 +51,51 @@ def run(options: argparse.Namespace) -> int:
     """Score."""
     if (options.images is None) != (options.labels is None):
         raise ConfigError("--images and --labels belong together")
+    if (options.model is None) == (not options.compare):
+        raise ConfigError("give one bundle, or several after --compare")
+    if options.compare:
+        return _compare(options)
     if options.text is not None:
         return _score_text(options)
     return _score_encoder(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from edgellm import comparison
+
+    if options.float_checkpoint:
+        raise ConfigError("--compare is for bundles: --float scores one checkpoint at a time")
+    subject = comparison.Subject(
+        text=options.text,
+        images=options.images,
+        labels=options.labels,
+        pairs=options.sts,
+        limit=options.limit,
+        limit_bytes=options.limit_bytes,
+        context=options.context,
+        threads=options.threads,
+    )
+    found = comparison.compare(options.compare, subject, lambda line: note(options, line))
+    if options.json:
+        write_json(found)
+        return 0
+    head = ("bundle", "bits a weight", "size", found.measure, found.rate_unit,
+            "operations, uJ/token", "weights, uJ/token")  # fmt: skip
+    rows = [
+        (
+            row.bundle,
+            f"{row.bits_per_weight:.2f}",
+            human_bytes(row.bytes),
+            f"{row.score:.5f}",
+            f"{row.rate:.0f}",
+            f"{row.operations_nj / 1000:.3f}",
+            f"{row.weights_nj / 1000:.3f}",
+        )
+        for row in found.rows
+    ]
+    write_table([head, *rows])
+    write(f"energy: {found.energy_basis}")
+    return 0
 
 
 def _score_encoder(options: argparse.Namespace) -> int:
