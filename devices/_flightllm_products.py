@@ -29,8 +29,6 @@ from edgellm.ops._bit_planes import rounded
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, requantize, saturate
 
 Numbers = npt.NDArray[Any]
-KEPT = (2, 4, 8, 16)
-"""Numbers N of N:16."""
 
 
 def _group_codes(inputs: Sequence[Numbers]) -> Numbers:
@@ -126,7 +124,7 @@ class ProductEffects:
             codes = memory["hbm.weights"][:, self._columns(number), inputs]
             if not self._sparse:
                 return {slot("weights", tile): codes}
-            stored = sparse.encode(codes[0], KEPT)
+            stored = sparse.encode(codes[0], self._tiling.kept)
             return {
                 slot("weights", tile): stored.values,
                 slot("meta", tile): stored.meta,
@@ -157,13 +155,10 @@ class ProductEffects:
         weights: Numbers = memory[slot("weights", tile)]
         if not self._sparse:
             return exact_matmul(x, weights[0].T)
+        meta: Numbers = memory[slot("meta", tile)]
+        kept: Numbers = memory[slot("fsb", tile)]
         columns = self._columns(number)
-        stored = sparse.SparseTile(
-            weights,
-            memory[slot("meta", tile)],
-            memory[slot("fsb", tile)],
-            columns.stop - columns.start,
-        )
+        stored = sparse.SparseTile(weights, meta, kept, columns.stop - columns.start)
         return sparse.multiply(x, stored)
 
     def _group_sums(self, x: Numbers, weights: Numbers, inputs: slice) -> Int64:
@@ -189,7 +184,8 @@ class ProductEffects:
         last = inputs.stop == self._inputs[0].shape[1]
 
         def scale(memory: DeviceMemory) -> Mapping[str, Array]:
-            total = self._scaled(memory[slot("sums", tile)], inputs, self._columns(number))
+            sums: Numbers = memory[slot("sums", tile)]
+            total = self._scaled(sums, inputs, self._columns(number))
             if inputs.start:
                 before: Numbers = memory[f"wide.{number % 2}"]
                 total = total + before

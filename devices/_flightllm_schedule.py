@@ -35,6 +35,7 @@ class Tiling:
         n_tiles: tiles along the outputs.
         k: inputs of a tile, padded.
         k_slices: tiles along the inputs.
+        kept: numbers N of the N:16 blocks that the array can do.
     """
 
     unit: str
@@ -44,6 +45,7 @@ class Tiling:
     n_tiles: int
     k: int
     k_slices: int
+    kept: tuple[int, ...]
 
 
 class Schedule:
@@ -79,7 +81,7 @@ class Schedule:
         """Return how a product is cut: by MV where its rows are so few that MM would be padding."""
         by_row, by_block = (self._array_cycles(unit, work.m, work.n, work.k) for unit in MODES)
         unit = "MV" if by_row <= by_block else "MM"
-        quantum = self._arrays[unit].quantum
+        quantum, rule = self._arrays[unit].quantum, self._arrays[unit].sparsity
         slices = -(-work.k // self._most_inputs(unit, work))
         block = work.m if unit == "MV" else quantum.m
         return Tiling(
@@ -90,6 +92,7 @@ class Schedule:
             n_tiles=-(-work.n // quantum.n),
             k=_model.padded(-(-work.k // slices), quantum.k),
             k_slices=slices,
+            kept=rule.n if rule is not None else (),
         )
 
     def passes(self, call: Call) -> int:

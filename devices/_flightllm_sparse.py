@@ -46,13 +46,13 @@ def encode(weights: Codes, allowed: tuple[int, ...]) -> SparseTile:
 
     Args:
         weights: (rows, columns).
-        allowed: numbers N that the array can do; the largest is 16.
+        allowed: numbers N that the array can do; 16, which is dense, it always can.
     """
     rows, columns = weights.shape
     padded = np.pad(weights, ((0, -rows % BLOCK), (0, -columns % BLOCK))).astype(np.int64)
     blocks = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK).transpose(0, 2, 1, 3)
     needed = (blocks != 0).sum(axis=3).max(axis=2)
-    sizes = np.array(sorted(allowed))
+    sizes = np.array(sorted({*allowed, BLOCK}))
     kept = sizes[np.searchsorted(sizes, needed)].astype(np.uint8)
     values, meta = [], []
     for block, size in zip(blocks.reshape(-1, BLOCK, BLOCK), kept.ravel(), strict=True):
@@ -78,7 +78,7 @@ def multiply(x: Codes, tile: SparseTile) -> npt.NDArray[np.int64]:
         count = BLOCK * int(size)
         weights = tile.values[value : value + count].reshape(BLOCK, size)
         value += count
-        chosen = every
+        chosen: Codes = every
         if size < BLOCK:
             chosen = tile.meta[index : index + count].reshape(BLOCK, size)
             index += count

@@ -194,6 +194,8 @@ class Device:
         rates = [
             _model.rate(array, work) for array in self.description.array if array.id in ("MM", "MV")
         ]
+        if work.index_bits and not all(array.sparsity for array in self.description.array):
+            return Refusal("the weights are sparse; the arrays take dense ones only")
         return next((rate for rate in rates if isinstance(rate, Refusal)), None)
 
     def _refuses_attention(self, work: Attention) -> Refusal | None:
