@@ -58,7 +58,8 @@ class Schedule:
         self._arrays = {name: description.array_named(name) for name in ("MM", "MV")}
         self._buffers = {buffer.id: buffer for buffer in description.buffer}
         self._speed_up = _model.speed_up(description)
-        self._channels = (self._hbm.channels_used or self._hbm.channels) // description.cores.count
+        used = self._hbm.channels_used or self._hbm.channels
+        self._channels = max(used // description.cores.count, 1)
 
     def pipelines(self, call: Call) -> tuple[Pipeline, ...]:
         """Return what a call amounts to, one pipeline after the other.
@@ -107,6 +108,9 @@ class Schedule:
         buffer = self._buffers["A" if unit == "MV" else "B"]
         room = buffer.bytes // (2 if buffer.double else 1)
         fits = int(room * 8 / (quantum.n * work.weight_bits))
+        if work.index_bits:
+            bits = quantum.n * work.density * work.index_bits
+            fits = min(fits, int(self._buffers["meta"].bytes * 8 / bits))
         limit = int(self._about.parameters["mv_inputs"]) if unit == "MV" else K_LIMIT
         most = min(fits, limit) // quantum.k * quantum.k
         if most < quantum.k:
@@ -155,21 +159,18 @@ class Schedule:
         ``mm_weight_channels`` of them reach across the crossbar.
         """
         size = work.weight_bytes / tiles
-        channels = self._channels
-        extra = (channels + 1 if work.index_bits else 0) + (1 if work.group_size else 0)
-        folded = tiling.k_slices if tiling.unit == "MM" else 1
+        # Indices, a channel each, and N of the blocks; scales of groups.
+        extra = (self._a_channel() + 1 if work.index_bits else 0) + bool(work.group_size)
         if tiling.unit == "MV":
             return self._load("weights", size, extra=extra)
-        share = self._about.parameters["mm_weight_channels"] / channels
-        rate = _model.bytes_per_s(self._hbm, "cross") * min(share, 1.0)
-        step = self._load("weights", size, extra=extra + (folded - 1) * channels)
+        share = min(self._about.parameters["mm_weight_channels"] / self._channels, 1.0)
         return Step(
             unit="LD",
             role="weights",
-            cycles=self._cycles_of_bytes(size, rate),
+            cycles=self._cycles_of_bytes(size, _model.bytes_per_s(self._hbm, "cross") * share),
             memory=HBM,
             bytes=size,
-            instructions=step.instructions,
+            instructions=tiling.k_slices * self._a_channel() + extra,
         )
 
     def _scale(self, call: Call, work: MatMul, tiling: Tiling) -> tuple[Step, ...]:
@@ -206,7 +207,7 @@ class Schedule:
         unit = self._quicker(rows, keys, work.head_dim)
         kept = self.on_chip(work.sequences * work.tokens * work.heads * work.head_dim)
         carried = 0 if kept else rows * work.head_dim
-        load = self._load("cache", size + carried, extra=self._channels)
+        load = self._load("cache", size + carried, extra=self._a_channel())
         count = rows if unit == "MV" else -(-rows // self._arrays["MM"].quantum.m)
         steps = (
             load,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from edgellm.device import (
     Block,
+    Bounded,
     Call,
     Cost,
     Device,
@@ -233,6 +234,9 @@ def run(
         DeviceError: the device runs nothing of the workload, or has no rule for a call.
     """
     request.check()
+    if isinstance(workload, Bounded):
+        length = request.prompt + request.new
+        workload.check(ForwardPass(tokens=length, sequences=request.sequences))
     simulator = Simulator(device, workload, request.engine, host)
     prefill = decode = last = None
     if request.prompt:

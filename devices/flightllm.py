@@ -7,7 +7,7 @@ steps of 128 (prompts) and 16 (decoding), as the runtime of the authors does.
 Deviation: special functions are computed in edgellm's integers, where the paper has fp16.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from edgellm.device import (
@@ -20,6 +20,7 @@ from edgellm.device import (
     MatMul,
     Move,
     Refusal,
+    Work,
 )
 from edgellm.devices import _flightllm_effects, _flightllm_published, _model
 from edgellm.devices._description import Description
@@ -53,6 +54,7 @@ class Device:
         self.name = description.name
         self.description = description
         self._schedule = Schedule(description)
+        self._known_words: dict[tuple[str, Work], float] = {}
 
     def supports(self, call: Call) -> Refusal | None:
         """Take products of bytes, attention over int8 caches, and what MISC computes."""
@@ -158,12 +160,15 @@ class Device:
         isa = self.description.isa
         if isa is None:
             raise DeviceError(f"{self.name}: no [isa]")
-        words = sum(
-            pipeline.words(isa.words)
-            for call in calls
-            for pipeline in self._schedule.pipelines(call)
-        )
-        return words * isa.word_bits / 8
+        return sum(self._words(call, isa.words) for call in calls) * isa.word_bits / 8
+
+    def _words(self, call: Call, sizes: Mapping[str, float]) -> float:
+        """Return the words of a call; of those that amount to the same, once."""
+        key = (call.op_type, call.work)
+        if key not in self._known_words:
+            pipelines = self._schedule.pipelines(call)
+            self._known_words[key] = sum(pipeline.words(sizes) for pipeline in pipelines)
+        return self._known_words[key]
 
     def metric(self, name: str) -> float:
         """Return a published figure that is neither a speed nor an energy, as it is here.

@@ -298,6 +298,21 @@ def _sum(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 @runtime_checkable
+class Bounded(Protocol):
+    """A workload that cannot be of any length.
+
+    ``blocks`` answers for longer passes too: a device may round lengths up.
+    """
+
+    def check(self, forward: ForwardPass) -> None:
+        """Check a pass that is asked for.
+
+        Raises:
+            ConfigError: the model cannot make such a pass.
+        """
+
+
+@runtime_checkable
 class Device(Protocol):
     """A machine that runs operators and says what they cost."""
 

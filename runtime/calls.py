@@ -67,18 +67,18 @@ class PlanWorkload:
         Of an image classifier a pass is ``sequences`` images, whatever its tokens.
 
         Raises:
-            ConfigError: the model cannot make such a pass.
+            ConfigError: the model cannot run so many sequences.
         """
-        sizes = self.sizes(forward)
+        sizes = self._sizes(forward)
         calls = [call_of(self._plan, step, sizes) for step in self._plan.steps]
         layers = [tuple(layer) for _, layer in groupby(calls, key=lambda call: _layer(call.name))]
         return tuple(_joined(layers))
 
-    def sizes(self, forward: ForwardPass) -> dict[str, int]:
-        """Return the dynamic sizes of a pass.
+    def check(self, forward: ForwardPass) -> None:
+        """Check that a pass is not longer than the model's context.
 
         Raises:
-            ConfigError: the model cannot make such a pass.
+            ConfigError: it is.
         """
         length = forward.past + forward.tokens
         if length > self._context and not self._is_vision:
@@ -86,6 +86,17 @@ class PlanWorkload:
                 f"{self.name}: {length} tokens; its context is {self._context} "
                 "(--prompt and --new together)"
             )
+
+    def sizes(self, forward: ForwardPass) -> dict[str, int]:
+        """Return the dynamic sizes of a pass.
+
+        Raises:
+            ConfigError: the model cannot make such a pass.
+        """
+        self.check(forward)
+        return self._sizes(forward)
+
+    def _sizes(self, forward: ForwardPass) -> dict[str, int]:
         if self._is_vision:
             return {encoder_contract.IMAGES: forward.sequences}
         if self._is_encoder:

@@ -64,6 +64,18 @@ def test_a_device_that_costs_nothing_is_shown(main, random_bundle: Path, tmp_pat
     assert "energy a token" in out
 
 
+def test_programs_may_be_longer_than_the_context(main, random_bundle: Path) -> None:
+    """FlightLLM's programs are of 128 tokens and more; the tiny model's context is 64."""
+    words = ("simulate", random_bundle, "--device", "flightllm-u280", "--new", 2)
+
+    status, out, _ = main(*words, "--prompt", 8)
+    refused, _, error = main(*words, "--prompt", 100)
+
+    assert (status, refused) == (0, 2)
+    assert "one pass of 1 tokens after 15:" in out
+    assert "its context is" in error
+
+
 def test_changes_of_the_description_count(main) -> None:
     words = ("simulate", "--shape", "bitnet-3b", "--device", "reference", "--new", 1, "--json")
     slow = json.loads(main(*words)[1])

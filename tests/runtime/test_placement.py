@@ -68,7 +68,7 @@ def test_layers_of_a_bundle_are_one_block(random_bundle: Path) -> None:
     with pytest.raises(ConfigError, match="one sequence at a time"):
         workload.blocks(ForwardPass(tokens=1, sequences=2))
     with pytest.raises(ConfigError, match="its context is"):
-        workload.blocks(ForwardPass(tokens=1, past=1 << 20))
+        workload.check(ForwardPass(tokens=1, past=1 << 20))
 
 
 def test_a_placement_says_where_and_why(random_bundle: Path) -> None:
