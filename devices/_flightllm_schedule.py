@@ -188,9 +188,12 @@ class Schedule:
         )
 
     def _attention(self, work: Attention) -> tuple[Pipeline, ...]:
-        """Return the heads one after the other: nothing overlaps, but scores stay on the chip.
+        """Return the heads one after the other; scores stay on the chip (attention + softmax).
 
-        Blocks of queries skip the keys that none of them sees.
+        Nothing overlaps within a head or between heads. That is a conclusion from the artifact's
+        decoding times: loading, MV and MISC of a position take 0.53 + 0.89 + 0.18 us by these
+        equations, and its time grows by 1.58 us a position. Blocks of queries skip the keys that
+        none of them sees.
         """
         block = self._arrays["MM"].quantum.m
         return tuple(

@@ -13,6 +13,7 @@ from edgellm.devices import _catalog, _flightllm_sparse, _shapes
 from edgellm.devices._events import Instruction, simulate
 from edgellm.devices._flightllm_isa import Pipeline, Step, Stream, first_word
 from edgellm.devices.flightllm import Device
+from edgellm.dtypes import pack_bit_planes
 from edgellm.errors import DeadlockError, DeviceError
 from edgellm.ops import Example
 from edgellm.runtime.operator_work import RULES, work_of
@@ -71,6 +72,41 @@ def test_instructions_give_the_references_integers(
         with pytest.raises(DeviceError, match="does not run"):
             device.run(call, example.inputs)
         return
+    check(device.run(call, example.inputs), expected(op_type, example))
+
+
+def many_rows() -> Iterator[tuple[str, Example]]:
+    """Yield examples of more rows than a block of MM has."""
+    rng = np.random.default_rng(5)
+
+    def codes(*shape: int) -> Array:
+        return rng.integers(-127, 128, shape).astype(np.int8)
+
+    yield "Int8Linear", Example("int8", (codes(300, 90), codes(50, 90)), {})
+    planes = pack_bit_planes(rng.integers(0, 2, (4, 50, 90)).astype(np.uint8))
+    scale = rng.integers(-99, 99, (3, 50)).astype(np.int16)
+    zero = rng.integers(0, 16, (3, 50)).astype(np.uint8)
+    grouped = (codes(140, 90), planes, scale, zero)
+    yield "GroupLinear", Example("group", grouped, {"group_size": 32, "shift": 5})
+    wide = rng.integers(-(2**20), 2**20, (300, 32)).astype(np.int32)
+    absmax = rng.integers(1, 2**20, (2, 310, 2)).astype(np.int32)
+    heads = (wide, codes(310, 2, 8), absmax[0], codes(310, 2, 8), absmax[1])
+    for window in (0, 130):
+        scaling = {"scaling_mantissa": 2**30 + 1, "scaling_exponent": 86, "window": window}
+        yield "Attention", Example(f"attention_{window}", heads, scaling)
+
+
+@pytest.mark.parametrize("changes", [[], CRAMPED], ids=["as_is", "cramped"])
+@pytest.mark.parametrize(("op_type", "example"), list(many_rows()), ids=lambda item: str(item)[:9])
+def test_blocks_of_rows_give_the_references_integers(
+    op_type: str, example: Example, changes: list[str]
+) -> None:
+    device = load(*changes)
+    call = call_of(op_type, example)
+    units = {item.unit for item in device.compile([call])}
+
+    assert "MM" in units
+    assert ("ST" in units) == bool(changes)
     check(device.run(call, example.inputs), expected(op_type, example))
 
 
