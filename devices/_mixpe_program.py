@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.device import Array
+from edgellm.devices._chunks import Chunk
 from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.devices._linear_weights import Int64, LinearWeights
 from edgellm.devices._pipeline import BUFFERS, Piece, Stage
@@ -13,46 +14,6 @@ from edgellm.devices._pipeline import BUFFERS, Piece, Stage
 LOAD, GEMM, DEQUANT, STORE = "LOAD", "GEMM", "DEQUANT", "STORE"
 MEMORY = "dram"
 OUTPUT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one load brings: rows of activations, columns (outputs) of weights, inputs of both.
-
-    Attributes:
-        rows: of the activations.
-        columns: of the outputs.
-        inputs: along k.
-        group: inputs that are multiplied before they are dequantised.
-        k: all inputs of the product.
-    """
-
-    rows: range
-    columns: range
-    inputs: range
-    group: int
-    k: int
-
-    @property
-    def area(self) -> int:
-        """Outputs that it contributes to."""
-        return len(self.rows) * len(self.columns)
-
-    @property
-    def groups(self) -> list[range]:
-        """The inputs of each group."""
-        starts = range(self.inputs.start, self.inputs.stop, self.group)
-        return [range(start, min(start + self.group, self.inputs.stop)) for start in starts]
-
-    @property
-    def first(self) -> bool:
-        """Whether a block of outputs begins with it."""
-        return self.inputs.start == 0
-
-    @property
-    def last(self) -> bool:
-        """Whether a block of outputs is complete after it."""
-        return self.inputs.stop == self.k
 
 
 @dataclass(frozen=True)

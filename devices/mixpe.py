@@ -16,6 +16,7 @@ import numpy as np
 
 from edgellm.device import Array, Call, Cost, MatMul, Refusal
 from edgellm.devices import _model
+from edgellm.devices._chunks import Chunk, cut
 from edgellm.devices._description import Description
 from edgellm.devices._events import DeviceMemory, Instruction, simulate
 from edgellm.devices._linear_weights import DECODERS, LinearWeights, decode
@@ -26,7 +27,6 @@ from edgellm.devices._mixpe_program import (
     MEMORY,
     OUTPUT_BYTES,
     STORE,
-    Chunk,
     Program,
     Schedule,
     stored,
@@ -157,13 +157,7 @@ class Device:
 
     def _chunks(self, work: MatMul) -> list[Chunk]:
         high, wide, deep = self._block(work)
-        group = min(work.group_size or deep, deep)
-        return [
-            Chunk(rows, columns, inputs, group, work.k)
-            for rows in _cut(work.m, high)
-            for columns in _cut(work.n, wide)
-            for inputs in _cut(work.k, deep)
-        ]
+        return cut(work, (high, wide, deep))
 
     def _read_bytes(self, work: MatMul) -> float:
         """Return what is loaded: weights for each block of rows, inputs for each of columns."""
@@ -220,7 +214,3 @@ class Device:
             weight_bits=work.weight_bits,
         )
         return _model.output_stationary_cycles(self._array, part, self._fused(work))
-
-
-def _cut(size: int, part: int) -> list[range]:
-    return [range(begin, min(begin + part, size)) for begin in range(0, size, part)]
