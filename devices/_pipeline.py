@@ -42,37 +42,43 @@ class Stage:
     pieces: Sequence[Piece]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neighbours:
-    """Whether a call runs before, whose outputs this one reads, and whether one runs behind."""
+@dataclass(frozen=True)
+class Streamed:
+    """A call and its stages, in the order in which data go through them."""
 
-    before: bool = False
-    behind: bool = False
+    name: str
+    stages: Sequence[Stage]
 
 
-def instructions(name: str, stages: Sequence[Stage], place: Neighbours) -> list[Instruction]:
-    """Return the instructions of a call.
+def chain(calls: Sequence[Streamed]) -> list[Instruction]:
+    """Return the instructions of calls; each begins when the last unit of the one before has ended.
 
-    Args:
-        name: of the call, for people.
-        stages: in the order in which data go through them.
-        place: the first stage waits for the last stage of the call before.
+    What a call reads is what the one before it made, so nothing of it can be loaded earlier.
     """
     program = []
-    for position, stage in enumerate(stages):
-        source = stages[position - 1] if position else None
-        target = stages[position + 1] if position + 1 < len(stages) else None
+    for index, call in enumerate(calls):
+        before = calls[index - 1].stages[-1].unit if index else ""
+        behind = calls[index + 1].stages[0].unit if index + 1 < len(calls) else ""
+        program += _instructions(call, before, behind)
+    return program
+
+
+def _instructions(call: Streamed, before: str, behind: str) -> list[Instruction]:
+    program = []
+    for position, stage in enumerate(call.stages):
+        source = call.stages[position - 1] if position else None
+        target = call.stages[position + 1] if position + 1 < len(call.stages) else None
         for index, piece in enumerate(stage.pieces):
             waits, releases = _tokens(stage, index, source, target)
-            if source is None and index == 0 and place.before:
-                waits.append(stages[-1].unit)
-            if target is None and index + 1 == len(stage.pieces) and place.behind:
-                releases.append(stages[0].unit)
+            if before and source is None and index == 0:
+                waits.append(before)
+            if behind and target is None and index + 1 == len(stage.pieces):
+                releases.append(behind)
             program.append(
                 Instruction(
                     stage.unit,
                     piece.cycles,
-                    f"{name} {stage.unit} {index}",
+                    f"{call.name} {stage.unit} {index}",
                     waits=tuple(waits),
                     releases=tuple(releases),
                     memory=piece.memory,

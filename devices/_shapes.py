@@ -18,7 +18,11 @@ COUNTED = re.compile(r"weights-(\d+(?:\.\d+)?)([mb])")
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of a transformer. ``matrices`` are those of the MLP: 3 where it is gated."""
+    """Sizes of a transformer.
+
+    ``matrices`` are those of the MLP: 3 where it is gated. ``scores_all``: the head runs for every
+    token of a prompt, as in a plain forward pass, and not for the last one only.
+    """
 
     hidden: int
     layers: int
@@ -28,6 +32,7 @@ class Shape:
     vocab: int
     matrices: int = 3
     causal: bool = True
+    scores_all: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -48,6 +53,15 @@ SHAPES = {
     ),
     "bitnet-3b": Shape(
         hidden=3200, layers=26, heads=32, kv_heads=32, intermediate=8640, vocab=32000
+    ),
+    "bitnet-3b-forward": Shape(
+        hidden=3200,
+        layers=26,
+        heads=32,
+        kv_heads=32,
+        intermediate=8640,
+        vocab=32000,
+        scores_all=True,
     ),
     "bitnet-2b-4t": Shape(
         hidden=2560, layers=30, heads=20, kv_heads=5, intermediate=6912, vocab=128256
@@ -131,7 +145,7 @@ class ShapeWorkload:
         embed = _call("Embedding", "embed_tokens", Move(bytes=rows * shape.hidden))
         blocks = [Block((embed,)), Block(tuple(self._layer(forward, rows)), shape.layers)]
         if shape.vocab:
-            last = forward.sequences
+            last = rows if shape.scores_all else forward.sequences
             norm = Elementwise(kind="norm", elements=last * shape.hidden)
             head = self._linear("lm_head", last, shape.hidden, shape.vocab)
             blocks.append(Block((_call("Norm", "norm", norm), head)))

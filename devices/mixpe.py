@@ -32,7 +32,7 @@ from edgellm.devices._mixpe_program import (
     stored,
 )
 from edgellm.devices._model import Demand
-from edgellm.devices._pipeline import Neighbours, instructions
+from edgellm.devices._pipeline import Streamed, chain
 from edgellm.errors import DeviceError
 
 PARAMETERS = {
@@ -93,27 +93,20 @@ class Device:
 
     def compile(self, calls: Iterable[Call]) -> list[Instruction]:
         """Return LOAD, GEMM, DEQUANT and STORE of each call; buffers hold two of each."""
-        program: list[Instruction] = []
-        pending = list(calls)
-        for index, call in enumerate(pending):
-            place = Neighbours(before=index > 0, behind=index + 1 < len(pending))
-            program += self._program(call, place, None)
-        return program
+        return chain([self._streamed(call, None) for call in calls])
 
     def run(self, call: Call, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Execute the call's instructions; the array shifts and adds."""
         weights = decode(call.op_type, inputs, call.attributes)
         memory = DeviceMemory({"x": inputs[0].astype(np.int64), "codes": weights.codes})
-        simulate(self._program(call, Neighbours(), weights), memory)
+        simulate(chain([self._streamed(call, weights)]), memory)
         work = self._work(call)
         total = np.empty((work.m, work.n), np.int64)
         for block, chunk in enumerate(chunk for chunk in self._chunks(work) if chunk.last):
             total[np.ix_(chunk.rows, chunk.columns)] = memory[stored(block)]
         return (weights.finish(total),)
 
-    def _program(
-        self, call: Call, place: Neighbours, weights: LinearWeights | None
-    ) -> list[Instruction]:
+    def _streamed(self, call: Call, weights: LinearWeights | None) -> Streamed:
         work = self._work(call)
         schedule = Schedule(
             self._chunks(work),
@@ -125,7 +118,7 @@ class Device:
                 STORE: lambda chunk, _: self._moving(OUTPUT_BYTES * chunk.area),
             },
         )
-        return instructions(call.name, Program(schedule, weights).stages(), place)
+        return Streamed(call.name, Program(schedule, weights).stages())
 
     def _work(self, call: Call) -> MatMul:
         if (refusal := self.supports(call)) or not isinstance(call.work, MatMul):
