@@ -26,7 +26,7 @@ LEAST_GAIN = 1.15
 """A draft must promise so many times the tokens per second of no draft."""
 LEAST_CHANCE = 0.02
 """A token that follows this improbably, and those behind it, are not worth a thought."""
-LOSS_SHARE = 0.01
+LOSS_SHARE = 0.005
 """Share of the time that may be lost by drafts that fail and by thinking about them."""
 FIRST_CALLS = 1.0
 """Calls worth of time that may be lost at once at the beginning."""

@@ -138,7 +138,7 @@ def attend(calls: int, thread: int, threads: int, meeting: int) -> None:
 
 def comes(calls: int, seen: int) -> bool:
     """Look for a while whether there is another call."""
-    begin = nanoseconds()
+    begin: int = nanoseconds()
     looks = 0
     while load_acquire(calls) == seen:
         looks += 1
