@@ -3,6 +3,10 @@
 The cache is read in the order of memory, a block of rows after the other and in it head by head;
 what the queries of a head share is read once. The weights of the softmax have 15 bits: they are
 multiplied as two signed bytes.
+
+Values of the weight 0 are read as well. In a story of stories-bitnet 27 % of the weights of a head
+are 0, but only 8 % are for all heads that share a row of the cache, and no four rows in line are
+skipped by all; with random weights there are none.
 """
 
 # mypy: disable-error-code="untyped-decorator"
