@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.ops.encoder_attention import MEAN_BITS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     INT32_MAX,
@@ -26,7 +27,6 @@ from edgellm.runtime.kernels._scalar import (
 )
 from edgellm.runtime.kernels.encoder_attention import (
     MAX_HEAD_DIM,
-    MEAN_BITS,
     RECIPROCAL_127,
     quantize_query,
     weigh,
@@ -204,7 +204,7 @@ def attend_with(unit: VectorUnit) -> Callable[..., None]:
         first, count, dim, length = rows[0], rows[1] - rows[0], last - column, end - begin
         tall = round_up(count, TOKENS) if count >= MIN_PADDED else count
         inner, across = round_up(dim, BLOCK), round_up(length, BLOCK)
-        codes = as_matrix(stack_int8(CODES)[: tall * inner], inner)
+        codes: Bytes = as_matrix(stack_int8(CODES)[: tall * inner], inner)
         dots = as_matrix(stack_int32(SCORES)[: tall * across], across)
         wide_codes, totals = stack_int16(MAX_HEAD_DIM), as_matrix(stack_int64(SUMS), dim)
         steps, divisors = stack_int64(STEPS), stack_int64(QUERIES)
@@ -236,7 +236,7 @@ def score_with(product: Product) -> Callable[[Bytes, Bytes, Place, Ints], None]:
         copied = stack_int8(COPIED)
         for first in range(begin, end, KEYS):
             after = min(first + KEYS, end)
-            weight = as_matrix(copied[: padded(after - first) * inner], inner)
+            weight: Bytes = as_matrix(copied[: padded(after - first) * inner], inner)
             copy_rows(key, (first, after, column, last), weight)
             product(codes, weight, dots[:, first - begin : first - begin + weight.shape[0]])
 
@@ -254,7 +254,7 @@ def mix_with(product: Product) -> Callable[[Ints, Int, Bytes, Place, Totals], No
         begin, end, column, last = place
         tall, wide = weights.shape[0], padded(last - column)
         copied, room, value_sums = stack_int8(COPIED), stack_int8(PARTS), stack_int32(MAX_HEAD_DIM)
-        sums = as_matrix(stack_int32(SUMS)[: 2 * tall * wide], wide)
+        sums: Ints = as_matrix(stack_int32(SUMS)[: 2 * tall * wide], wide)
         for first in range(begin, end, KEYS):
             after = min(first + KEYS, end)
             across = round_up(after - first, BLOCK)
