@@ -2,11 +2,11 @@
 
 A table has the 16 sums of four activations that four bits choose, less the least of them: they are
 0 to the sum of the magnitudes, which mostly is a byte. What is above 255 is a second table for the
-same weights. So every sum is exact, and costs one shuffle and not one for each half of an int16.
+same weights. So every sum is exact, and costs one shuffle instead of one for each half of an int16.
 
 In a story of stories-bitnet (192 columns) 6 % more steps are for second tables; in wider rows,
 whose largest activation stands out more, fewer. With uniform activations it would be 75 % more:
-that is slower than multiplying (AVX2: 0.95 times the speed for one token, 0.8 for many).
+slower than multiplying (AVX2: 0.95 times the speed for one token, 0.8 for many).
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
