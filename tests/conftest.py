@@ -11,9 +11,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from edgellm import api
 from edgellm.config import JsonFields
-from edgellm.exporters.architectures import bitnet
+from edgellm.exporters.architectures import bitnet, llama
 from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
+from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.source import load_model
+from edgellm.exporters.tokenizer_files import write_byte_tokenizer
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 # Widths, heads and modules of all-MiniLM-L6-v2; fewer layers, a small vocabulary, short texts.
@@ -68,21 +70,34 @@ def sentence_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
     }.items():
         (folder / name).write_text(json.dumps(content))
-    save_file(sentence_tensors(), folder / "model.safetensors")
+    save_file(random_tensors(SENTENCE_CONFIG, EncoderInventory()), folder / "model.safetensors")
     sentence_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 
 
-def sentence_tensors() -> dict[str, np.ndarray]:
+@pytest.fixture(scope="session")
+def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small language model of random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "random-llama"
+    folder.mkdir()
+    config = llama.TINY | {"num_hidden_layers": 1, "intermediate_size": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(random_tensors(config, Inventory()), folder / "model.safetensors")
+    write_byte_tokenizer(folder)
+    return folder
+
+
+def random_tensors(
+    config: dict[str, object], inventory: Inventory | EncoderInventory
+) -> dict[str, np.ndarray]:
     """Linears that keep the variance, embeddings that differ, norms near 1."""
-    inventory = EncoderInventory()
-    load_model(JsonFields(SENTENCE_CONFIG, "config.json")).build(inventory)
+    load_model(JsonFields(config, "config.json")).build(inventory)
     rng = np.random.default_rng(0)
     tensors = {}
     for parameter in inventory.parameters:
         name, shape = parameter.name, parameter.shape
         if len(shape) == 1:
-            wide = rng.uniform(-0.1, 0.1, shape) + ("LayerNorm.weight" in name)
+            wide = rng.uniform(-0.1, 0.1, shape) + ("norm.weight" in name.lower())
         else:
             wide = rng.standard_normal(shape) / np.sqrt(shape[1])
         tensors[name] = wide.astype(np.float32)

@@ -19,12 +19,15 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sentence_checkpoint: Path) -> Path:
-    """A folder in which the README's relative paths exist; MiniLM is one of random weights."""
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, llama_checkpoint: Path, sentence_checkpoint: Path
+) -> Path:
+    """A folder in which the README's relative paths exist; models have random weights."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("samples", "tests"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "model").symlink_to(llama_checkpoint)
     (folder / "path" / "to" / "all-MiniLM-L6-v2").symlink_to(sentence_checkpoint)
     return folder
 
