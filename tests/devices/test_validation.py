@@ -23,7 +23,18 @@ def test_a_gate_holds(name: str, point) -> None:
     assert ours == pytest.approx(point.published, rel=point.tol_rel)
 
 
-@pytest.mark.parametrize("row", ["C1", "C2", "C3", "C4", "C5", "M1", "T1"])
+ROWS = [
+    *(f"F{n}" for n in range(1, 6)),
+    "M1",
+    "L1",
+    "L2",
+    "L3",
+    "T1",
+    *(f"C{n}" for n in range(1, 6)),
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_rows_that_must_be_gates_are(row: str) -> None:
     assert row in {point.row for _, point in GATES}
 
