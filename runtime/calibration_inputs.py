@@ -82,7 +82,7 @@ def read_texts(
         ConfigError: the text cannot be read, or has no token.
     """
     content = load_calibration_text(path).content.replace(SEPARATOR, "\n")
-    lines = [line for line in content.splitlines() if line.strip()]
+    lines = [line for line in content.split("\n") if line.strip()]
     ids = [np.array(tokenizer.encode(line)[:longest], np.int64) for line in _spread(lines, most)]
     return [text for text in ids if len(text)]
 

@@ -33,7 +33,9 @@ def test_every_length_is_measured_with_every_number_of_threads(
         share = read * row.decode[0].median / speed.bytes_per_s
         assert speed.decode_share == pytest.approx(share)
     assert result.kernel_variants["RotaryEmbedding"] == "portable"
-    assert result.kernel_variants["LogitsHead"] == simd.chosen(cpu.host())
+    chosen = simd.chosen(cpu.host())
+    base = "" if chosen == simd.PORTABLE else simd.find(chosen).base
+    assert result.kernel_variants["LogitsHead"] in (chosen, base)
     assert result.peak_memory_bytes > 1 << 20
     for row in result.rows:
         assert len(row.waiting) == row.threads

@@ -18,6 +18,7 @@ from edgellm.runtime.calibration_inputs import (
     read_texts,
 )
 from edgellm.runtime.images import ImageReader
+from edgellm.runtime.tokenizer import Tokenizer
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 6, 5), np.uint8)
 
@@ -89,14 +90,14 @@ def test_lines_of_a_text_are_cut_at_the_longest(tmp_path: Path) -> None:
     tokenizer_files.write_byte_tokenizer(tmp_path)
     (tmp_path / "lines.txt").write_text("a dog\n\n  \nruns over the grass<|endoftext|>x\n")
 
-    texts = read_texts(tmp_path / "lines.txt", tmp_path / "tokenizer.json", 288, 8)
+    texts = read_texts(tmp_path / "lines.txt", Tokenizer(tmp_path / "tokenizer.json", 288), 8)
 
     assert [len(ids) for ids in texts] == [5, 8, 1]
 
 
 def test_the_built_in_text_serves_where_there_is_none(tmp_path: Path) -> None:
     tokenizer_files.write_byte_tokenizer(tmp_path)
-    texts = read_texts(None, tmp_path / "tokenizer.json", 288, 48)
+    texts = read_texts(None, Tokenizer(tmp_path / "tokenizer.json", 288), 48)
     assert texts
     assert max(len(ids) for ids in texts) <= 48
 

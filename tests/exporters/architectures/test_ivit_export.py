@@ -67,7 +67,7 @@ def test_sentences_calibrate_and_the_built_in_text_is_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"arithmetic": "ivit"}, "needs images like those that the model will see"),
+        ({"arithmetic": "ivit"}, "takes images like those that the model will see"),
         ({"arithmetic": "float"}, "allowed are sound, ivit"),
         ({"calibration": "x"}, "an encoder in the sound arithmetic is not calibrated"),
         ({"arithmetic": "ivit", "calibration": "x"}, "cannot be read"),
