@@ -1,13 +1,13 @@
 """The weights of a linear operator as one integer code each, whatever layout they come in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.device import Array
-from edgellm.dtypes import unpack_bit_planes, unpack_ternary
+from edgellm.dtypes import unpack_bit_planes, unpack_ternary, unpack_ternary_columns, unpack_trits
 from edgellm.ops._bit_planes import rounded
 
 Int64 = npt.NDArray[np.int64]
@@ -24,6 +24,7 @@ class LinearWeights:
         scale: (G, N).
         group_size: columns of a group; the last may be shorter.
         shift: by which the sum is shifted right and rounded; None where it is the result.
+        gate: (T, N): where it is not positive the result is 0; None where all count.
     """
 
     codes: Int64
@@ -31,20 +32,35 @@ class LinearWeights:
     zero: Int64
     scale: Int64
     group_size: int
-    shift: int | None
+    shift: int | None = None
+    gate: Int64 | None = None
 
     def finish(self, total: Int64) -> npt.NDArray[np.int32]:
         """Return the accumulators of int64 sums over all groups."""
-        return total.astype(np.int32) if self.shift is None else rounded(total, self.shift)
+        sums = total if self.gate is None else np.where(self.gate > 0, total, 0)
+        return sums.astype(np.int32) if self.shift is None else rounded(sums, self.shift)
 
 
 def decode(op_type: str, inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
-    """Return the weights of a call of BitLinear, Int8Linear or GroupLinear."""
+    """Return the weights of a call of one of ``DECODERS``."""
     return DECODERS[op_type](inputs, attributes)
 
 
 def _ternary(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
     weight = unpack_ternary(inputs[1].astype(np.uint8), inputs[0].shape[1])
+    return _one_group(weight, bits=2, zero=1)
+
+
+def _gated(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
+    return replace(_ternary(inputs, attributes), gate=inputs[2].astype(np.int64))
+
+
+def _by_columns(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
+    return _one_group(unpack_ternary_columns(inputs[1].astype(np.uint8)), bits=2, zero=1)
+
+
+def _trits(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
+    weight = unpack_trits(inputs[1].astype(np.uint8), inputs[0].shape[1])
     return _one_group(weight, bits=2, zero=1)
 
 
@@ -56,7 +72,7 @@ def _one_group(weight: Array, *, bits: int, zero: int) -> LinearWeights:
     rows, columns = weight.shape
     codes = weight.astype(np.int64) + zero
     ones = np.ones((1, rows), np.int64)
-    return LinearWeights(codes, bits, zero * ones, ones, columns, None)
+    return LinearWeights(codes, bits, zero * ones, ones, columns)
 
 
 def _grouped(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
@@ -73,4 +89,11 @@ def _grouped(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWe
     )
 
 
-DECODERS = {"BitLinear": _ternary, "Int8Linear": _int8, "GroupLinear": _grouped}
+DECODERS = {
+    "BitLinear": _ternary,
+    "GatedBitLinear": _gated,
+    "ColumnBitLinear": _by_columns,
+    "TritLinear": _trits,
+    "Int8Linear": _int8,
+    "GroupLinear": _grouped,
+}

@@ -24,7 +24,8 @@ def call_of(op_type: str, example: Example) -> Call:
     outputs = ops.find(op_type).reference(*example.inputs, **example.attributes)
     x = example.inputs[0]
     group = example.attributes.get("group_size", 0)
-    bits = {"BitLinear": 2, "Int8Linear": 8}.get(op_type) or example.inputs[1].shape[2]
+    ternary = "Bit" in op_type or op_type == "TritLinear"
+    bits = 2 if ternary else 8 if op_type == "Int8Linear" else example.inputs[1].shape[2]
     work = MatMul(m=x.shape[0], k=x.shape[1], n=outputs.shape[1], weight_bits=bits)
     grouped = replace(work, group_size=group, group_bits=24) if group else work
     return Call(op_type=op_type, name="product", work=grouped, attributes=example.attributes)
