@@ -26,7 +26,7 @@ UNIT_BITS = 20
 
 def centre(row: npt.NDArray[np.int32], out: npt.NDArray[np.int32]) -> Pair:
     """Write ``N * x - sum(x)`` shifted to 22 bits; return the shift and the sum of the squares."""
-    columns = np.int64(row.shape[0])
+    columns = np.int64(np.int32(row.shape[0]))  # as of 32 bits: see token_multiplier
     total = np.int64(0)
     low = high = np.int64(row[0])
     for n in range(row.shape[0]):
@@ -78,9 +78,9 @@ def layer_norm_quantize(
         out = y[t]
         drop, squares = centre(x[t], out)
         mantissa, exponent = inverse_deviation(squares, drop, epsilon, gain)
-        fraction = clamp(exponent - UNIT_BITS, 1, 62)
+        factor, fraction = np.int32(mantissa), clamp(exponent - UNIT_BITS, 1, 62)
         for n in range(out.shape[0]):
-            unit = np.int64(np.int32(round_shift(np.int64(out[n]) * mantissa, fraction)))
+            unit = np.int64(np.int32(round_shift(np.int64(out[n]) * np.int64(factor), fraction)))
             scaled = round_shift(unit * np.int64(weight[n]), shift) + np.int64(bias[n])
             out[n] = clamp(scaled, -INT32_MAX, INT32_MAX)
         quantize_row(out, codes[t], out_scale, t, frame)
