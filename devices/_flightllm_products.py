@@ -19,6 +19,7 @@ from edgellm.devices._flightllm_schedule import Tiling
 from edgellm.dtypes import (
     SHIFT_TERMS,
     unpack_bit_planes,
+    unpack_int4,
     unpack_planes,
     unpack_ternary,
     unpack_ternary_columns,
@@ -53,11 +54,12 @@ DECODERS: dict[str, Callable[[Sequence[Numbers]], Numbers]] = {
     "Int8Linear": lambda inputs: inputs[1][None],
     "LogitsHead": lambda inputs: inputs[2][None],
     "PlanarLogitsHead": lambda inputs: unpack_planes(inputs[2], inputs[3])[None],
+    "Int4LogitsHead": lambda inputs: unpack_int4(inputs[2])[None],
     "GroupLinear": _group_codes,
     "ShiftAddLinear": _signs,
 }
 """How the weights of an operator become int8: (planes, N, K)."""
-LOGIT_ROWS = {"LogitsHead": 4, "PlanarLogitsHead": 6}
+LOGIT_ROWS = {"LogitsHead": 4, "Int4LogitsHead": 4, "PlanarLogitsHead": 6}
 """Which input says what rows are scored; the multiplier is the input in front of it."""
 
 

@@ -19,7 +19,7 @@ FUSED = ("activation", "add", "mul", "requantize", "rotary")
 K_LIMIT = 16_368
 """Inputs of one instruction: K has 14 bits, and counts in steps of 16."""
 MODES = ("MV", "MM")
-POST = ("GatedBitLinear", "LogitsHead", "PlanarLogitsHead")
+POST = ("GatedBitLinear", "LogitsHead", "Int4LogitsHead", "PlanarLogitsHead")
 """Products whose accumulators MISC changes once more."""
 
 

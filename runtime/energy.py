@@ -21,7 +21,7 @@ DRAM_BIT = 1300 / 64
 TABLE_COLUMNS = 4
 TABLE_ENTRIES = 16
 TERNARY = ("BitLinear", "TritLinear", "GatedBitLinear", "ColumnBitLinear", "LookUpBitLinear")
-INT8 = ("Int8Linear", "LogitsHead", "PlanarLogitsHead")
+INT8 = ("Int8Linear", "LogitsHead", "PlanarLogitsHead", "Int4LogitsHead")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "ColumnBitLinear": _columns,
     "GatedBitLinear": _product(2),
     "GroupLinear": _grouped,
+    "Int4LogitsHead": _product(4, "V", "R"),
     "Int8Linear": _product(8),
     "LookUpBitLinear": _look_up,
     "LogitsHead": _product(8, "V", "R"),

@@ -210,6 +210,17 @@ def _planar_logits_head(step: Step, sizes: Sizes, _context: int) -> Demands:
     ]
 
 
+def _int4_logits_head(step: Step, sizes: Sizes, _context: int) -> Demands:
+    columns, half = sizes["K"], sizes["H"]
+    fits = isinstance(half, int) and columns == 2 * half
+    return [
+        (_at_most(columns, MAX_PLANAR_COLUMNS), f"at most {MAX_PLANAR_COLUMNS} columns"),
+        (_divides(PLANES_BLOCK, columns), f"its columns are a multiple of {PLANES_BLOCK}"),
+        (fits, "its weights have as many columns as the codes"),
+        (step.inputs[4] == ROWS and sizes["T"] == TOKENS, f"its rows are the input {ROWS}"),
+    ]
+
+
 def _planar_embedding(step: Step, sizes: Sizes, context: int) -> Demands:
     high = sizes["H"]
     columns = 2 * high if isinstance(high, int) else high
@@ -279,6 +290,7 @@ CHECKS: Mapping[str, Callable[[Step, Sizes, int], Demands]] = {
     "GatedRecurrence": _gated_recurrence,
     "GroupLinear": _bit_planes,
     "HeadRmsNorm": _head_rms_norm,
+    "Int4LogitsHead": _int4_logits_head,
     "Int8Linear": _int8_linear,
     "LogitsHead": _logits_head,
     "LookUpBitLinear": _look_up_bit_linear,

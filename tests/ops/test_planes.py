@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edgellm.dtypes import pack_planes, unpack_planes
-from edgellm.ops import logits_head, planar_logits_head
+from edgellm.dtypes import pack_int4, pack_planes, unpack_int4, unpack_planes
+from edgellm.ops import int4_logits_head, logits_head, planar_logits_head
 from edgellm.ops._planes import residual_norms
 
 
@@ -50,5 +50,29 @@ def test_planar_head_equals_the_head_of_the_same_weights() -> None:
 
     expected = logits_head.reference(x, scale, codes, *rest, shift=21)
     actual = planar_logits_head.reference(x, scale, *planar, *rest, shift=21, top=0)
+
+    np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+def test_weights_of_4_bits_are_packed_as_documented() -> None:
+    codes = np.random.default_rng(2).integers(-8, 8, (9, 192), np.int8)
+    packed = pack_int4(codes)
+
+    assert packed.shape == (9, 96)
+    np.testing.assert_array_equal(unpack_int4(packed), codes, strict=True)
+    for n, k in ((0, 0), (3, 37), (8, 191), (5, 100)):
+        byte = int(packed[n, k // 64 * 32 + k % 32])
+        assert byte >> (4 * (k % 64 // 32)) & 15 == codes[n, k] + 8
+
+
+def test_a_head_of_4_bits_equals_the_head_of_the_same_weights() -> None:
+    rng = np.random.default_rng(3)
+    codes = rng.integers(-8, 8, (9, 192), np.int8)
+    x = rng.integers(-127, 128, (2, 192), np.int8)
+    scale = np.array([[2**30, 35], [2**31 - 1, 36]], np.int32)
+    rest = (rng.integers(2**30, 2**31 - 1, 9, np.int32), np.array([1, 0]))
+
+    expected = logits_head.reference(x, scale, codes, *rest, shift=21)
+    actual = int4_logits_head.reference(x, scale, pack_int4(codes), *rest, shift=21)
 
     np.testing.assert_array_equal(actual, expected, strict=True)
