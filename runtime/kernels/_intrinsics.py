@@ -92,6 +92,21 @@ def place_on_stack(function: Callable[..., Any], dtype: str) -> None:
         return _array(context, builder, kind, address, [INT64(count)])
 
 
+def count_bits(function: Callable[..., Any]) -> None:
+    """Make ``function(value)`` of compiled code return how many bits a value has, 0 below 1."""
+
+    @type_callable(function)
+    def type_bits(_context: Any) -> Any:  # noqa: ANN401
+        return lambda value: types.int64 if isinstance(value, types.Integer) else None
+
+    @lower_builtin(function, types.Integer)
+    def lower_bits(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        value = context.cast(builder, arguments[0], signature.args[0], types.int64)
+        bits = builder.sub(INT64(64), builder.ctlz(value, ir.Constant(ir.IntType(1), 0)))
+        is_negative = builder.icmp_signed("<", value, INT64(0))
+        return builder.select(is_negative, INT64(0), bits)
+
+
 def _pointer(builder: Any, address: Any) -> Any:  # noqa: ANN401
     return builder.inttoptr(address, INT64.as_pointer())
 

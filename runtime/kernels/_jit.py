@@ -152,7 +152,7 @@ def _share_parts(function: Callable[..., Any]) -> None:
     """Make the plain functions that ``function`` calls, directly or not, callable when compiled."""
     from numba.extending import register_jitable
 
-    from edgellm.runtime.kernels import _intrinsics, _vector_lowering
+    from edgellm.runtime.kernels import _intrinsics, _scalar, _vector_lowering
 
     _vector_lowering.install()
     for part in function.__globals__.values():
@@ -163,6 +163,8 @@ def _share_parts(function: Callable[..., Any]) -> None:
         _shared.add(part)
         if part.__name__.startswith("stack_"):
             _intrinsics.place_on_stack(part, part.__name__.removeprefix("stack_"))
+        elif part is _scalar.bit_length:
+            _intrinsics.count_bits(part)
         elif not part.__name__.startswith("vector_"):
             register_jitable(**PART_POLICY)(part)
             _share_parts(part)

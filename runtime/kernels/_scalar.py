@@ -52,7 +52,7 @@ def clamp(value: Int, low: Int, high: Int) -> Int:
 
 
 def bit_length(value: Int) -> Int:
-    """Return the number of bits of a non-negative value (LLVM makes this one instruction)."""
+    """Return the number of bits of a non-negative value (compiled: one instruction)."""
     bits = 0
     while value > 0:
         value = value >> 1
