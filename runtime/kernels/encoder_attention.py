@@ -45,9 +45,9 @@ def quantize_query(head: Ints, codes: npt.NDArray[np.int16], key_peak: Int, scal
     for d in range(head.shape[0]):
         low, high = min(low, head[d]), max(high, head[d])
     peak = max(np.int64(high), -np.int64(low))
-    reciprocal, shift = absmax_reciprocal(peak), absmax_shift(peak)
+    reciprocal, shift = np.int32(absmax_reciprocal(peak)), absmax_shift(peak)
     for d in range(head.shape[0]):
-        codes[d] = round_shift(np.int64(head[d]) * reciprocal, shift)
+        codes[d] = round_shift(np.int64(head[d]) * np.int64(reciprocal), shift)
     mantissa, exponent = normalize(peak, 0)
     key_mantissa, key_exponent = normalize(key_peak, 0)
     mantissa, exponent = product(mantissa, exponent, key_mantissa, key_exponent)
@@ -59,22 +59,33 @@ def weigh(dots: Ints, step: Pair) -> Int:
     best = dots[0]
     for j in range(dots.shape[0]):
         best = max(best, dots[j])
-    mantissa = np.uint64(step[0])
+    write_halvings(dots, best, step)
+    total = np.int32(0)  # at most 2^16 weights below 2^15
+    for j in range(dots.shape[0]):
+        halvings = dots[j]
+        f = np.int32(halvings & np.int32(FRACTION))
+        whole = min(np.int32(halvings >> np.int32(WEIGHT_BITS)), np.int32(MAX_HALVINGS))
+        inner = np.int32(np.int32(C2) - np.int32(np.int32(f * np.int32(C3)) >> np.int32(15)))
+        inner = np.int32(np.int32(C1) - np.int32(np.int32(inner * f) >> np.int32(15)))
+        cubic = np.int32(np.int32(C0) - np.int32(np.int32(inner * f) >> np.int32(15)))
+        rounding = np.int32(np.int32(np.int32(1) << whole) >> np.int32(1))
+        weight = np.int32(np.int32(cubic + rounding) >> whole)
+        dots[j] = weight
+        total = np.int32(total + weight)
+    return np.int64(total)
+
+
+def write_halvings(dots: Ints, best: np.int32, step: Pair) -> None:
+    """Replace dots by ``(best - dot) * step``, at most FAR.
+
+    A loop of its own: it has 64 bits a key, and the weights after it have 32.
+    """
+    mantissa = np.uint64(np.uint32(step[0]))
     shift = np.uint64(clamp(step[1] - WEIGHT_BITS, 1, 62))
     half = np.uint64(1) << np.uint64(shift - np.uint64(1))
-    total = np.int64(0)
     for j in range(dots.shape[0]):
         distance = np.uint64(np.uint32(best - dots[j]))
-        halvings = np.int32(min((distance * mantissa + half) >> shift, np.uint64(FAR)))
-        f = np.int32(halvings & FRACTION)
-        whole = min(np.int32(halvings >> WEIGHT_BITS), np.int32(MAX_HALVINGS))
-        inner = np.int32(C2 - np.int32(np.int32(f * np.int32(C3)) >> np.int32(15)))
-        inner = np.int32(C1 - np.int32(np.int32(inner * f) >> np.int32(15)))
-        cubic = np.int32(C0 - np.int32(np.int32(inner * f) >> np.int32(15)))
-        rounding = np.int32(np.int32(np.int32(1) << whole) >> np.int32(1))
-        dots[j] = np.int32(np.int32(cubic + rounding) >> whole)
-        total += np.int64(dots[j])
-    return total
+        dots[j] = np.int32(min((distance * mantissa + half) >> shift, np.uint64(FAR)))
 
 
 def add_values(weights: Ints, value: Codes, totals: Totals) -> None:

@@ -134,12 +134,15 @@ def write_scales(peak: Ints, scales: Totals) -> None:
 def write_mean(totals: Totals, divisor: Int, scales: Totals, mean: Ints, y: Totals) -> None:
     """Write ``total / divisor * scale + mean``."""
     bits = bit_length(divisor)
-    reciprocal = (1 << (bits + 30)) // divisor
+    less = np.int32((1 << (bits + 30)) // divisor - 1)  # the reciprocal itself may be 2^31
     drop = max(bits - 24, 0)
     shift = bits + 30 - drop - MEAN_BITS
     for d in range(y.shape[0]):
-        codes = round_shift(round_shift(totals[d], drop) * reciprocal, shift)
-        wide = round_shift(codes * scales[d], MEAN_BITS + 6) + np.int64(mean[d])
+        # Factors as int32: totals are at most 128 * divisor, codes 128 * 2^MEAN_BITS.
+        short = np.int64(np.int32(round_shift(totals[d], drop)))
+        codes = np.int64(np.int32(round_shift(short * np.int64(less) + short, shift)))
+        scaled = codes * np.int64(np.int32(scales[d]))
+        wide = round_shift(scaled, MEAN_BITS + 6) + np.int64(mean[d])
         y[d] = clamp(wide, -INT32_MAX, INT32_MAX)
 
 
