@@ -42,6 +42,7 @@ PANEL_STRIDE = ROW_GROUPS * ROW_BYTES
 CONFIGURATION = 64
 """Bytes: the palette, 1; from 16 on the bytes of a row, 2 each; from 48 on the rows."""
 COLUMN_BYTES, ROW_COUNTS = 16, 48
+SIGNED, UNSIGNED_WEIGHTS = "tdpbssd", "tdpbsud"
 
 Codes = npt.NDArray[np.int8]
 Sums = npt.NDArray[np.int32]
@@ -70,6 +71,13 @@ def release(_: Context) -> Intrinsic:
     return types.void(), generate
 
 
+def describe_for(shapes: Codes, tokens: int) -> None:
+    """Write the shapes of whole tiles, and behind them those of the last of so many tokens."""
+    last = tokens % TOKENS
+    describe(shapes[:CONFIGURATION], ROWS, ROWS)
+    describe(shapes[CONFIGURATION:], min(last, ROWS), max(last - ROWS, 1))
+
+
 def describe(memory: Codes, first: int, second: int) -> None:
     """Write the shapes for so many tokens in the first and the second register of tokens."""
     for i in range(CONFIGURATION):
@@ -84,15 +92,23 @@ def describe(memory: Codes, first: int, second: int) -> None:
 
 @dataclass(frozen=True)
 class Tile:
-    """So many registers of tokens times a panel."""
+    """So many registers of tokens times a panel.
+
+    Attributes:
+        groups: so many registers of tokens.
+        product: the instruction: of signed bytes, or of signed tokens and unsigned weights.
+        fresh: whether sums begin with zero instead of what is there.
+    """
 
     groups: int
+    product: str
+    fresh: bool = False
 
     def build(self) -> Intrinsic:
         """Return the intrinsic ``tile(x, panel, acc, t, n, k, count)``.
 
         For the tokens from t and the rows of the panel, which are those from n: add to
-        ``acc[t, n]`` the product over columns k to k + count, a multiple of 64.
+        ``acc[t, n]``, or write there, the product over columns k to k + count, a multiple of 64.
         """
 
         def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
@@ -101,7 +117,11 @@ class Tile:
             sums = self._places(builder, acc, t, builder.mul(n, INT64(4)))
             tokens = self._places(builder, x, t, k)
             stride = row_stride(builder, acc)
-            self._move_sums(builder, "tileloadd64", sums, stride)
+            if self.fresh:
+                for register in range(self.groups * ROW_GROUPS):
+                    _call(builder, "tilezero", [INT8(register)])
+            else:
+                self._move_sums(builder, "tileloadd64", sums, stride)
             with cgutils.for_range(builder, builder.udiv(count, INT64(BLOCK))) as loop:
                 column = builder.mul(loop.index, INT64(BLOCK))
                 offset = builder.mul(loop.index, INT64(BLOCK // 4 * PANEL_STRIDE))
@@ -139,12 +159,15 @@ class Tile:
             _call(builder, "tileloadd64", [INT8(4 + group), place, stride])
             for column in range(ROW_GROUPS):
                 total = group * ROW_GROUPS + column
-                _call(builder, "tdpbsud", [INT8(total), INT8(4 + group), INT8(6 + column)])
+                _call(builder, self.product, [INT8(total), INT8(4 + group), INT8(6 + column)])
 
 
-def sweep() -> Callable[..., None]:
-    """Return ``run(x, panel, acc, n, k, count)``: a panel times all tokens; see ``Tile``."""
-    two, one = Tile(2).build(), Tile(1).build()
+def sweep(product: str, *, fresh: bool = False) -> Callable[..., None]:
+    """Return ``run(x, panel, acc, shapes, (n, k, count))``: a panel times all tokens; see ``Tile``.
+
+    ``shapes`` are two, as ``describe`` writes them: of whole tiles, and of the tokens left over.
+    """
+    two, one = Tile(2, product, fresh).build(), Tile(1, product, fresh).build()
 
     @register_jitable(**PART_POLICY)
     def run(x: Codes, panel: Codes, acc: Sums, shapes: Codes, place: tuple[int, int, int]) -> None:

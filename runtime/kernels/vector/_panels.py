@@ -217,6 +217,15 @@ def int8_panels(unit: VectorUnit) -> Panels:
     return Panels(unit, CHUNK, CHUNK, spread)
 
 
+def signed_panels(unit: VectorUnit) -> Panels:
+    """Return the panels of int8 weights as they are, for products of signed bytes."""
+
+    def spread(builder: Builder, chunks: Values) -> list[Value]:
+        return [builder.bitcast(chunk, unit.bytes_type) for chunk in chunks]
+
+    return Panels(unit, CHUNK, CHUNK, spread)
+
+
 def _broadcast(builder: Builder, pointer: Value, unit: VectorUnit) -> Value:
     """Return the four bytes at ``pointer`` in every lane."""
     four = load_vector(builder, pointer, ir.VectorType(INT32, 1))

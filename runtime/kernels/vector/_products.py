@@ -14,16 +14,17 @@ from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
 from edgellm.runtime.kernels.vector._amx import (
     CONFIGURATION,
-    describe,
+    SIGNED,
+    UNSIGNED_WEIGHTS,
+    describe_for,
     release,
     sweep,
 )
-from edgellm.runtime.kernels.vector._amx import ROWS as ROWS_OF_TILE
-from edgellm.runtime.kernels.vector._amx import TOKENS as MATRIX_TOKENS
 from edgellm.runtime.kernels.vector._panels import (
     TOKENS,
     Panels,
     int8_panels,
+    signed_panels,
     ternary_panels,
     trit_panels,
 )
@@ -185,7 +186,8 @@ def multiply_panels(layout: Panels, add: Add) -> Multiply:
 
 def multiply_matrix_tiles(layout: Panels, add: Add) -> Multiply:
     """Return the same for a unit with matrix tiles, which take any number of tokens."""
-    fill, rows, span, run = layout.fill(), layout.rows, layout.span, sweep()
+    fill, rows, span = layout.fill(), layout.rows, layout.span
+    run = sweep(UNSIGNED_WEIGHTS)
     block, block_bytes = layout.columns, layout.block_bytes
     panel_bytes = rows * span
 
@@ -195,9 +197,7 @@ def multiply_matrix_tiles(layout: Panels, add: Add) -> Multiply:
         paneled = weight.shape[0] // rows * rows if many else 0
         whole = x.shape[1] // block * block
         panel, shapes = stack_int8(panel_bytes), stack_int8(SHAPES)
-        last = x.shape[0] % MATRIX_TOKENS
-        describe(shapes[:CONFIGURATION], ROWS_OF_TILE, ROWS_OF_TILE)
-        describe(shapes[CONFIGURATION:], min(last, ROWS_OF_TILE), max(last - ROWS_OF_TILE, 1))
+        describe_for(shapes, x.shape[0])
         for n in range(0, paneled, rows):
             begin(acc[:, n : n + rows], starts)
             for k in range(0, whole, span):
@@ -273,7 +273,58 @@ def int8_product(unit: VectorUnit) -> Product:
     """Return ``product(x, weight, acc)`` for int8 weights."""
     operation = int8(unit)
     add = tiled(operation, operation, unit.tokens)
-    multiply = fastest(int8_panels, unit, add)
+    if unit.matrix_tiles:
+        return _matrix_tiles_of_int8(unit, _int8_product(unit, multiply_tiled(add)))
+    return _int8_product(unit, fastest(int8_panels, unit, add))
+
+
+def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
+    """Return the product with matrix tiles, which need no bias; ``product`` does what is left."""
+    layout = signed_panels(unit)
+    fill, rows, span = layout.fill(), layout.rows, layout.span
+    panel_bytes = rows * span
+    write, add = sweep(SIGNED, fresh=True), sweep(SIGNED)
+    chunk = layout.columns
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, weight: Codes, acc: Accumulators) -> None:
+        panel, shapes = stack_int8(panel_bytes), stack_int8(SHAPES)
+        describe_for(shapes, x.shape[0])
+        for n in range(0, weight.shape[0], rows):
+            for k in range(0, x.shape[1], span):
+                count = min(span, x.shape[1] - k)
+                fill(weight, panel, n, k, count // chunk)
+                if k == 0:
+                    write(x, panel, acc, shapes, (n, k, count))
+                else:
+                    add(x, panel, acc, shapes, (n, k, count))
+        release()
+
+    @register_jitable(**PART_POLICY)
+    def matrix_product(x: Codes, weight: Codes, acc: Accumulators) -> None:
+        whole = x.shape[1] // BLOCK * BLOCK
+        many = x.shape[0] >= LEAST_MATRIX and whole > 0
+        paneled = weight.shape[0] // rows * rows if many else 0
+        if paneled > 0:
+            for first in range(0, x.shape[0], MAX_TOKENS):
+                end = min(first + MAX_TOKENS, x.shape[0])
+                multiply(x[first:end, :whole], weight[:paneled], acc[first:end])
+        if whole < x.shape[1]:
+            add_rest(x, weight[:paneled], acc, whole)
+        product(x, weight[paneled:], acc[:, paneled:])
+
+    return matrix_product
+
+
+def add_rest(x: Codes, weight: Codes, acc: Accumulators, whole: int) -> None:
+    """Add the products of the columns from ``whole`` on."""
+    for n in range(weight.shape[0]):
+        for t in range(x.shape[0]):
+            acc[t, n] += dot(x[t, whole:], weight[n, whole:])
+
+
+def _int8_product(unit: VectorUnit, multiply: Multiply) -> Product:
+    """Return the product for int8 weights; ``multiply`` takes the whole blocks of columns."""
     bias = np.int32(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
@@ -287,10 +338,7 @@ def int8_product(unit: VectorUnit) -> Product:
             for t in range(first, end):
                 starts[t - first] = -total(x[t, :whole]) * bias
             multiply(x[first:end, :whole], none, weight, acc[first:end], starts)
-        if whole == columns:
-            return
-        for n in range(weight.shape[0]):
-            for t in range(x.shape[0]):
-                acc[t, n] += dot(x[t, whole:], weight[n, whole:])
+        if whole < columns:
+            add_rest(x, weight, acc, whole)
 
     return product
