@@ -41,6 +41,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     calibration: PathLike | None = None,
     quantization: Quantization | None = None,
     layout: str = "2bit",
+    head_bits: int = 8,
     arithmetic: str = "sound",
     calibration_range: str = "mse",
     force: bool = False,
@@ -60,6 +61,8 @@ def export(  # noqa: PLR0913 (the options of the command)
         quantization: fewer bits for the linears of a float checkpoint; default: int8.
         layout: how ternary weights are packed: "2bit", or "5trit" (five a byte), which takes four
             fifths of the memory and is for processors with AVX-512 VBMI.
+        head_bits: of a weight of a language model's logits head, 8 or 4; 4 loses against the
+            checkpoint. A tied embedding keeps its 8 bits, in a table of its own.
         arithmetic: of an encoder: "sound", or "ivit" as I-ViT published it.
         calibration_range: of "ivit", where values are clipped: "minmax", "percentile" or "mse".
         force: replace an existing bundle.
@@ -82,6 +85,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     directory = find_checkpoint(name, revision)
     if encoder_api.is_encoder(directory / "config.json"):
         encoder_api.require_default_layout(layout)
+        encoder_api.require_default_head(head_bits)
         file = None if calibration is None else Path(calibration)
         chosen = encoder_api.Arithmetic(
             name=arithmetic,
@@ -100,6 +104,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         context=context,
         force=force,
         layout=layout,
+        head_bits=head_bits,
         source=origin,
         revision=revision or "",
         low_bit=None if quantization is None else low_bit_options(quantization, text.content),
@@ -115,6 +120,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     context: int | None = None,
     quantization: Quantization | None = None,
     layout: str = "2bit",
+    head_bits: int = 8,
     arithmetic: str = "sound",
     calibration_range: str = "mse",
     force: bool = False,
@@ -129,6 +135,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
 
     if encoder_api.is_encoder(Path(config)):
         encoder_api.require_default_layout(layout)
+        encoder_api.require_default_head(head_bits)
         chosen = encoder_api.Arithmetic(name=arithmetic, range_choice=calibration_range)
         encoder = encoder_api.encoder_options(None, context, chosen, force=force)
         if quantization is not None:
@@ -139,7 +146,9 @@ def export_random(  # noqa: PLR0913 (the options of the command)
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
     encoder_api.require_sound(arithmetic)
     low_bit = None if quantization is None else low_bit_options(quantization, "")
-    options = build.ExportOptions(context=context, force=force, low_bit=low_bit, layout=layout)
+    options = build.ExportOptions(
+        context=context, force=force, low_bit=low_bit, layout=layout, head_bits=head_bits
+    )
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 
 

@@ -162,6 +162,16 @@ def require_default_layout(layout: str) -> None:
         )
 
 
+def require_default_head(head_bits: int) -> None:
+    """Refuse another head than that of 8 bits.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    if head_bits != 8:
+        raise ConfigError(f"head bits are {head_bits}; encoders have no logits head, only 8")
+
+
 def require_sound(arithmetic: str) -> None:
     """Refuse another arithmetic for a language model.
 

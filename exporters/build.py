@@ -30,7 +30,7 @@ from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import IntegerLowering
 from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, ROTARY_TABLES
 from edgellm.exporters.lowering.inventory import Inventory
-from edgellm.exporters.lowering.stored_weights import StoredWeights
+from edgellm.exporters.lowering.stored_weights import HEAD_BITS, StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
@@ -62,7 +62,7 @@ class ExportOptions:
     """What a user may choose.
 
     ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``; ``layout`` is that of ternary
-    weights, by its alias.
+    weights, by its alias; ``head_bits`` are those of a weight of the logits head.
     """
 
     context: int | None = None
@@ -72,11 +72,14 @@ class ExportOptions:
     revision: str = ""
     seed: int = 0
     low_bit: LowBit | None = None
+    head_bits: int = HEAD_BITS[0]
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout {self.layout!r} is unknown; known are {', '.join(LAYOUTS)}")
+        if self.head_bits not in HEAD_BITS:
+            raise ConfigError(f"head bits are {self.head_bits}; allowed are 8 and 4")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; allowed are integers from 0")
 
@@ -211,6 +214,7 @@ def _write_graph(
 ) -> Manifest:
     context = _context(model, options)
     layout = _layout(model, options)
+    _check_head(model, options)
     weights = model.weights
     if progress is not None:
         weights = ReportingWeights(weights, progress, model.num_parameters)
@@ -226,7 +230,11 @@ def _write_graph(
                 config,
                 context,
                 stored=StoredWeights(
-                    builder, weights, quantized.find if quantized else None, layout
+                    builder,
+                    weights,
+                    quantized.find if quantized else None,
+                    layout,
+                    options.head_bits,
                 ),
                 offset_keys=calibration is not None,
             )
@@ -234,6 +242,9 @@ def _write_graph(
         manifest = _manifest(model, builder, options)
         if quantized is not None:
             manifest = replace(manifest, quantization=quantized.label)
+        if options.head_bits != HEAD_BITS[0]:
+            label = f"{manifest.quantization}, logits head W{options.head_bits}A8"
+            manifest = replace(manifest, quantization=label)
         if calibration is not None:
             stream.flush()
             manifest = _calibrate(builder, writer, manifest, calibration)
@@ -258,6 +269,16 @@ def _context(model: Source, options: ExportOptions) -> int:
     if not 1 <= context <= longest:
         raise ConfigError(f"context is {context}; this model allows 1 to {longest}")
     return context
+
+
+def _check_head(model: Source, options: ExportOptions) -> None:
+    inventory = Inventory()
+    model.model.build(inventory)
+    if options.head_bits != HEAD_BITS[0] and not inventory.has_table_head:
+        raise ConfigError(
+            f"head bits are {options.head_bits}; the head of {model.model_type} is one of its "
+            "linears and has their bits"
+        )
 
 
 def _layout(model: Source, options: ExportOptions) -> TernaryLayout:

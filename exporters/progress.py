@@ -26,13 +26,14 @@ def part_of(progress: Progress | None, before: int, after: int) -> Progress | No
 
 
 class ReportingWeights:
-    """Passes requests on to ``weights`` and reports each."""
+    """Passes requests on to ``weights`` and reports each parameter once."""
 
     def __init__(self, weights: WeightSource, progress: Progress, total: int) -> None:
         self.weights = weights
         self.progress = progress
         self.total = total
         self.done = 0
+        self._tables: set[str] = set()
 
     def vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
         """Return what ``weights`` returns."""
@@ -45,8 +46,10 @@ class ReportingWeights:
         return self.weights.tensor(name, shape)
 
     def matrix(self, name: str, shape: tuple[int, int]) -> FloatMatrix:
-        """Return what ``weights`` returns."""
-        self._report(shape)
+        """Return what ``weights`` returns; a tied table may be asked for twice."""
+        if name not in self._tables:
+            self._tables.add(name)
+            self._report(shape)
         return self.weights.matrix(name, shape)
 
     def linear(self, path: str, shape: tuple[int, int]) -> FloatMatrix | TernaryMatrix:

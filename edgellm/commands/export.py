@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --arithmetic ivit: where values are clipped; default: mse")  # fmt: skip
     add("--layout", default="2bit", metavar="L",
         help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
+    add("--head-bits", type=int, choices=(8, 4), default=8,
+        help="of a weight of the logits head; default 8. 4 halves what a token reads of it, and "
+        "loses against the checkpoint. A tied embedding stays at 8: two tables then")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -97,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
                 context=options.context,
                 quantization=chosen,
                 layout=options.layout,
+                head_bits=options.head_bits,
                 arithmetic=options.arithmetic,
                 calibration_range=options.calib_range,
                 force=options.force,
@@ -111,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
                 calibration=options.calib,
                 quantization=chosen,
                 layout=options.layout,
+                head_bits=options.head_bits,
                 arithmetic=options.arithmetic,
                 calibration_range=options.calib_range,
                 force=options.force,

@@ -120,7 +120,7 @@ class IntegerEncoderLowering:
             self.graph.input(name, "int64", ("tokens",))
         self.graph.input(ENDS, "int64", ("sequences",))
         hidden = tables.hidden_size
-        table = self._stored.table(tables.words, (tables.vocab_size, hidden), is_head=False)
+        table = self._stored.embedding(tables.words, (tables.vocab_size, hidden), tied=False)
         factors = multipliers(table.scale * 2.0**FRAME, table.name)
         check_shift(factors.shift, table.name)
         rows = {tables.types: tables.type_vocab_size, tables.positions: tables.max_positions}

@@ -74,7 +74,7 @@ class IntegerLowering:
 
     def embedding(self, path: str, shape: tuple[int, int]) -> Value:
         """Embedding, straight into the residual stream."""
-        table = self.stored.table(path, shape, is_head=self.config.tie_word_embeddings)
+        table = self.stored.embedding(path, shape, tied=self.config.tie_word_embeddings)
         factors = multipliers(table.scale * 2.0**RESIDUAL_FRAME, table.name)
         check_shift(factors.shift, table.name)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
@@ -233,17 +233,17 @@ class IntegerLowering:
         return Fixed(name, RESIDUAL_FRAME)
 
     def head(self, path: str, x: Value, shape: tuple[int, int], tied_to: str | None) -> None:
-        """The head, whole or in planes, and the outputs of the graph."""
+        """The head, as it is stored, and the outputs of the graph."""
         if not isinstance(x, Codes):
             raise ExportError(f"{path}: the head takes the output of a norm")
-        table = self.stored.table(tied_to or path, shape, is_head=True)
+        table = self.stored.head(tied_to or path, shape)
         factors = multipliers(table.scale * 2.0**LOGITS_FRAME, table.name)
         check_shift_for(x, factors.shift, table.name)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
         attributes = {"shift": factors.shift}
-        op_type, weight = "LogitsHead", table.codes
+        op_type, weight = table.head, table.codes
         if table.is_planar:
-            op_type, weight = "PlanarLogitsHead", (*weight, table.norms)
+            weight = (*weight, table.norms)
             attributes["top"] = 0  # all; who wants few asks when running
         inputs = [x.name, x.scale, *weight, multiplier, "logit_rows"]
         self.graph.call(op_type, node_name(path, op_type), inputs, attributes, ["logits"])

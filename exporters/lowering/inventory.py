@@ -20,6 +20,7 @@ class Inventory:
 
     def __init__(self) -> None:
         self.parameters: list[Parameter] = []
+        self.has_table_head = False
 
     @property
     def num_parameters(self) -> int:
@@ -80,6 +81,7 @@ class Inventory:
 
     def head(self, path: str, x: None, shape: tuple[int, int], tied_to: str | None) -> None:
         """List the head unless it shares the embedding's table."""
+        self.has_table_head = True
         if tied_to is None:
             self._add(f"{path}.weight", shape)
 

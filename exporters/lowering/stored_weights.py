@@ -9,7 +9,7 @@ import numpy.typing as npt
 from edgellm import dtypes
 from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.exporters.graph import GraphBuilder
-from edgellm.exporters.quantizers import int8, ternary
+from edgellm.exporters.quantizers import int4, int8, ternary
 from edgellm.exporters.quantizers.low_bit import LowBitLinear
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
 from edgellm.ops._planes import residual_norms
@@ -43,19 +43,21 @@ class StoredLinear:
 
 @dataclass(frozen=True)
 class StoredTable:
-    """An embedding, a head, or both, in the graph: int8 codes, whole or in planes.
+    """An embedding, a head, or both, in the graph: codes of 8 bits, whole or in planes, or of 4.
 
     Attributes:
         name: of the weight in the checkpoint.
         scale: (V,) real value of one step of a row's codes.
         codes: names of the constants that hold the codes: one, or ``high`` and ``low``.
         norms: name of what a head needs besides, for codes in planes.
+        head: the operator that makes logits of it.
     """
 
     name: str
     scale: Floats
     codes: tuple[str, ...]
     norms: str = ""
+    head: str = "LogitsHead"
 
     @property
     def is_planar(self) -> bool:
@@ -70,14 +72,20 @@ LinearQuantizer = Callable[[str, Floats], LowBitLinear | None]
 PLANAR_BYTES = 8 << 20
 """A head of fewer int8 codes stays whole: it is read from a cache, and its planes are no faster."""
 PLANAR_COLUMNS = 32_768
-"""The most that PlanarLogitsHead takes."""
+"""The most that PlanarLogitsHead and Int4LogitsHead take."""
+HEAD_BITS = (8, 4)
+"""What a weight of the head can have; the first is the default."""
+
+
+def fits_blocks(columns: int) -> bool:
+    """Tell whether rows of so many columns can be stored in planes, or in 4 bits a weight."""
+    return columns % dtypes.PLANES_BLOCK == 0 and columns <= PLANAR_COLUMNS
 
 
 def planes_pay(shape: tuple[int, int]) -> bool:
     """Tell whether a head of so many rows and columns is stored in planes."""
     rows, columns = shape
-    fits = columns % dtypes.PLANES_BLOCK == 0 and columns <= PLANAR_COLUMNS
-    return fits and rows * columns >= PLANAR_BYTES
+    return fits_blocks(columns) and rows * columns >= PLANAR_BYTES
 
 
 class StoredWeights:
@@ -89,6 +97,7 @@ class StoredWeights:
         weights: WeightSource,
         quantizer: LinearQuantizer | None = None,
         layout: TernaryLayout = TERNARY_LAYOUTS[TERNARY_2BIT],
+        head_bits: int = HEAD_BITS[0],
     ) -> None:
         """Get ready.
 
@@ -97,11 +106,13 @@ class StoredWeights:
             weights: of the model.
             quantizer: for linears that are not ternary; without one they become int8.
             layout: of those that are, but for the operators that skip zeros.
+            head_bits: of a weight of the head; with 4, an embedding tied to it is stored apart.
         """
         self._graph = graph
         self._weights = weights
         self._quantizer = quantizer
         self._layout = layout
+        self._head_bits = head_bits
         self._tables: dict[str, StoredTable] = {}
 
     def linear(
@@ -147,8 +158,17 @@ class StoredWeights:
                 return self._low_bit(path, quantized)
         return StoredLinear("Int8Linear", (name,), self._int8(name, matrix))
 
-    def table(self, path: str, shape: tuple[int, int], *, is_head: bool) -> StoredTable:
-        """Store an embedding or a head; one that is both is a head."""
+    def embedding(self, path: str, shape: tuple[int, int], *, tied: bool) -> StoredTable:
+        """Store an embedding, as the head that it is tied to takes it, if both have 8 bits."""
+        return self._table(path, shape, is_head=tied and self._head_bits == HEAD_BITS[0])
+
+    def head(self, path: str, shape: tuple[int, int]) -> StoredTable:
+        """Store a head; a table of 8 bits that is there already serves."""
+        if self._head_bits == HEAD_BITS[0]:
+            return self._table(path, shape, is_head=True)
+        return self._int4(f"{path}.weight", self._weights.matrix(f"{path}.weight", shape))
+
+    def _table(self, path: str, shape: tuple[int, int], *, is_head: bool) -> StoredTable:
         name = f"{path}.weight"
         if name not in self._tables:
             store = self._planar if is_head and planes_pay(shape) else self._whole
@@ -177,7 +197,28 @@ class StoredWeights:
             scales.append(scale)
             norms.append(residual_norms(codes))
         stored = self._graph.initializer(f"{name}.norms", np.concatenate(norms, axis=1))
-        return StoredTable(name, np.concatenate(scales), names, stored)
+        return StoredTable(name, np.concatenate(scales), names, stored, "PlanarLogitsHead")
+
+    def _int4(self, name: str, matrix: FloatMatrix) -> StoredTable:
+        """Store codes of 4 bits; a byte each where the columns are no multiple of a block."""
+        rows, columns = matrix.shape
+        scales: list[Floats] = []
+
+        def codes() -> Iterator[npt.NDArray[np.int8]]:
+            for block in matrix.blocks():
+                quantized, scale = int4.quantize_rows(block)
+                scales.append(scale)
+                yield quantized
+
+        stored = f"{name}.int4"
+        if fits_blocks(columns):
+            packed = map(dtypes.pack_int4, codes())
+            self._graph.streamed(stored, "uint8", (rows, columns // 2), packed)
+            head = "Int4LogitsHead"
+        else:
+            self._graph.streamed(stored, "int8", matrix.shape, codes())
+            head = "LogitsHead"
+        return StoredTable(name, np.concatenate(scales), (stored,), head=head)
 
     def _low_bit(self, path: str, weight: LowBitLinear) -> StoredLinear:
         inputs = [

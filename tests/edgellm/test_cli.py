@@ -14,6 +14,7 @@ import pytest
 import edgellm
 from edgellm import cli, commands, registry
 from edgellm.exporters import architectures
+from edgellm.exporters.architectures import llama
 from edgellm.runtime import tuning
 from edgellm.runtime.kernels import simd
 
@@ -378,3 +379,17 @@ def test_each_command_has_help_with_an_example(main) -> None:
 
 def test_version(main) -> None:
     assert main("--version")[:2] == (0, f"edgellm {edgellm.__version__}\n")
+
+
+def test_a_head_of_4_bits_is_said_by_export_and_inspect(main, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(llama.TINY))
+    bundle = tmp_path / "out"
+    outputs = [
+        main("export", "--random", config, "-o", bundle, "--head-bits", 4),
+        main("inspect", bundle),
+    ]
+
+    for status, out, err in outputs:
+        assert status == 0
+        assert "logits head W4A8" in out + err
