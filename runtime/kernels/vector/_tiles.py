@@ -346,6 +346,20 @@ def start_row(_: Context, matrix: Type, t: Type, value: Type) -> Intrinsic:
     return types.void(matrix, types.int64, types.int32), generate
 
 
+@intrinsic
+def store_word(_: Context, matrix: Type, t: Type, k: Type, word: Type) -> Intrinsic:
+    """``store_word(matrix, t, k, word)``: store an int64 from the byte k of a row on."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, signature, args[:1])
+        (row,) = matrix_rows(builder, array, args[1], 1)
+        place = builder.bitcast(move(builder, row, args[2]), INT64.as_pointer())
+        builder.store(args[3], place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64, types.int64, types.int64), generate
+
+
 def open_arrays(context: Context, builder: Builder, signature: Type, values: Values) -> list[Value]:
     """Return the first arguments of an intrinsic as Numba's structures of data and strides."""
     kinds = signature.args[: len(values)]

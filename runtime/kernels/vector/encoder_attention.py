@@ -33,7 +33,7 @@ from edgellm.runtime.kernels.encoder_attention import (
 )
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._products import Product, int8_product
-from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._tiles import as_matrix, store_word
 
 QUERIES = 256
 """Rows that are worked on at once; fewer where a sequence is long or a head is wide."""
@@ -47,6 +47,8 @@ CODES, COPIED, PARTS = QUERIES * MAX_HEAD_DIM, KEYS * MAX_HEAD_DIM, 2 * SCORES
 STEPS = 2 * QUERIES
 PANEL_ROWS, TILE_ROWS, TOKENS = 32, 4, 8
 """Products are fastest for a multiple of so many rows of weights, and of so many tokens."""
+WORD = 8
+"""Bytes."""
 MIN_PADDED = 24
 """So few rows are not padded."""
 MIN_SHARED = 32
@@ -93,30 +95,38 @@ def copy_rows(source: Bytes, place: Place, out: Bytes) -> None:
 
 
 def copy_turned(source: Bytes, place: Place, out: Bytes, sums: Ints) -> None:
-    """Copy a part of a matrix turned into a larger one; write 128 times the columns' sums."""
+    """Copy a part of a matrix turned into a larger one; write 128 times the columns' sums.
+
+    Eight bytes of a column are stored at once. The rows of ``out`` are whole words.
+    """
     begin, end, first, last = place
-    for d in range(last - first):
+    count, dim = end - begin, last - first
+    words = stack_int64(MAX_HEAD_DIM)
+    for d in range(dim):
         sums[d] = 0
-    for j in range(end - begin):
-        row = source[begin + j, first:last]
-        for d in range(last - first):
-            out[d, j] = row[d]
-        for d in range(last - first):
-            sums[d] += np.int32(row[d]) << np.int32(7)
+    for j in range(0, count, WORD):
+        for d in range(dim):
+            words[d] = 0
+        for i in range(min(WORD, count - j)):
+            row = source[begin + j + i, first:last]
+            for d in range(dim):
+                words[d] |= np.int64(np.uint8(row[d])) << np.int64(8 * i)
+            for d in range(dim):
+                sums[d] += np.int32(row[d]) << np.int32(7)
+        for d in range(dim):
+            store_word(out, d, j, words[d])
     for d in range(out.shape[0]):
-        for j in range(end - begin if d < last - first else 0, out.shape[1]):
+        for j in range(round_up(count, WORD) if d < dim else 0, out.shape[1]):
             out[d, j] = 0
 
 
 def split_weights(weights: Ints, high: Bytes, low: Bytes) -> None:
-    """Write weights as ``256 * high + low + 128``, zeros behind."""
+    """Write weights as ``256 * high + low + 128``. What is behind them is multiplied by zeros."""
     count = weights.shape[0]
     for j in range(count):
         high[j] = weights[j] >> 8
     for j in range(count):
         low[j] = (weights[j] & 255) - 128
-    for j in range(count, high.shape[0]):
-        high[j] = low[j] = 0
 
 
 def add_parts(high: Ints, low: Ints, value_sums: Ints, totals: Totals) -> None:
