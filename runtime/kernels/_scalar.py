@@ -51,6 +51,14 @@ def clamp(value: Int, low: Int, high: Int) -> Int:
     return min(max(value, low), high)
 
 
+def saturate(value: Int) -> np.int32:
+    """Return ``value``, at most 2^31 - 1 in magnitude.
+
+    In two steps: vector units have an instruction that saturates to all of int32.
+    """
+    return max(np.int32(clamp(value, -INT32_MAX - 1, INT32_MAX)), np.int32(-INT32_MAX))
+
+
 def bit_length(value: Int) -> Int:
     """Return the number of bits of a non-negative value (compiled: one instruction)."""
     bits = 0
@@ -82,8 +90,14 @@ def product(mantissa_a: Int, exponent_a: Int, mantissa_b: Int, exponent_b: Int) 
 
 
 def isqrt(value: Int) -> Int:
-    """Return the floor square root of 0 <= value < 2^62, by Newton's iteration from above."""
-    root = 1 << ((bit_length(value) + 1) >> 1)
+    """Return the floor square root of 0 <= value < 2^62, by Newton's iteration from above.
+
+    It begins with the better of the steps from 2^m and 2^(m+1), between which the root is: they
+    need no division, and are at most 6 % too large.
+    """
+    m = max(bit_length(value) - 1, 0) >> 1
+    root = min(((1 << m) + (value >> m)) >> 1, ((2 << m) + (value >> (m + 1))) >> 1)
+    root = max(root, 1)
     smaller = (root + value // root) >> 1
     while smaller < root:
         root = smaller

@@ -8,8 +8,8 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._rows import quantize_row
 from edgellm.runtime.kernels._scalar import (
     INT32_MAX,
-    clamp,
     round_shift,
+    saturate,
     stack_int32,
     token_multiplier,
     token_shift,
@@ -52,11 +52,11 @@ def activation_quantize(
     for t in range(thread, acc.shape[0], threads):
         mantissa = np.int64(scale[t, 0])
         total = token_shift(np.int64(scale[t, 1]), shift)
-        lowest = 0 if activation == 0 else -INT32_MAX
+        lowest = np.int32(0) if activation == 0 else np.int32(-INT32_MAX)
         row, out = acc[t], scratch[: acc.shape[1]]
         for n in range(row.shape[0]):
             wide = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
-            out[n] = clamp(wide + np.int64(bias[n]), lowest, INT32_MAX)
+            out[n] = max(saturate(wide + np.int64(bias[n])), lowest)
         if activation == 1:
             subtract_bump(out, BUMP)
         elif activation == 2:

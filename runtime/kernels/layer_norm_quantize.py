@@ -6,7 +6,6 @@ import numpy.typing as npt
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._rows import quantize_row
 from edgellm.runtime.kernels._scalar import (
-    INT32_MAX,
     UNIT_EXPONENT,
     UNIT_MANTISSA,
     Int,
@@ -18,6 +17,7 @@ from edgellm.runtime.kernels._scalar import (
     normalize,
     product,
     round_shift,
+    saturate,
 )
 
 ROW_BITS = 22
@@ -82,5 +82,5 @@ def layer_norm_quantize(
         for n in range(out.shape[0]):
             unit = np.int64(np.int32(round_shift(np.int64(out[n]) * np.int64(factor), fraction)))
             scaled = round_shift(unit * np.int64(weight[n]), shift) + np.int64(bias[n])
-            out[n] = clamp(scaled, -INT32_MAX, INT32_MAX)
+            out[n] = saturate(scaled)
         quantize_row(out, codes[t], out_scale, t, frame)

@@ -5,9 +5,8 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
-    INT32_MAX,
-    clamp,
     round_shift,
+    saturate,
     share,
     token_multiplier,
     token_shift,
@@ -35,4 +34,4 @@ def requantize_bias(
         out = y[t][begin:end]
         for n in range(row.shape[0]):
             wide = round_shift(np.int64(row[n]) * token_multiplier(mantissa, channel[n]), total)
-            out[n] = clamp(wide + np.int64(offset[n]), -INT32_MAX, INT32_MAX)
+            out[n] = saturate(wide + np.int64(offset[n]))

@@ -5,9 +5,8 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
-    INT32_MAX,
-    clamp,
     round_shift,
+    saturate,
     token_multiplier,
     token_shift,
 )
@@ -33,4 +32,4 @@ def residual_add_bias(
         for n in range(row.shape[0]):
             term = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
             added = term + np.int64(bias[n]) + np.int64(stream[n])
-            out[n] = clamp(added, -INT32_MAX, INT32_MAX)
+            out[n] = saturate(added)
