@@ -19,13 +19,13 @@ from edgellm.devices._flightllm_schedule import Tiling
 from edgellm.dtypes import (
     SHIFT_TERMS,
     unpack_bit_planes,
-    unpack_int4,
     unpack_planes,
     unpack_ternary,
     unpack_ternary_columns,
     unpack_trits,
 )
 from edgellm.errors import DeviceError
+from edgellm.int4 import unpack_int4
 from edgellm.ops._bit_planes import rounded
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, requantize, saturate
 

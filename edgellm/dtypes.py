@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import CheckpointError
+from edgellm.int4 import pack_int4
 
 TERNARY_2BIT = "ternary-2bit/v1"
 """Two bits a weight. Rows are padded with zeros to a multiple of 64 columns. A block of 64 columns
@@ -76,33 +77,8 @@ PLANES_BLOCK = 64
 PLANES = 4
 """Planes of one bit in INT8_PLANES."""
 
-INT4 = "int4/v1"
-"""Four bits a weight of -8 to 7: weight + 8, in the order of ``high`` of INT8_PLANES."""
-
 _LEFT = np.arange(8, dtype=np.uint8).reshape(1, 1, 8, 1)
 _PLACES = np.arange(PLANES - 1, -1, -1, dtype=np.uint8).reshape(PLANES, 1, 1)
-
-
-def pack_int4(weight: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Pack weights of -8 to 7 in the layout INT4.
-
-    Args:
-        weight: (N, K) int8, K a multiple of PLANES_BLOCK.
-
-    Returns:
-        (N, K / 2) uint8.
-    """
-    rows = weight.shape[0]
-    halves = (weight + np.int8(8)).view(np.uint8).reshape(rows, -1, 2, PLANES_BLOCK // 2)
-    return (halves[:, :, 0] | halves[:, :, 1] << np.uint8(4)).reshape(rows, -1)
-
-
-def unpack_int4(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-    """Unpack what ``pack_int4`` made: (N, K) int8."""
-    rows = packed.shape[0]
-    blocks = packed.reshape(rows, -1, 1, PLANES_BLOCK // 2)
-    codes = np.concatenate([blocks & np.uint8(15), blocks >> np.uint8(4)], axis=2)
-    return codes.reshape(rows, -1).view(np.int8) - np.int8(8)
 
 
 def pack_planes(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import PLANES_BLOCK, pack_int4, unpack_int4
+from edgellm.int4 import BLOCK, pack_int4, unpack_int4
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
@@ -59,7 +59,7 @@ def body() -> "FunctionProto":
     """Return the operator in standard ONNX operators."""
     b = Body(SCHEMA)
     x, scale, weight, multiplier, rows = b.inputs
-    blocks = weight.reshape(weight.size(0), -1, 1, PLANES_BLOCK // 2)
+    blocks = weight.reshape(weight.size(0), -1, 1, BLOCK // 2)
     halves = b.concat([blocks & 15, blocks.shift_right(4)], axis=2)
     codes = halves.reshape(weight.size(0), -1).transpose(1, 0)
     offsets = b.constant(128, "uint8"), b.constant(8, "uint8")

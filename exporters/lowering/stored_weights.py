@@ -12,6 +12,7 @@ from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.quantizers import int4, int8, ternary
 from edgellm.exporters.quantizers.low_bit import LowBitLinear
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
+from edgellm.int4 import pack_int4
 from edgellm.ops._planes import residual_norms
 
 Floats = npt.NDArray[np.float64]
@@ -212,7 +213,7 @@ class StoredWeights:
 
         stored = f"{name}.int4"
         if fits_blocks(columns):
-            packed = map(dtypes.pack_int4, codes())
+            packed = map(pack_int4, codes())
             self._graph.streamed(stored, "uint8", (rows, columns // 2), packed)
             head = "Int4LogitsHead"
         else:

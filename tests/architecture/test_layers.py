@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Lowest first. A module belongs to the longest prefix that fits.
 RANKS = {
     "edgellm.errors": 0,
+    "edgellm.int4": 0,
     "edgellm.registry": 1,
     "edgellm.dtypes": 1,
     "edgellm.ternary_planes": 1,

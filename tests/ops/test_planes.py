@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from edgellm.dtypes import pack_int4, pack_planes, unpack_int4, unpack_planes
+from edgellm.dtypes import pack_planes, unpack_planes
+from edgellm.int4 import pack_int4, unpack_int4
 from edgellm.ops import int4_logits_head, logits_head, planar_logits_head
 from edgellm.ops._planes import residual_norms
 
