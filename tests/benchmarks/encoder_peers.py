@@ -128,8 +128,12 @@ def quantized(model: Path, images: Sequence[np.ndarray], operators: Sequence[str
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open a model on so many threads."""
+    """Open a model on so many threads, which look for work only while a run lasts.
+
+    Otherwise they do for a while after it, on the cores of the contender whose turn is next.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
