@@ -54,15 +54,6 @@ SHAPES = {
     "bitnet-3b": Shape(
         hidden=3200, layers=26, heads=32, kv_heads=32, intermediate=8640, vocab=32000
     ),
-    "bitnet-3b-forward": Shape(
-        hidden=3200,
-        layers=26,
-        heads=32,
-        kv_heads=32,
-        intermediate=8640,
-        vocab=32000,
-        scores_all=True,
-    ),
     "bitnet-2b-4t": Shape(
         hidden=2560, layers=30, heads=20, kv_heads=5, intermediate=6912, vocab=128256
     ),
@@ -87,6 +78,7 @@ SHAPES = {
         causal=False,
     ),
 }
+SHAPES["bitnet-3b-forward"] = replace(SHAPES["bitnet-3b"], scores_all=True)
 
 
 @dataclass(frozen=True, kw_only=True)
