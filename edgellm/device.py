@@ -38,6 +38,8 @@ class MatMul:
         group_bits: stored for each group and output: scale, zero.
         density: share of the weights that are stored, the others being zero (N:M sparsity).
         index_bits: stored for each weight beside it, to say which one it is.
+        shifts: signed powers of two that a group and output has instead of a scale to multiply
+            with (ShiftAddLLM); 0 where it has a scale.
     """
 
     m: int
@@ -49,6 +51,7 @@ class MatMul:
     group_bits: int = 0
     density: float = 1.0
     index_bits: float = 0.0
+    shifts: int = 0
 
     @property
     def macs(self) -> int:

@@ -8,10 +8,10 @@ from edgellm import ops
 from edgellm.bundle import Bundle
 from edgellm.device import Block, Call, ForwardPass, Operand
 from edgellm.errors import ConfigError
+from edgellm.graph_names import IMAGES, LOGIT_COUNT, PAST_LENGTH, SEQUENCES, TOKENS
 from edgellm.ops import evaluate_dim
 from edgellm.runtime import encoder_contract
-from edgellm.runtime.operator_work import work_of
-from edgellm.runtime.plan import LOGIT_COUNT, PAST_LENGTH, TOKENS, Plan, Step
+from edgellm.runtime.plan import Plan, Step
 
 LAYER = re.compile(r".*?\.\d+(?=/)")
 """The beginning of a node's name, up to the number of its layer."""
@@ -26,16 +26,16 @@ def call_of(plan: Plan, step: Step, sizes: Mapping[str, int]) -> Call:
         sizes: of the plan's dynamic sizes.
 
     Raises:
-        UnsupportedOpError: the operator has no rule in ``operator_work``.
+        UnsupportedOpError: the operator is unknown.
     """
     inputs = tuple(_operand(plan, name, sizes) for name in step.inputs)
-    schema = ops.find(step.op_type).SCHEMA
-    letters = schema.bind([operand.shape for operand in inputs])
+    operator = ops.find(step.op_type)
+    letters = operator.SCHEMA.bind([operand.shape for operand in inputs])
     numbers = {letter: int(size) for letter, size in letters.items()}
     return Call(
         op_type=step.op_type,
         name=step.name,
-        work=work_of(step.op_type, {**numbers, **step.attributes}),
+        work=operator.work({**numbers, **step.attributes}),
         inputs=inputs,
         outputs=tuple(_operand(plan, name, sizes) for name in step.outputs),
         attributes=dict(step.attributes),
@@ -98,10 +98,10 @@ class PlanWorkload:
 
     def _sizes(self, forward: ForwardPass) -> dict[str, int]:
         if self._is_vision:
-            return {encoder_contract.IMAGES: forward.sequences}
+            return {IMAGES: forward.sequences}
         if self._is_encoder:
             tokens = forward.tokens * forward.sequences
-            return {TOKENS: tokens, encoder_contract.SEQUENCES: forward.sequences}
+            return {TOKENS: tokens, SEQUENCES: forward.sequences}
         if forward.sequences != 1:
             raise ConfigError(f"{self.name}: a language model runs one sequence at a time")
         return {TOKENS: forward.tokens, PAST_LENGTH: forward.past, LOGIT_COUNT: 1}

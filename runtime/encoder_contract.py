@@ -2,19 +2,23 @@
 
 from edgellm.bundle import Manifest
 from edgellm.errors import PlanError
-from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, TOKENS, Value
+from edgellm.graph_names import (
+    EMBEDDINGS,
+    ENDS,
+    IDS,
+    IMAGES,
+    LOGITS,
+    PIXELS,
+    POSITIONS,
+    SEQUENCES,
+    TOKENS,
+    TYPES,
+)
+from edgellm.runtime.plan import Value
 
 CLASSIFICATION = "image-classification"
 EMBEDDING = "sentence-embedding"
 TASKS = (CLASSIFICATION, EMBEDDING)
-
-PIXELS = "pixel_values"
-TYPES = "token_type_ids"
-ENDS = "sequence_ends"
-EMBEDDINGS = "embeddings"
-IMAGES = "images"
-SEQUENCES = "sequences"
-"""Dynamic sizes: how many images or sentences a call has."""
 MAX_IMAGE_BYTES = 1 << 28
 
 

@@ -9,18 +9,11 @@ import numpy.typing as npt
 from edgellm.bundle import Manifest
 from edgellm.device import Device
 from edgellm.errors import ConfigError, ContextLengthError
-from edgellm.runtime.encoder_contract import (
-    CLASSIFICATION,
-    ENDS,
-    IMAGES,
-    PIXELS,
-    SEQUENCES,
-    TYPES,
-    pixel_shape,
-)
+from edgellm.graph_names import ENDS, IDS, IMAGES, PIXELS, POSITIONS, SEQUENCES, TOKENS, TYPES
+from edgellm.runtime.encoder_contract import CLASSIFICATION, pixel_shape
 from edgellm.runtime.machine import Machine
 from edgellm.runtime.placement import PlacedMachine
-from edgellm.runtime.plan import IDS, POSITIONS, TOKENS, Plan
+from edgellm.runtime.plan import Plan
 
 DEFAULT_CHUNK = 256
 """Rows a call: what a layer makes of them stays in a level-2 cache."""

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import BundleError
+from edgellm.graph_names import ENDS, IDS, PIXELS
 from edgellm.runtime import golden_files
-from edgellm.runtime.encoder_contract import CLASSIFICATION, ENDS, PIXELS, pixel_shape
+from edgellm.runtime.encoder_contract import CLASSIFICATION, pixel_shape
 from edgellm.runtime.encoder_engine import text_feeds
 from edgellm.runtime.executors.reference import Executor
 from edgellm.runtime.golden_files import Arrays, Entry
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.plan import IDS, Plan
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.tokenizer import Tokenizer
 
 FORMAT = "edgellm-golden-encoder/1"

@@ -9,10 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ContextLengthError
-from edgellm.runtime.choices import Choices
-from edgellm.runtime.kv_cache import KvCache
-from edgellm.runtime.machine import Machine
-from edgellm.runtime.plan import (
+from edgellm.graph_names import (
     IDS,
     LOGIT_COUNT,
     LOGITS,
@@ -20,12 +17,12 @@ from edgellm.runtime.plan import (
     POSITIONS,
     ROWS,
     TOKENS,
-    TOP,
-    Plan,
-    Step,
-    call_sizes,
     present_name,
 )
+from edgellm.runtime.choices import Choices
+from edgellm.runtime.kv_cache import KvCache
+from edgellm.runtime.machine import Machine
+from edgellm.runtime.plan import TOP, Plan, Step, call_sizes
 
 DEFAULT_CHUNK = 64
 """Tokens a call: at 128 the arena is twice as large and prefill no faster."""

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ContextLengthError
+from edgellm.graph_names import IDS, LOGITS, POSITIONS, ROWS, present_name
 from edgellm.runtime.kv_cache import KvCache
-from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
+from edgellm.runtime.plan import Plan
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

@@ -10,11 +10,12 @@ import numpy.typing as npt
 from edgellm.bundle import Bundle
 from edgellm.device import Device
 from edgellm.errors import BundleError, ConfigError, ContextLengthError
+from edgellm.graph_names import IDS, LOGITS, POSITIONS, ROWS, present_name
 from edgellm.runtime import encoder_contract, encoder_golden
 from edgellm.runtime.executors import numba
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.placement import CPU, PlacedExecutor
-from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.reports import first_difference
 
 Array = npt.NDArray[np.generic]

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle, Manifest, open_bundle
 from edgellm.errors import BundleError
+from edgellm.graph_names import IDS, LOGITS, POSITIONS, ROWS, present_name
 from edgellm.runtime import golden_files
 from edgellm.runtime.executors.reference import Executor
 from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.golden_files import Arrays, Entry
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.tokenizer import Tokenizer
 
 FORMAT = "edgellm-golden/1"

@@ -1,24 +1,16 @@
 """Describe a bundle: what it is, what it computes, what its weights are."""
 
+import math
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgellm.bundle import Manifest, open_bundle
+from edgellm.device import MatMul
+from edgellm.runtime.calls import call_of
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
-
-LINEARS = {
-    "Int8Linear": 8,
-    "BitLinear": 2,
-    "TritLinear": 2,
-    "GatedBitLinear": 2,
-    "ColumnBitLinear": 2,
-    "GroupLinear": 0,
-    "ShiftAddLinear": 0,
-}
-"""Bits of a code, by operator; 0 where there are as many as planes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +94,19 @@ def _count_ops(plan: Plan) -> tuple[OpCount, ...]:
 
 
 def _list_linears(plan: Plan) -> Iterator[LinearInfo]:
+    ones: Mapping[str, int] = defaultdict(lambda: 1)
     for step in plan.steps:
-        if step.op_type not in LINEARS:
+        work = call_of(plan, step, ones).work
+        if not step.op_type.endswith("Linear") or not isinstance(work, MatMul):
             continue
-        name = step.name.rpartition("/")[0]
-        columns = int(plan.values[step.inputs[0]].shape[-1])
-        rows = int(plan.values[step.outputs[0]].shape[-1])
         weights = [plan.constants[one] for one in step.inputs[1:] if one in plan.constants]
-        stored = 8 * sum(array.nbytes for array in weights) / (rows * columns)
-        bits = LINEARS[step.op_type] or weights[0].shape[2]
+        stored = 8 * sum(array.nbytes for array in weights) / (work.n * work.k)
         yield LinearInfo(
-            name=name,
+            name=step.name.rpartition("/")[0],
             op_type=step.op_type,
-            bits=bits,
-            rows=rows,
-            columns=columns,
+            bits=math.ceil(work.weight_bits),
+            rows=work.n,
+            columns=work.k,
             stored_bits=round(stored, 3),
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,7 @@ import numpy.typing as npt
 from edgellm import ops
 from edgellm.bundle import WEIGHTS, Bundle, Manifest
 from edgellm.errors import BundleError, PlanError
-from edgellm.ops import OpSchema, Shape
-from edgellm.runtime import encoder_contract
-from edgellm.runtime.plan import (
+from edgellm.graph_names import (
     IDS,
     LOGIT_COUNT,
     LOGITS,
@@ -21,13 +20,13 @@ from edgellm.runtime.plan import (
     POSITIONS,
     ROWS,
     TOKENS,
-    Plan,
-    Step,
-    Value,
-    grows,
     present_name,
 )
-from edgellm.runtime.plan_checks import MAX_CONTEXT, check_attributes, check_step
+from edgellm.ops import OpSchema
+from edgellm.ops.attention import MAX_CONTEXT
+from edgellm.runtime import encoder_contract
+from edgellm.runtime.plan import Plan, Step, Value, grows
+from edgellm.runtime.plan_checks import check_attributes, check_step
 from edgellm.runtime.sampler import LOGITS_FRAME
 from edgellm.runtime.weights_memory import map_weights
 
@@ -37,8 +36,8 @@ DTYPES = ("int8", "uint8", "int16", "int32", "int64")
 MAX_GRAPH_BYTES = 1 << 30
 MAX_RANK = 8
 ALIGNMENT = 64
-TABLE_INPUTS = {"Embedding": 1, "PlanarEmbedding": 1, "TextEmbedding": 3}
-"""Which input of an operator has a row for each token of the vocabulary."""
+VOCABULARY = "V"
+"""Letter of the dimension of a table that has a row for each token of the vocabulary."""
 
 
 def load_plan(
@@ -249,7 +248,6 @@ class _GraphReader:
 
     def __init__(self, context_length: int, known: Iterable[Value]) -> None:
         self._context_length = context_length
-        self._schemas: dict[str, OpSchema] = {}
         self.values: dict[str, Value] = {}
         for value in known:
             self._add(value, "the graph")
@@ -258,25 +256,21 @@ class _GraphReader:
         """Check a node and return it as a step."""
         if node.domain != ops.DOMAIN:
             raise PlanError(f"{node.name}: {node.domain}.{node.op_type} is not of {ops.DOMAIN}")
-        schema = self._schema(_text(node.op_type))
+        operator = ops.find(_text(node.op_type))
         step = Step(
             name=_text(node.name),
             op_type=node.op_type,
             inputs=tuple(map(_text, node.input)),
             outputs=tuple(map(_text, node.output)),
-            attributes=_read_attributes(node, schema),
+            attributes=_read_attributes(node, operator.SCHEMA),
         )
-        check_attributes(step)
-        self._infer(step, schema)
+        check_attributes(step, operator)
+        self._infer(step, operator)
         return step
 
-    def _schema(self, op_type: str) -> OpSchema:
-        if op_type not in self._schemas:
-            self._schemas[op_type] = ops.find(op_type).SCHEMA
-        return self._schemas[op_type]
-
-    def _infer(self, step: Step, schema: OpSchema) -> None:
+    def _infer(self, step: Step, operator: ModuleType) -> None:
         """Check the inputs of a step, and add its outputs to the values."""
+        schema: OpSchema = operator.SCHEMA
         for name in step.inputs:
             if name not in self.values:
                 raise PlanError(f"{step.name}: nothing before it makes its input {name!r}")
@@ -291,7 +285,7 @@ class _GraphReader:
                 raise PlanError(f"{step.name}: {port.name} is {value.dtype}, not {port.dtype}")
         if len(step.outputs) != len(schema.outputs):
             raise PlanError(f"{step.name}: {schema.name} has {len(schema.outputs)} outputs")
-        check_step(step, sizes, self._context_length)
+        check_step(step, operator, sizes, self._context_length)
         for name, port, shape in zip(step.outputs, schema.outputs, shapes, strict=True):
             self._add(Value(name, port.dtype, shape), step.name)
 
@@ -330,10 +324,11 @@ def _check_vocabulary(
 ) -> None:
     """Check that every id of the vocabulary has an embedding."""
     for step in steps:
-        if step.op_type in TABLE_INPUTS:
-            shape: Shape = values[step.inputs[TABLE_INPUTS[step.op_type]]].shape
-            if shape[0] != manifest.vocab_size:
+        schema: OpSchema = ops.find(step.op_type).SCHEMA
+        if VOCABULARY in schema.tables:
+            rows = schema.bind([values[name].shape for name in step.inputs])[VOCABULARY]
+            if rows != manifest.vocab_size:
                 raise PlanError(
-                    f"{step.name}: its table has {shape[0]} rows; the vocabulary is "
+                    f"{step.name}: its table has {rows} rows; the vocabulary is "
                     f"{manifest.vocab_size}"
                 )

@@ -1,5 +1,6 @@
 """What a bundle computes, ready to run: steps in order, the values between them, the weights."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,25 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import ops
+from edgellm.graph_names import LOGIT_COUNT, LOGITS, PAST, PAST_LENGTH, TOKENS
 from edgellm.ops import Shape
 
 Dim = int | str
 """A size: a number, or the name of one that changes by call."""
 
-IDS = "input_ids"
-POSITIONS = "position_ids"
-ROWS = "logit_rows"
-LOGITS = "logits"
-PAST = "past_key_values."
-PRESENT = "present."
-
-TABLE_ROWS = {"Embedding": "V", "PlanarEmbedding": "V", "RotaryEmbedding": "C"}
-"""For operators that look up rows of their constants: the dimension that counts the rows."""
-
-TOKENS = "tokens"
-PAST_LENGTH = "past"
-LOGIT_COUNT = "logits"
-"""Names of the dynamic sizes; ``past+tokens`` is the length after the call."""
 TOP = "top"
 """Name of the attribute that each call sets: how many of the best logits it wants."""
 
@@ -95,10 +83,13 @@ class Plan:
     def weight_bytes(self, step: Step) -> int:
         """Return the bytes of weights that a step reads for a token at most; of a table, a row."""
         schema = ops.find(step.op_type).SCHEMA
-        sizes = schema.bind([self.values[name].shape for name in step.inputs])
-        rows = int(sizes[TABLE_ROWS[step.op_type]]) if step.op_type in TABLE_ROWS else 1
-        constants = (self.constants[name] for name in step.inputs if name in self.constants)
-        return sum(array.nbytes // rows for array in constants)
+        total = 0
+        for name, port in zip(step.inputs, schema.inputs, strict=True):
+            if name in self.constants:
+                array = self.constants[name]
+                rows = [array.shape[port.dims.index(d)] for d in schema.tables if d in port.dims]
+                total += array.nbytes // math.prod(rows)
+        return total
 
 
 def grows(value: Value) -> bool:
@@ -115,8 +106,3 @@ def cache_shape(value: Value, length: int) -> tuple[int, ...]:
 def call_sizes(chunk: int) -> dict[str, int]:
     """Return the largest dynamic sizes of a call of ``chunk`` tokens; the cache is not counted."""
     return {TOKENS: chunk, LOGIT_COUNT: chunk, PAST_LENGTH: 0}
-
-
-def present_name(past: str) -> str:
-    """Return the graph output that continues the cache input ``past``."""
-    return PRESENT + past.removeprefix(PAST)

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import ops
+from edgellm.graph_names import LOGIT_COUNT
 from edgellm.runtime import cpu
 from edgellm.runtime.choices import Kind, kind_of
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.limits import dot_peak, read_bandwidth
-from edgellm.runtime.plan import LOGIT_COUNT, Plan, Step
+from edgellm.runtime.plan import Plan, Step
 
 TOKEN_ID = 0
 """What is fed; speed does not depend on the id."""

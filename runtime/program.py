@@ -8,18 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import ops
+from edgellm.graph_names import present_name
 from edgellm.runtime.choices import Choices
 from edgellm.runtime.kernels import _objects
 from edgellm.runtime.kernels._compiler import compile_missing
 from edgellm.runtime.memory import Arena, lifetimes, place
 from edgellm.runtime.phases import cut_into_phases
-from edgellm.runtime.plan import (
-    TOP,
-    Dim,
-    Plan,
-    Step,
-    present_name,
-)
+from edgellm.runtime.plan import TOP, Dim, Plan, Step
 
 Places = npt.NDArray[np.intp]
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from edgellm.bundle import GRAPH, WEIGHTS, Manifest
 from edgellm.errors import BundleError, ConfigError, ContextLengthError
+from edgellm.graph_names import IDS
 from edgellm.runtime.session_file import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from edgellm.runtime.kv_cache import KvCache
 
 FORMAT = "edgellm-session/1"
-IDS = "input_ids"
 CACHED = "cached_tokens"
 
 

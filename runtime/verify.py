@@ -13,6 +13,7 @@ from edgellm import registry
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS
 from edgellm.errors import ChecksumError
+from edgellm.graph_names import present_name
 from edgellm.runtime import encoder_contract, encoder_verify
 from edgellm.runtime import executors as executors_package
 from edgellm.runtime.engine import Engine
@@ -23,7 +24,7 @@ from edgellm.runtime.golden_files import Arrays
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.layouts import LAYOUT_OF, find_damage, for_this_machine
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.plan import Plan, present_name
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.reports import Check, first_difference
 
 ENGINE_EXECUTOR = "numba"

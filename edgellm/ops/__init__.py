@@ -1,6 +1,7 @@
 """What each operator of the domain ``ai.edgellm`` means; one file an operator.
 
-A file holds SCHEMA, ``reference`` (NumPy, the definition), ``body`` (the same in standard ONNX
+A file holds SCHEMA, ``work`` (what a call amounts to), ``demands`` where a graph must fulfil more
+than the schema says, ``reference`` (NumPy, the definition), ``body`` (the same in standard ONNX
 operators) and ``examples``. Every executor is checked against ``reference`` on the examples.
 """
 
@@ -19,6 +20,7 @@ from edgellm.ops._schema import (
     Shape,
     evaluate_dim,
 )
+from edgellm.ops._use import Use
 
 __all__ = [
     "DOMAIN",
@@ -27,6 +29,7 @@ __all__ = [
     "OpSchema",
     "Port",
     "Shape",
+    "Use",
     "evaluate_dim",
     "find",
     "modules",

@@ -3,13 +3,34 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import PLANE_COLUMNS, PLANE_ROWS
+from edgellm.dtypes import PLANE_COLUMNS, PLANE_ROWS, bit_plane_shape
 from edgellm.ops import _body_integers as graph
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, round_shift, saturate
+from edgellm.ops._use import Demands, Use
 
 MAX_COLUMNS = 65_536
 MAX_PLANES = 8
+GROUP_SIZE = (8, 65_536)
+
+
+def planes_fit(use: Use) -> Demands:
+    """Demand planes of as many rows, columns and groups as scales and activations have."""
+    sizes, group = use.sizes, use.attributes["group_size"]
+    columns, rows, planes = sizes["K"], sizes["N"], sizes["P"]
+    if not isinstance(columns, int) or not isinstance(rows, int) or not isinstance(planes, int):
+        return [(False, "its weight has a fixed size")]
+    blocks, octets, _, _ = bit_plane_shape(rows, columns, planes)
+    return [
+        (columns <= MAX_COLUMNS, f"at most {MAX_COLUMNS} columns"),
+        (1 <= planes <= MAX_PLANES, f"1 to {MAX_PLANES} planes"),
+        (group % PLANE_COLUMNS == 0, f"a group is a multiple of {PLANE_COLUMNS} columns"),
+        (
+            (sizes["B"], sizes["C"]) == (blocks, octets),
+            "its planes have another number of rows or columns than scales and activations",
+        ),
+        (sizes["G"] == -(-columns // group), "it has one scale for each group"),
+    ]
 
 
 def grouped(matrix: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:

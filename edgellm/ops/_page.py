@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from itertools import starmap
 from types import ModuleType
 
 from edgellm import ops
@@ -28,7 +29,7 @@ def render() -> str:
 def _section(module: ModuleType) -> str:
     schema: OpSchema = module.SCHEMA
     about = inspect.getdoc(module) or ""
-    attributes = ", ".join(f"`{name}`" for name in schema.attributes) or "none"
+    attributes = ", ".join(starmap(_range, schema.attributes.items())) or "none"
     rows = [_row("input", port) for port in schema.inputs]
     rows += [_row("output", port) for port in schema.outputs]
     return "\n".join(
@@ -42,6 +43,11 @@ def _section(module: ModuleType) -> str:
             f"```text\n{inspect.getdoc(module.reference)}\n```\n",
         ]
     )
+
+
+def _range(name: str, bounds: tuple[int, int]) -> str:
+    least, most = (f"{bound:,}" for bound in bounds)
+    return f"`{name}` ({least} to {most})"
 
 
 def _row(kind: str, port: Port) -> str:

@@ -7,9 +7,26 @@ import numpy.typing as npt
 
 from edgellm.dtypes import PLANES, PLANES_BLOCK
 from edgellm.ops._integers import isqrt
+from edgellm.ops._schema import Dim
+from edgellm.ops._use import Demands, Use, at_most, divides
 
 if TYPE_CHECKING:
     from edgellm.ops._body import Value
+
+
+MAX_COLUMNS = 32_768
+
+
+def planes_fit(use: Use, columns: Dim) -> Demands:
+    """Demand planes of as many columns as the codes have, in whole blocks."""
+    high, low = use.sizes["H"], use.sizes["B"]
+    fits = isinstance(high, int) and isinstance(low, int) and columns == 2 * high == 8 * low
+    return [
+        (at_most(columns, MAX_COLUMNS), f"at most {MAX_COLUMNS} columns"),
+        (divides(PLANES_BLOCK, columns), f"its columns are a multiple of {PLANES_BLOCK}"),
+        (fits, "its planes have as many columns as the codes"),
+        (isinstance(use.sizes["V"], int), "its table has a fixed size"),
+    ]
 
 
 def residual_norms(weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int16]:

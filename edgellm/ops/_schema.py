@@ -33,12 +33,21 @@ class Port:
 
 @dataclass(frozen=True)
 class OpSchema:
-    """The signature of an operator. Attributes are all integers and all required."""
+    """The signature of an operator.
+
+    Attributes:
+        name: of the operator.
+        inputs: in order.
+        outputs: in order.
+        attributes: smallest and largest value by name; all are integers, and all are required.
+        tables: letters that count the rows of constants of which a call looks rows up.
+    """
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    attributes: tuple[str, ...] = ()
+    attributes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -10,11 +10,18 @@ import numpy as np
 from edgellm.ops._body import Operand, Value
 from edgellm.ops._body_integers import power_of_two
 from edgellm.ops._integers import INT32_MAX, Int64
+from edgellm.ops._use import Demands, Use
 
 MOST_SHIFT = 32
 """So far left, the smallest exponential is more than 2^31 - 1, to which sums are clamped."""
 OFFSET = 1024
 """Quotients are taken of values that this many units make non-negative: 127 * 1.4375 < 1024."""
+
+
+def exponential_fits(use: Use) -> Demands:
+    """Demand exponentials, of which a row may have one alone, that fit the clamped sum of a row."""
+    largest = use.attributes["unit"] << use.attributes["n"]
+    return [(largest <= INT32_MAX, f"unit * 2^n is at most {INT32_MAX}")]
 
 
 def shift_exp(x: Int64, unit: int, n: int, half_bit: int) -> Int64:

@@ -20,6 +20,8 @@ from edgellm.ops._integers import (
     split_scale,
 )
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import row_scale
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -29,6 +31,8 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int64", ("T", "N")), Port("scale", "int32", ("R", "2"))),
     outputs=(Port("codes", "int8", ("T", "N")), Port("out_scale", "int32", ("T", "2"))),
 )
+work = elements("quantize")
+demands = row_scale
 
 ROW_BITS = 37
 """Rows are shifted to 37 bits: rounding may make 38 of them, the most ``absmax_codes`` takes."""

@@ -34,7 +34,10 @@ from edgellm.ops._integers import (
     round_shift,
     saturate,
 )
+from edgellm.ops._ranges import SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import norm_columns
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -48,8 +51,10 @@ SCHEMA = OpSchema(
         Port("bias", "int32", ("N",)),
     ),
     outputs=(Port("codes", "int8", ("T", "N")), Port("out_scale", "int32", ("T", "2"))),
-    attributes=("shift", "activation"),
+    attributes={"shift": SHIFT, "activation": (0, 2)},
 )
+work = elements("activation")
+demands = norm_columns
 
 
 def reference(

@@ -11,6 +11,7 @@ from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, saturate
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -20,6 +21,7 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int32", ("T", "N")), Port("bias", "int32", ("N",))),
     outputs=(Port("y", "int32", ("T", "N")),),
 )
+work = elements("add")
 
 
 def reference(x: npt.NDArray[np.int32], bias: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device import Attention as CausalAttention
+from edgellm.device import Work
+from edgellm.graph_names import PAST_LENGTH, TOKENS
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body, Value
@@ -27,7 +30,10 @@ from edgellm.ops._integers import (
     product,
     round_shift,
 )
+from edgellm.ops._ranges import EXPONENT, MANTISSA
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import MAX_HEAD_DIM, Demands, Use, at_most, divides
+from edgellm.ops._work import Sizes
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -42,9 +48,43 @@ SCHEMA = OpSchema(
         Port("value_absmax", "int32", ("L", "H")),
     ),
     outputs=(Port("y", "int64", ("T", "M")),),
-    attributes=("scaling_mantissa", "scaling_exponent", "window"),
+    attributes={
+        "scaling_mantissa": MANTISSA,
+        "scaling_exponent": EXPONENT,
+        "window": (0, 2**31 - 1),
+    },
 )
 
+
+def work(sizes: Sizes) -> Work:
+    """Return what a call amounts to."""
+    return CausalAttention(
+        tokens=sizes["T"],
+        length=sizes["L"],
+        heads=sizes["M"] // sizes["D"],
+        kv_heads=sizes["H"],
+        head_dim=sizes["D"],
+        window=sizes["window"],
+    )
+
+
+def demands(use: Use) -> Demands:
+    """Demand the cache of a text as its keys, and whole groups of query heads."""
+    heads, dim = use.sizes["H"], use.sizes["D"]
+    whole = isinstance(heads, int) and divides(dim, use.sizes["M"], heads)
+    length = f"{PAST_LENGTH}+{TOKENS}"
+    return [
+        (
+            use.sizes["T"] == TOKENS and use.sizes["L"] == length,
+            "its keys are the past and the tokens",
+        ),
+        (at_most(dim, MAX_HEAD_DIM), f"heads have at most {MAX_HEAD_DIM} columns"),
+        (whole, "the query heads are a multiple of the key/value heads"),
+    ]
+
+
+MAX_CONTEXT = 65_535
+"""The sum of ``2^15 * 127`` a position has 38 bits."""
 EXP2_BITS = 15
 EXP2_TABLE = exp2_table(64, EXP2_BITS)
 LOGIT_BITS = 12

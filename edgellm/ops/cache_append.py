@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import PAST_LENGTH, TOKENS, present_name
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._heads import quantize_heads
 from edgellm.ops._integers import INT32_MAX
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -28,6 +31,22 @@ SCHEMA = OpSchema(
         Port("present_absmax", "int32", ("S+T", "H")),
     ),
 )
+work = moved("T", "M")
+
+
+def demands(use: Use) -> Demands:
+    """Demand that it continues its own input of the graph."""
+    heads, dim = use.sizes["H"], use.sizes["D"]
+    in_place = tuple(present_name(name) for name in use.inputs[1:])
+    appends = use.sizes["T"] == TOKENS and use.sizes["S"] == PAST_LENGTH
+    return [
+        (appends, "it appends the tokens to the past"),
+        (use.outputs == in_place, f"its outputs are {', '.join(in_place)}"),
+        (
+            isinstance(heads, int) and isinstance(dim, int) and use.sizes["M"] == heads * dim,
+            "a row is one vector for each key/value head",
+        ),
+    ]
 
 
 def reference(

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device import MatMul, Work
 from edgellm.dtypes import TERNARY_BLOCK, pack_ternary_columns, unpack_ternary_columns
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._ternary import MAX_COLUMNS
+from edgellm.ops._use import Demands, Use, columns_at_most, divides
+from edgellm.ops._work import Sizes
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -20,6 +24,22 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int8", ("T", "K")), Port("packed", "uint8", ("S", "K", "W"))),
     outputs=(Port("acc", "int32", ("T", "4*S*W")),),
 )
+
+
+def work(sizes: Sizes) -> Work:
+    """Return what a call amounts to."""
+    outputs = 4 * sizes["S"] * sizes["W"]
+    return MatMul(m=sizes["T"], k=sizes["K"], n=outputs, weight_bits=2)
+
+
+def demands(use: Use) -> Demands:
+    """Demand a weight of whole slabs."""
+    fixed = all(isinstance(use.sizes[letter], int) for letter in "SKW")
+    return [
+        (fixed, "its packed weight has a fixed size"),
+        *columns_at_most(use, "K", MAX_COLUMNS),
+        (divides(16, use.sizes["W"]), "an input has 16 bytes for every 64 outputs"),
+    ]
 
 
 def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

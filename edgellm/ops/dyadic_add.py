@@ -13,7 +13,9 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift
+from edgellm.ops._ranges import MANTISSA, RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -22,8 +24,15 @@ SCHEMA = OpSchema(
     name="DyadicAdd",
     inputs=(Port("x", "int32", ("T", "N")), Port("y", "int32", ("T", "N"))),
     outputs=(Port("sum", "int32", ("T", "N")),),
-    attributes=("x_mantissa", "x_shift", "y_mantissa", "y_shift", "bits"),
+    attributes={
+        "x_mantissa": MANTISSA,
+        "x_shift": RIGHT_SHIFT,
+        "y_mantissa": MANTISSA,
+        "y_shift": RIGHT_SHIFT,
+        "bits": (2, 32),
+    },
 )
+work = elements("add", binary=True)
 
 
 def reference(

@@ -15,7 +15,9 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, Int64, round_shift
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -28,8 +30,9 @@ SCHEMA = OpSchema(
         Port("offset", "int64", ("N",)),
     ),
     outputs=(Port("codes", "int8", ("T", "N")),),
-    attributes=("shift", "low"),
+    attributes={"shift": RIGHT_SHIFT, "low": (-127, 0)},
 )
+work = elements("requantize")
 
 CODE_LIMIT = 127
 OFFSET_LIMIT = 2**61

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import dyadic_requantize as narrow
 from edgellm.ops._body import Body
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -25,8 +27,9 @@ SCHEMA = OpSchema(
         Port("offset", "int64", ("N",)),
     ),
     outputs=(Port("y", "int32", ("T", "N")),),
-    attributes=("shift", "bits"),
+    attributes={"shift": RIGHT_SHIFT, "bits": (2, 32)},
 )
+work = elements("requantize")
 
 
 def reference(

@@ -10,7 +10,10 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, vocabulary
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -23,8 +26,15 @@ SCHEMA = OpSchema(
         Port("multiplier", "int32", ("V",)),
     ),
     outputs=(Port("hidden", "int64", ("T", "N")),),
-    attributes=("shift",),
+    attributes={"shift": RIGHT_SHIFT},
+    tables=("V",),
 )
+work = moved("T", "N")
+
+
+def demands(use: Use) -> Demands:
+    """Demand a fixed table, and ids that the engine has checked."""
+    return vocabulary(use)
 
 
 def reference(

@@ -28,8 +28,11 @@ from edgellm.ops._integers import (
     round_shift,
     saturate,
 )
+from edgellm.ops._ranges import EXPONENT, MANTISSA
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sequences import sequence_of_rows
+from edgellm.ops._use import MAX_COLUMNS, Demands, Use, whole_heads, whole_sequences
+from edgellm.ops._work import full_attention
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -46,8 +49,19 @@ SCHEMA = OpSchema(
         Port("ends", "int64", ("B",)),
     ),
     outputs=(Port("y", "int64", ("T", "M")),),
-    attributes=("heads", "scaling_mantissa", "scaling_exponent"),
+    attributes={
+        "heads": (1, MAX_COLUMNS),
+        "scaling_mantissa": MANTISSA,
+        "scaling_exponent": EXPONENT,
+    },
 )
+work = full_attention("heads")
+
+
+def demands(use: Use) -> Demands:
+    """Demand whole sequences, and rows of whole heads."""
+    return [*whole_sequences(use), *whole_heads(use, use.attributes["heads"])]
+
 
 WEIGHT_BITS = 15
 """Fraction bits of a log2 distance, and of a weight, which is at most 32767."""

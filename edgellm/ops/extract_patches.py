@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import PIXELS
 from edgellm.ops._body import Body
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, at_most
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -21,6 +24,19 @@ SCHEMA = OpSchema(
     inputs=(Port("pixels", "uint8", ("B", "R", "P", "S", "K")),),
     outputs=(Port("codes", "int8", ("B*R*S", "P*K")),),
 )
+work = moved("B", "R", "P", "S", "K")
+
+MAX_PATCH_BYTES = 131_071
+
+
+def demands(use: Use) -> Demands:
+    """Demand the images of the call."""
+    height, width = use.sizes["P"], use.sizes["K"]
+    small = isinstance(height, int) and at_most(width, MAX_PATCH_BYTES // height)
+    return [
+        (use.inputs[0] == PIXELS, f"its images are the input {PIXELS}"),
+        (small, f"a patch has at most {MAX_PATCH_BYTES} bytes"),
+    ]
 
 
 def reference(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:

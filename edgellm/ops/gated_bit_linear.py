@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.dtypes import packed_columns
 from edgellm.ops import _examples as draw
 from edgellm.ops import bit_linear
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._ternary import packed_columns_fit
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -24,6 +28,12 @@ SCHEMA = OpSchema(
     ),
     outputs=(Port("acc", "int32", ("T", "N")),),
 )
+work = product(2)
+
+
+def demands(use: Use) -> Demands:
+    """Demand as many columns as the activations have."""
+    return packed_columns_fit(use, packed_columns)
 
 
 def reference(

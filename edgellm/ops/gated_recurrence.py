@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import PAST, TOKENS, present_name
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, Int64, round_shift, saturate
+from edgellm.ops._ranges import FRAME
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sigmoid import SIGMOID_BITS, sigmoid, sigmoid_nodes
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -31,8 +35,21 @@ SCHEMA = OpSchema(
         Port("past", "int64", ("N",)),
     ),
     outputs=(Port("y", "int32", ("T", "N")), Port("present", "int64", ("N",))),
-    attributes=("frame",),
+    attributes={"frame": FRAME},
 )
+work = elements("recurrence", binary=True)
+
+
+def demands(use: Use) -> Demands:
+    """Demand that it continues its own input of the graph."""
+    state = use.inputs[3]
+    return [
+        (use.sizes["T"] == TOKENS, "it goes through the tokens of the call"),
+        (state.startswith(PAST), "its state is an input of the graph"),
+        (use.outputs[1] == present_name(state), "its last output is the state after it"),
+        (isinstance(use.sizes["N"], int), "it has a fixed number of channels"),
+    ]
+
 
 STATE_BITS = 10
 """Bits that the state has below those of x: a channel that remembers 2^10 tokens still moves."""

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device import MatMul, Work
 from edgellm.dtypes import pack_bit_planes, unpack_bit_planes
 from edgellm.ops import _bit_planes
 from edgellm.ops import _examples as draw
+from edgellm.ops._bit_planes import GROUP_SIZE
 from edgellm.ops._body import Body
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import Sizes
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -24,8 +28,25 @@ SCHEMA = OpSchema(
         Port("zero", "uint8", ("G", "N")),
     ),
     outputs=(Port("acc", "int32", ("T", "N")),),
-    attributes=("group_size", "shift"),
+    attributes={"group_size": GROUP_SIZE, "shift": (0, 62)},
 )
+
+
+def work(sizes: Sizes) -> Work:
+    """Return what a call amounts to; a group has a scale of 16 and a zero of 8 bits."""
+    return MatMul(
+        m=sizes["T"],
+        k=sizes["K"],
+        n=sizes["N"],
+        weight_bits=sizes["P"],
+        group_size=sizes["group_size"],
+        group_bits=16 + 8,
+    )
+
+
+def demands(use: Use) -> Demands:
+    """Demand planes that fit the scales and the activations."""
+    return _bit_planes.planes_fit(use)
 
 
 def reference(

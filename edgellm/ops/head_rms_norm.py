@@ -13,7 +13,10 @@ from edgellm.ops._body import Body
 from edgellm.ops._body_norms import norm_scale as norm_scale_nodes
 from edgellm.ops._integers import INT32_MAX, bit_length, round_shift, saturate
 from edgellm.ops._norms import norm_scale, row_sum_of_squares
+from edgellm.ops._ranges import FRAME, NORM
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, divides
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -22,8 +25,15 @@ SCHEMA = OpSchema(
     name="HeadRmsNorm",
     inputs=(Port("x", "int32", ("T", "M")), Port("weight", "int16", ("D",))),
     outputs=(Port("y", "int32", ("T", "M")),),
-    attributes=("frame", "epsilon_mantissa", "epsilon_exponent", "gain_mantissa", "gain_exponent"),
+    attributes={"frame": FRAME, **NORM},
 )
+work = elements("norm", "T", "M")
+
+
+def demands(use: Use) -> Demands:
+    """Demand rows of whole heads."""
+    return [(divides(use.sizes["D"], use.sizes["M"]), "a row is whole heads")]
+
 
 ROW_BITS = 16
 """Heads are shifted to 16 bits: x*weight <= 2^31 then, and its product with a mantissa <= 2^62."""

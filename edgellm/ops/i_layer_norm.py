@@ -26,6 +26,8 @@ from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, Int64, saturate
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import norm_columns
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -35,6 +37,8 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int32", ("T", "N")), Port("bias", "int32", ("N",))),
     outputs=(Port("y", "int32", ("T", "N")),),
 )
+work = elements("norm")
+demands = norm_columns
 
 SEED = 1 << 16
 STEPS = 10

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import ENDS, IMAGES
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift, saturate
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -25,8 +29,23 @@ SCHEMA = OpSchema(
         Port("position", "int32", ("P", "N")),
     ),
     outputs=(Port("hidden", "int32", ("B*F+T", "N")),),
-    attributes=("shift",),
+    attributes={"shift": RIGHT_SHIFT},
 )
+work = elements("add", binary=True)
+
+
+def demands(use: Use) -> Demands:
+    """Demand a position for each patch of the images of the call."""
+    first, patches = use.sizes["F"], use.sizes["P"]
+    if not isinstance(first, int) or not isinstance(patches, int):
+        return [(False, "an image has a fixed number of patches")]
+    rows = IMAGES if patches == 1 else f"{IMAGES}*{patches}"
+    whole = first + patches == use.context_length
+    return [
+        (use.inputs[1] == ENDS, f"its images are counted by {ENDS}"),
+        (use.sizes["T"] == rows, "it has a position for each patch of an image"),
+        (whole, f"an image has {use.context_length} rows"),
+    ]
 
 
 def reference(

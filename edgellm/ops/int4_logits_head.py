@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.dtypes import PLANES_BLOCK
 from edgellm.int4 import BLOCK, pack_int4, unpack_int4
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, exact_matmul, requantize, saturate
+from edgellm.ops._planes import MAX_COLUMNS
+from edgellm.ops._ranges import SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, columns_at_most, divides, scored_rows
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -26,8 +31,21 @@ SCHEMA = OpSchema(
         Port("rows", "int64", ("R",)),
     ),
     outputs=(Port("logits", "int32", ("R", "V")),),
-    attributes=("shift",),
+    attributes={"shift": SHIFT},
 )
+work = product(4, "R", "V")
+
+
+def demands(use: Use) -> Demands:
+    """Demand whole blocks of columns, and the rows that are asked for."""
+    columns, half = use.sizes["K"], use.sizes["H"]
+    fits = isinstance(half, int) and columns == 2 * half
+    return [
+        *columns_at_most(use, "K", MAX_COLUMNS),
+        (divides(PLANES_BLOCK, columns), f"its columns are a multiple of {PLANES_BLOCK}"),
+        (fits, "its weights have as many columns as the codes"),
+        *scored_rows(use, use.inputs[4]),
+    ]
 
 
 def reference(

@@ -11,6 +11,8 @@ from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import MAX_INT8_COLUMNS, Demands, Use, columns_at_most
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -20,6 +22,12 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int8", ("T", "K")), Port("weight", "int8", ("N", "K"))),
     outputs=(Port("acc", "int32", ("T", "N")),),
 )
+work = product(8)
+
+
+def demands(use: Use) -> Demands:
+    """Demand sums that fit an int32."""
+    return columns_at_most(use, "K", MAX_INT8_COLUMNS)
 
 
 def reference(x: npt.NDArray[np.int8], weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:

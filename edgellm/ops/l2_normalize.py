@@ -12,6 +12,8 @@ from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, bit_length, isqrt, round_shift
 from edgellm.ops._norms import row_sum_of_squares
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import norm_columns
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -21,6 +23,8 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int32", ("T", "N")),),
     outputs=(Port("y", "int32", ("T", "N")),),
 )
+work = elements("norm")
+demands = norm_columns
 
 ROW_BITS = 22
 """Rows are shifted to 22 bits: the sum of squares of 65,536 columns is at most 2^60."""

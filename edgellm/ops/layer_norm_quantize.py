@@ -32,7 +32,10 @@ from edgellm.ops._integers import (
     saturate,
 )
 from edgellm.ops._norms import add_epsilon, row_sum_of_squares
+from edgellm.ops._ranges import FRAME, NORM, RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import norm_columns
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -49,15 +52,10 @@ SCHEMA = OpSchema(
         Port("codes", "int8", ("T", "N")),
         Port("out_scale", "int32", ("T", "2")),
     ),
-    attributes=(
-        "epsilon_mantissa",
-        "epsilon_exponent",
-        "gain_mantissa",
-        "gain_exponent",
-        "shift",
-        "frame",
-    ),
+    attributes={**NORM, "shift": RIGHT_SHIFT, "frame": FRAME},
 )
+work = elements("norm")
+demands = norm_columns
 
 ROW_BITS = 22
 """Centred rows are shifted to 22 bits: the sum of squares of 65,536 columns is at most 2^60."""

@@ -10,7 +10,10 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, exact_matmul, requantize, saturate
+from edgellm.ops._ranges import SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import MAX_INT8_COLUMNS, Demands, Use, columns_at_most, scored_rows
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -25,8 +28,14 @@ SCHEMA = OpSchema(
         Port("rows", "int64", ("R",)),
     ),
     outputs=(Port("logits", "int32", ("R", "V")),),
-    attributes=("shift",),
+    attributes={"shift": SHIFT},
 )
+work = product(8, "R", "V")
+
+
+def demands(use: Use) -> Demands:
+    """Demand sums that fit an int32, and the rows that are asked for."""
+    return [*columns_at_most(use, "K", MAX_INT8_COLUMNS), *scored_rows(use, use.inputs[4])]
 
 
 def reference(

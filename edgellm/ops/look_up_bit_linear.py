@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device import MatMul, Work
+from edgellm.dtypes import PLANE_COLUMNS
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._ternary import MAX_COLUMNS
+from edgellm.ops._use import Demands, Use, columns_at_most
+from edgellm.ops._work import Sizes
 from edgellm.ternary_planes import COLUMNS, pack_ternary_planes, unpack_ternary_planes
 
 if TYPE_CHECKING:
@@ -20,6 +25,22 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int8", ("T", "K")), Port("packed", "uint8", ("B", "C", "64", "2"))),
     outputs=(Port("acc", "int32", ("T", "64*B")),),
 )
+
+
+def work(sizes: Sizes) -> Work:
+    """Return what a call amounts to."""
+    return MatMul(m=sizes["T"], k=sizes["K"], n=64 * sizes["B"], weight_bits=2)
+
+
+def demands(use: Use) -> Demands:
+    """Demand as many columns as the activations have."""
+    columns, octets = use.sizes["K"], use.sizes["C"]
+    fits = isinstance(columns, int) and octets == -(-columns // PLANE_COLUMNS)
+    return [
+        (isinstance(use.sizes["B"], int), "its packed weight has a fixed size"),
+        *columns_at_most(use, "K", MAX_COLUMNS),
+        (fits, "the packed weight has another number of columns than the activations"),
+    ]
 
 
 def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

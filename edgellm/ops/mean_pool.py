@@ -11,6 +11,8 @@ from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sequences import means, members, sequence_of_rows
+from edgellm.ops._use import whole_sequences
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -20,6 +22,8 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int32", ("T", "N")), Port("ends", "int64", ("B",))),
     outputs=(Port("y", "int32", ("B", "N")),),
 )
+work = elements("pool")
+demands = whole_sequences
 
 OFFSET = 2**31
 """Makes sums non-negative before they are divided."""

@@ -12,7 +12,11 @@ from edgellm.ops import _examples as draw
 from edgellm.ops import _planes as planes
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift
+from edgellm.ops._planes import planes_fit
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, vocabulary
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -26,8 +30,17 @@ SCHEMA = OpSchema(
         Port("multiplier", "int32", ("V",)),
     ),
     outputs=(Port("hidden", "int64", ("T", "H+H")),),
-    attributes=("shift",),
+    attributes={"shift": RIGHT_SHIFT},
+    tables=("V",),
 )
+work = moved("T", "H", size=2)
+
+
+def demands(use: Use) -> Demands:
+    """Demand planes that fit together, and ids that the engine has checked."""
+    high = use.sizes["H"]
+    columns = 2 * high if isinstance(high, int) else high
+    return [*planes_fit(use, columns), *vocabulary(use)]
 
 
 def reference(

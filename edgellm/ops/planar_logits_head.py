@@ -12,7 +12,11 @@ from edgellm.ops import _examples as draw
 from edgellm.ops import _planes as planes
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, exact_matmul, requantize, saturate
+from edgellm.ops._planes import planes_fit
+from edgellm.ops._ranges import SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, scored_rows
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -29,8 +33,14 @@ SCHEMA = OpSchema(
         Port("rows", "int64", ("R",)),
     ),
     outputs=(Port("logits", "int32", ("R", "V")),),
-    attributes=("shift", "top"),
+    attributes={"shift": SHIFT, "top": (0, 0)},
 )
+work = product(8, "R", "V")
+
+
+def demands(use: Use) -> Demands:
+    """Demand planes that fit together, and the rows that are asked for."""
+    return [*planes_fit(use, use.sizes["K"]), *scored_rows(use, use.inputs[6])]
 
 
 def reference(

@@ -10,7 +10,9 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, requantize, saturate
+from edgellm.ops._ranges import SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -25,8 +27,9 @@ SCHEMA = OpSchema(
         Port("bias", "int32", ("N",)),
     ),
     outputs=(Port("y", "int32", ("T", "N")),),
-    attributes=("shift",),
+    attributes={"shift": SHIFT},
 )
+work = elements("add", binary=True)
 
 
 def reference(

@@ -16,7 +16,10 @@ from edgellm.ops._body import Body
 from edgellm.ops._body_norms import norm_scale as norm_scale_nodes
 from edgellm.ops._integers import INT32_MAX, bit_length, round_shift, split_scale
 from edgellm.ops._norms import norm_scale, row_sum_of_squares
+from edgellm.ops._ranges import NORM
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import row_scale
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -29,8 +32,10 @@ SCHEMA = OpSchema(
         Port("weight", "int16", ("N",)),
     ),
     outputs=(Port("y", "int64", ("T", "N")),),
-    attributes=("epsilon_mantissa", "epsilon_exponent", "gain_mantissa", "gain_exponent"),
+    attributes=NORM,
 )
+work = elements("norm")
+demands = row_scale
 
 ROW_BITS = 22
 """As in RmsNormQuantize: |x*weight| <= 2^37 then, and the sum of squares is at most 2^60."""

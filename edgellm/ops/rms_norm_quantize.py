@@ -25,7 +25,10 @@ from edgellm.ops._integers import (
     split_scale,
 )
 from edgellm.ops._norms import norm_scale, row_sum_of_squares
+from edgellm.ops._ranges import NORM
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import row_scale
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -38,8 +41,10 @@ SCHEMA = OpSchema(
         Port("weight", "int16", ("N",)),
     ),
     outputs=(Port("codes", "int8", ("T", "N")), Port("out_scale", "int32", ("T", "2"))),
-    attributes=("epsilon_mantissa", "epsilon_exponent", "gain_mantissa", "gain_exponent"),
+    attributes=NORM,
 )
+work = elements("norm")
+demands = row_scale
 
 ROW_BITS = 22
 """Rows are shifted to 22 bits: |x*weight| <= 2^37 then (rounding included), as ``absmax_codes``

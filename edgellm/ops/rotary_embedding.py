@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import POSITIONS
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift, saturate
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, divides
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -24,7 +27,21 @@ SCHEMA = OpSchema(
         Port("sin", "int16", ("C", "P")),
     ),
     outputs=(Port("y", "int32", ("T", "M")),),
+    tables=("C",),
 )
+work = elements("rotary", "T", "M")
+
+
+def demands(use: Use) -> Demands:
+    """Demand tables for all positions, and positions that the engine has checked."""
+    rows, context = use.sizes["C"], use.context_length
+    enough = isinstance(rows, int) and rows >= context
+    return [
+        (use.inputs[1] == POSITIONS, f"its positions are the input {POSITIONS}"),
+        (enough, f"its tables have {context} positions or more"),
+        (divides(use.sizes["P"], use.sizes["M"], 2), "a row is whole heads of two halves"),
+    ]
+
 
 TABLE_BITS = 14
 """cos and sin are Q14: Q15 could not hold cos 0 = 1."""

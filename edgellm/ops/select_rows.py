@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import TOKENS
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, whole_sequences
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -17,8 +20,16 @@ SCHEMA = OpSchema(
     name="SelectRows",
     inputs=(Port("x", "int32", ("T", "N")), Port("ends", "int64", ("B",))),
     outputs=(Port("y", "int32", ("B", "N")),),
-    attributes=("row",),
+    attributes={"row": (0, 65_534)},
 )
+work = moved("B", "N", size=4)
+
+
+def demands(use: Use) -> Demands:
+    """Demand sequences that all have that row."""
+    shortest = 1 if use.sizes["T"] == TOKENS else use.context_length
+    inside = use.attributes["row"] < shortest
+    return [*whole_sequences(use), (inside, f"every sequence has {shortest} rows")]
 
 
 def reference(

@@ -18,6 +18,8 @@ from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, Int64, absmax_codes, saturate
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sequences import column_peaks, means, members, sequence_of_rows
+from edgellm.ops._use import MAX_COLUMNS, Demands, Use, divides, whole_sequences
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -30,8 +32,16 @@ SCHEMA = OpSchema(
         Port("peak", "int32", ("B", "M")),
         Port("mean", "int32", ("B", "M")),
     ),
-    attributes=("group",),
+    attributes={"group": (1, MAX_COLUMNS)},
 )
+work = elements("quantize", "T", "M")
+
+
+def demands(use: Use) -> Demands:
+    """Demand whole sequences, and rows of whole groups."""
+    whole = divides(use.attributes["group"], use.sizes["M"])
+    return [*whole_sequences(use), (whole, "a row is whole groups of columns")]
+
 
 OFFSET = 2**31
 """Makes sums non-negative before they are divided."""

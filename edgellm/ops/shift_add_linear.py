@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device import MatMul, Work
 from edgellm.dtypes import SHIFT_TERMS, pack_bit_planes, unpack_bit_planes
 from edgellm.ops import _bit_planes
 from edgellm.ops import _examples as draw
+from edgellm.ops._bit_planes import GROUP_SIZE
 from edgellm.ops._body import Body
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, at_most
+from edgellm.ops._work import Sizes
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -23,8 +27,29 @@ SCHEMA = OpSchema(
         Port("terms", "uint8", ("G", "P", "S", "N")),
     ),
     outputs=(Port("acc", "int32", ("T", "N")),),
-    attributes=("group_size", "shift"),
+    attributes={"group_size": GROUP_SIZE, "shift": (0, 62)},
 )
+
+MAX_TERMS = 8
+
+
+def work(sizes: Sizes) -> Work:
+    """Return what a call amounts to; a term is a byte."""
+    return MatMul(
+        m=sizes["T"],
+        k=sizes["K"],
+        n=sizes["N"],
+        weight_bits=sizes["P"],
+        group_size=sizes["group_size"],
+        group_bits=sizes["P"] * sizes["S"] * 8,
+        shifts=sizes["P"] * sizes["S"],
+    )
+
+
+def demands(use: Use) -> Demands:
+    """Demand planes that fit the terms and the activations."""
+    few = at_most(use.sizes["S"], MAX_TERMS)
+    return [*_bit_planes.planes_fit(use), (few, f"at most {MAX_TERMS} terms")]
 
 
 def reference(

@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
+from edgellm.ops._ranges import SHIFT_EXP
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._shift_exp import normalized, normalized_nodes, shift_exp, shift_exp_nodes
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -31,8 +33,9 @@ SCHEMA = OpSchema(
     name="ShiftGelu",
     inputs=(Port("x", "int8", ("T", "N")),),
     outputs=(Port("y", "int32", ("T", "N")),),
-    attributes=("unit", "n", "bits", "half_bit"),
+    attributes=SHIFT_EXP,
 )
+work = elements("activation")
 
 PUBLISHED = {"n": 23, "bits": 8, "half_bit": 1}
 SLOPE = 1.702

@@ -23,8 +23,17 @@ import numpy.typing as npt
 
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
+from edgellm.ops._ranges import SHIFT_EXP
 from edgellm.ops._schema import Example, OpSchema, Port
-from edgellm.ops._shift_exp import normalized, normalized_nodes, shift_exp, shift_exp_nodes
+from edgellm.ops._shift_exp import (
+    exponential_fits,
+    normalized,
+    normalized_nodes,
+    shift_exp,
+    shift_exp_nodes,
+)
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -33,8 +42,15 @@ SCHEMA = OpSchema(
     name="Shiftmax",
     inputs=(Port("x", "int8", ("T", "L")),),
     outputs=(Port("y", "int16", ("T", "L")),),
-    attributes=("unit", "n", "bits", "half_bit"),
+    attributes=SHIFT_EXP,
 )
+work = elements("softmax", "T", "L")
+
+
+def demands(use: Use) -> Demands:
+    """Demand that a single exponential fits its sum."""
+    return exponential_fits(use)
+
 
 PYTORCH = {"n": 15, "bits": 16, "half_bit": 1}
 TVM = {"n": 16, "bits": 8, "half_bit": 0}

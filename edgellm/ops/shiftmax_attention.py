@@ -15,9 +15,18 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, round_shift, saturate
+from edgellm.ops._ranges import RIGHT_SHIFT, SHIFT_EXP
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sequences import sequence_of_rows
-from edgellm.ops._shift_exp import normalized, normalized_nodes, shift_exp, shift_exp_nodes
+from edgellm.ops._shift_exp import (
+    exponential_fits,
+    normalized,
+    normalized_nodes,
+    shift_exp,
+    shift_exp_nodes,
+)
+from edgellm.ops._use import Demands, Use, whole_heads, whole_sequences
+from edgellm.ops._work import full_attention
 from edgellm.ops.shiftmax import PYTORCH, TVM
 
 if TYPE_CHECKING:
@@ -33,8 +42,16 @@ SCHEMA = OpSchema(
         Port("ends", "int64", ("B",)),
     ),
     outputs=(Port("y", "int32", ("T", "M")),),
-    attributes=("shift", "unit", "n", "bits", "half_bit"),
+    attributes={"shift": RIGHT_SHIFT, **SHIFT_EXP},
 )
+work = full_attention("H")
+
+
+def demands(use: Use) -> Demands:
+    """Demand whole sequences, rows of whole heads, and an exponential that fits an int32."""
+    heads = whole_heads(use, use.sizes["H"])
+    return [*whole_sequences(use), *heads, *exponential_fits(use)]
+
 
 SCORE_LIMIT = 127
 

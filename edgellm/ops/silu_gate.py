@@ -14,8 +14,10 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift
+from edgellm.ops._ranges import FRAME
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sigmoid import SIGMOID_BITS, sigmoid, sigmoid_nodes
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -24,8 +26,9 @@ SCHEMA = OpSchema(
     name="SiluGate",
     inputs=(Port("gate", "int32", ("T", "N")), Port("up", "int32", ("T", "N"))),
     outputs=(Port("y", "int64", ("T", "N")),),
-    attributes=("frame",),
+    attributes={"frame": FRAME},
 )
+work = elements("activation", binary=True)
 
 
 def reference(

@@ -10,7 +10,9 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, join_scale, product, split_scale
+from edgellm.ops._ranges import EXPONENT, MANTISSA
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._work import elements
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -23,8 +25,9 @@ SCHEMA = OpSchema(
         Port("scale", "int32", ("T", "2")),
     ),
     outputs=(Port("y", "int64", ("T", "N")), Port("out_scale", "int32", ("T", "2"))),
-    attributes=("multiplier_mantissa", "multiplier_exponent"),
+    attributes={"multiplier_mantissa": MANTISSA, "multiplier_exponent": EXPONENT},
 )
+work = elements("activation", binary=True)
 
 INPUT_LIMIT = 2_080_000
 """The largest input whose cube fits in int64; 127 * K is below it for K <= 16,377."""

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use, scored_rows
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -22,6 +24,12 @@ SCHEMA = OpSchema(
     ),
     outputs=(Port("codes", "int8", ("L", "N")), Port("out_scale", "int32", ("L", "2"))),
 )
+work = moved("L", "N")
+
+
+def demands(use: Use) -> Demands:
+    """Demand the rows that are asked for."""
+    return scored_rows(use, use.inputs[2])
 
 
 def reference(

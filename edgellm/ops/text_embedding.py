@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.graph_names import IDS, POSITIONS, TYPES
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import INT32_MAX, round_shift, saturate
+from edgellm.ops._ranges import RIGHT_SHIFT
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import moved
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -27,8 +31,22 @@ SCHEMA = OpSchema(
         Port("positions", "int32", ("C", "N")),
     ),
     outputs=(Port("hidden", "int32", ("T", "N")),),
-    attributes=("shift",),
+    attributes={"shift": RIGHT_SHIFT},
+    tables=("V", "Y", "C"),
 )
+work = moved("T", "N")
+
+
+def demands(use: Use) -> Demands:
+    """Demand fixed tables, and ids that the engine has checked."""
+    positions, context = use.sizes["C"], use.context_length
+    fixed = isinstance(use.sizes["V"], int) and isinstance(use.sizes["Y"], int)
+    enough = isinstance(positions, int) and positions >= context
+    return [
+        (use.inputs[:3] == (IDS, TYPES, POSITIONS), f"it reads {IDS}, {TYPES}, {POSITIONS}"),
+        (fixed, "its tables are fixed"),
+        (enough, f"it has {context} positions"),
+    ]
 
 
 def reference(

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import TRIT_BLOCK_BYTES, TRITS, TRITS_OF_BYTE, pack_trits, unpack_trits
+from edgellm.dtypes import (
+    TRIT_BLOCK_BYTES,
+    TRITS,
+    TRITS_OF_BYTE,
+    pack_trits,
+    trit_bytes,
+    unpack_trits,
+)
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
+from edgellm.ops._ternary import packed_columns_fit
+from edgellm.ops._use import Demands, Use
+from edgellm.ops._work import product
 
 if TYPE_CHECKING:
     from onnx import FunctionProto
@@ -20,6 +30,12 @@ SCHEMA = OpSchema(
     inputs=(Port("x", "int8", ("T", "K")), Port("packed", "uint8", ("N", "B"))),
     outputs=(Port("acc", "int32", ("T", "N")),),
 )
+work = product(1.6)
+
+
+def demands(use: Use) -> Demands:
+    """Demand as many columns as the activations have."""
+    return packed_columns_fit(use, trit_bytes)
 
 
 def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

@@ -28,12 +28,12 @@ from edgellm.exporters.lowering.patch_weights import PixelScale, fold_pixels
 from edgellm.exporters.lowering.stored_weights import Floats, LinearQuantizer, StoredWeights
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.weights import WeightSource
+from edgellm.graph_names import ENDS, IDS, PIXELS, POSITIONS, TYPES
 from edgellm.ops._gelu import FRAME, GELU, GELU_TANH, RELU
 from edgellm.ops.l2_normalize import FRAME as UNIT_FRAME
 from edgellm.ops.layer_norm_quantize import UNIT_BITS
 
 ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH}
-ENDS = "sequence_ends"
 EMBEDDINGS = "embeddings"
 
 
@@ -84,13 +84,13 @@ class IntegerEncoderLowering:
             raise ExportError(f"{tokens.projection}: images need the scale of their pixels")
         graph, cut = self.graph, tokens.patches
         shape = ("images", cut.rows, cut.height, cut.columns, cut.width * cut.channels)
-        graph.input("pixel_values", "uint8", shape)
+        graph.input(PIXELS, "uint8", shape)
         graph.input(ENDS, "int64", ("images",))
         path = tokens.projection
         kernel, bias = fold_pixels(self.weights, tokens, self.pixels)
         codes, scale = int8.quantize_rows(kernel)
         weight = graph.initializer(f"{path}.weight", codes)
-        rows = graph.call("ExtractPatches", node_name(path, "ExtractPatches"), ["pixel_values"])
+        rows = graph.call("ExtractPatches", node_name(path, "ExtractPatches"), [PIXELS])
         (acc,) = graph.call("Int8Linear", node_name(path, "Int8Linear"), [*rows, weight])
         factors = multipliers(scale * 2.0**FRAME, path)
         check_shift(factors.shift, path)
@@ -116,7 +116,7 @@ class IntegerEncoderLowering:
 
     def text_tokens(self, tables: TextTables) -> EncoderValue:
         """TextEmbedding."""
-        for name in ("input_ids", "token_type_ids", "position_ids"):
+        for name in (IDS, TYPES, POSITIONS):
             self.graph.input(name, "int64", ("tokens",))
         self.graph.input(ENDS, "int64", ("sequences",))
         hidden = tables.hidden_size
@@ -132,7 +132,7 @@ class IntegerEncoderLowering:
         (name,) = self.graph.call(
             "TextEmbedding",
             node_name(tables.words, "TextEmbedding"),
-            ["input_ids", "token_type_ids", "position_ids", table.name, multiplier, *others],
+            [IDS, TYPES, POSITIONS, table.name, multiplier, *others],
             {"shift": factors.shift},
         )
         return Hidden(name, FRAME)

@@ -16,7 +16,6 @@ from edgellm.errors import ExportError
 from edgellm.exporters.activation_statistics import SCORES, Floats, Statistics
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, requantizer
 from edgellm.exporters.lowering.encoder_integer import (
-    ENDS,
     EncoderValue,
     Hidden,
     IntegerEncoderLowering,
@@ -27,6 +26,7 @@ from edgellm.exporters.lowering.ivit_faults import Faults, gelu_error, softmax_e
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.quantizers.ranges import CODE_LIMIT, choose_limit, rounded
 from edgellm.exporters.weights import FloatMatrix
+from edgellm.graph_names import ENDS
 from edgellm.ops._gelu import FRAME
 from edgellm.ops._shift_exp import unit_of
 from edgellm.ops.i_layer_norm import UNIT_BITS

@@ -37,6 +37,7 @@ from edgellm.exporters.lowering.integer_values import (
 from edgellm.exporters.lowering.interface import Heads, Recurrence
 from edgellm.exporters.lowering.stored_weights import StoredLinear, StoredWeights
 from edgellm.exporters.weights import WeightSource
+from edgellm.graph_names import IDS, POSITIONS, ROWS
 from edgellm.ops._sigmoid import SIGMOID_BITS
 
 
@@ -65,8 +66,8 @@ class IntegerLowering:
         self.offset_keys = offset_keys
         self.stored = stored
         self._bounds: npt.NDArray[np.float32] | None = None
-        for name, size in (("input_ids", "tokens"), ("position_ids", "tokens"),
-                           ("logit_rows", "logits")):  # fmt: skip
+        for name, size in ((IDS, "tokens"), (POSITIONS, "tokens"),
+                           (ROWS, "logits")):  # fmt: skip
             graph.input(name, "int64", (size,))
         for layer in range(config.num_hidden_layers):
             for name, dtype, shape in self._cache_ports(f"past_key_values.{layer}", "past"):
@@ -79,7 +80,7 @@ class IntegerLowering:
         check_shift(factors.shift, table.name)
         multiplier = self.graph.initializer(f"{path}.multiplier", factors.values)
         op_type = "PlanarEmbedding" if table.is_planar else "Embedding"
-        inputs = ["input_ids", *table.codes, multiplier]
+        inputs = [IDS, *table.codes, multiplier]
         (name,) = self.graph.call(
             op_type, node_name(path, op_type), inputs, {"shift": factors.shift}
         )
@@ -165,7 +166,7 @@ class IntegerLowering:
             for table, values in zip(ROTARY_TABLES, angles, strict=True):
                 fixed = np.rint(values * 2**ROTARY_BITS).astype(np.int16)
                 self.graph.initializer(table, fixed)
-        inputs = [self._heads(x), "position_ids", *ROTARY_TABLES]
+        inputs = [self._heads(x), POSITIONS, *ROTARY_TABLES]
         (name,) = self.graph.call("RotaryEmbedding", node_name(path, "RotaryEmbedding"), inputs)
         return Fixed(name, HEAD_FRAME)
 
@@ -245,7 +246,7 @@ class IntegerLowering:
         if table.is_planar:
             weight = (*weight, table.norms)
             attributes["top"] = 0  # all; who wants few asks when running
-        inputs = [x.name, x.scale, *weight, multiplier, "logit_rows"]
+        inputs = [x.name, x.scale, *weight, multiplier, ROWS]
         self.graph.call(op_type, node_name(path, op_type), inputs, attributes, ["logits"])
         self._declare_outputs(shape[0])
 
@@ -254,7 +255,7 @@ class IntegerLowering:
         if not isinstance(x, Codes):
             raise ExportError(f"{path}: the head takes the output of a norm")
         rows = node_name(path, "TakeRows")
-        codes, scale = self.graph.call("TakeRows", rows, [x.name, x.scale, "logit_rows"])
+        codes, scale = self.graph.call("TakeRows", rows, [x.name, x.scale, ROWS])
         y = self.linear(path, Codes(codes, scale, x.scale_limit), shape)
         if not isinstance(y, Accumulator):
             raise ExportError(f"{path}: the head is no linear")

@@ -7,10 +7,11 @@ import numpy.typing as npt
 
 from edgellm.bundle import Bundle
 from edgellm.errors import ConfigError
+from edgellm.graph_names import IDS, LOGITS, POSITIONS, ROWS, present_name
 from edgellm.runtime import encoder_contract
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.engine import Engine
-from edgellm.runtime.plan import IDS, LOGITS, POSITIONS, ROWS, Plan, present_name
+from edgellm.runtime.plan import Plan
 
 Array = npt.NDArray[np.generic]
 

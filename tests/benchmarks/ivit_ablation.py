@@ -22,9 +22,10 @@ import numpy.typing as npt
 from edgellm import ops
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.exporters.activation_statistics import SCORES
+from edgellm.graph_names import ENDS, PIXELS
 from edgellm.runtime import encoder_evaluate as scoring
 from edgellm.runtime.classifier import read_labels
-from edgellm.runtime.encoder_contract import ENDS, PIXELS, pixel_shape
+from edgellm.runtime.encoder_contract import pixel_shape
 from edgellm.runtime.encoder_engine import text_feeds
 from edgellm.runtime.evaluate import cross_entropy
 from edgellm.runtime.loader import load_plan

@@ -80,7 +80,9 @@ def test_operator_file_is_complete(module: ModuleType) -> None:
     """Schema, definition, body and examples agree on inputs, outputs and attributes."""
     schema: OpSchema = module.SCHEMA
     parameters = inspect.signature(module.reference).parameters
-    assert tuple(parameters) == tuple(port.name for port in schema.inputs) + schema.attributes
+    assert tuple(parameters) == tuple(port.name for port in schema.inputs) + tuple(
+        schema.attributes
+    )
     function = module.body()
     assert (function.domain, function.name) == (ops.DOMAIN, schema.name)
     assert list(function.input) == [port.name for port in schema.inputs]
@@ -120,7 +122,7 @@ def test_example_fits_schema(module: ModuleType, example: Example) -> None:
     """Types and sizes of the inputs, and of what the definition returns, are the schema's."""
     schema: OpSchema = module.SCHEMA
     outputs = expected_outputs(module, example)
-    assert tuple(example.attributes) == schema.attributes
+    assert list(example.attributes) == list(schema.attributes)
     assert [x.dtype.name for x in example.inputs] == [port.dtype for port in schema.inputs]
     assert [y.dtype.name for y in outputs] == [port.dtype for port in schema.outputs]
     # A size that is a number in the schema is a letter to `bind`: bound first, to itself.

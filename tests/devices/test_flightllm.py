@@ -16,7 +16,6 @@ from edgellm.devices.flightllm import Device
 from edgellm.dtypes import pack_bit_planes
 from edgellm.errors import DeadlockError, DeviceError
 from edgellm.ops import Example
-from edgellm.runtime.operator_work import RULES, work_of
 
 LARGEST = 20_000
 """Elements of the largest input of the examples that are run here; the longest take seconds."""
@@ -34,7 +33,7 @@ def load(*changes: str) -> Device:
 def call_of(op_type: str, example: Example) -> Call:
     schema = ops.find(op_type).SCHEMA
     letters = schema.bind([value.shape for value in example.inputs])
-    work = work_of(op_type, {**letters, **example.attributes})
+    work = ops.find(op_type).work({**letters, **example.attributes})
     return Call(op_type=op_type, name=op_type, work=work, attributes=example.attributes)
 
 
@@ -51,7 +50,7 @@ def check(results: tuple[Array, ...], wanted: tuple[Array, ...]) -> None:
 
 
 def examples() -> Iterator[object]:
-    for op_type in RULES:
+    for op_type in (module.SCHEMA.name for module in ops.modules()):
         for example in ops.find(op_type).examples():
             if max(value.size for value in example.inputs) <= LARGEST:
                 yield pytest.param(op_type, example, id=f"{op_type}-{example.name}")

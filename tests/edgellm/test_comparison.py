@@ -7,9 +7,11 @@ import pytest
 
 from edgellm import api, comparison
 from edgellm.bundle import open_bundle
+from edgellm.device import MatMul
 from edgellm.errors import ConfigError
 from edgellm.exporters.architectures import llama
 from edgellm.runtime import energy
+from edgellm.runtime.calls import call_of
 from edgellm.runtime.loader import load_plan
 
 K, N = 64, 64
@@ -50,7 +52,9 @@ def test_operations_are_counted_as_by_hand(bundles: list[Path]) -> None:
     for plan in plans:
         (step,) = [one for one in plan.steps if "layers.0/self_attn/o_proj/" in one.name
                    and one.op_type.endswith("Linear")]  # fmt: skip
-        found.append(energy._products(plan, step))
+        work = call_of(plan, step, {"tokens": 1}).work
+        assert isinstance(work, MatMul)
+        found.append(energy.product_energy(work))
 
     tables = K / 4 * 16 * 0.03
     look_ups = N * K / 4 * 3 * (0.37 + 0.1)

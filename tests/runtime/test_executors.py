@@ -12,10 +12,11 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import architectures
 from edgellm.exporters.build import export_random
 from edgellm.exporters.components.language_model import LanguageModel
+from edgellm.graph_names import IDS, POSITIONS, ROWS
 from edgellm.runtime.executors import numba
 from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.loader import load_plan
-from edgellm.runtime.plan import IDS, POSITIONS, ROWS, Plan, cache_shape
+from edgellm.runtime.plan import Plan, cache_shape
 
 EXECUTORS = ("numba", "onnxruntime", "reference")
 MODELS = [

@@ -15,10 +15,10 @@ from edgellm.bundle import GRAPH, WEIGHTS
 from edgellm.errors import BundleError, PlanError
 from edgellm.exporters.architectures.hgrn_bit import TINY
 from edgellm.exporters.build import export_random
+from edgellm.graph_names import PAST
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.observations import observe
-from edgellm.runtime.plan import PAST
 from edgellm.runtime.profile import products_of
 from edgellm.runtime.session import Session
 
