@@ -1,6 +1,8 @@
 """What all tests share: settings of the property tests, and small bundles, exported once."""
 
+import fcntl
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
 from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.source import load_model
 from edgellm.exporters.tokenizer_files import write_byte_tokenizer
+from edgellm.runtime import kernels
+from edgellm.runtime.kernels._compiler import compile_missing
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 # Widths, heads and modules of all-MiniLM-L6-v2; fewer layers, a small vocabulary, short texts.
@@ -37,6 +41,25 @@ SENTENCE_LIMIT = 24
 # A time limit an example would make slow or busy machines fail.
 settings.register_profile("any-machine", settings(), deadline=None)
 settings.load_profile("any-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels(request: pytest.FixtureRequest) -> None:
+    """Compile the kernels of the chosen tests first, on all cores: one by one takes minutes.
+
+    Of several processes that run tests one does it, with all cores, while the others wait.
+    """
+    chosen = (getattr(item, "callspec", None) for item in request.session.items)
+    parameters = [spec.params for spec in chosen if spec is not None]
+    wanted = {
+        (each["module"].SCHEMA.name, each["variant"])
+        for each in parameters
+        if each.keys() >= {"module", "variant"}
+    }
+    if wanted:
+        with open(Path(tempfile.gettempdir()) / "edgellm-tests.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            compile_missing(kernels.find(*pair) for pair in sorted(wanted))
 
 
 @pytest.fixture(scope="session")
