@@ -14,6 +14,7 @@ from edgellm.dtypes import SHIFT_TERMS, pack_bit_planes, unpack_bit_planes
 from edgellm.errors import ConfigError
 from edgellm.exporters.quantizers import binary_coding, rounding, uniform
 from edgellm.exporters.quantizers.binary_coding import Terms
+from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats, split_groups
 from edgellm.exporters.quantizers.rounding import Rounded
 
@@ -150,20 +151,26 @@ class LowBitLinear:
         """Return the weights that the integers stand for, (N, columns)."""
         planes = self.tensors["planes"].astype(np.uint8)
         rows, size = len(self.unit), self.attributes["group_size"]
-        bits = split_groups(unpack_bit_planes(planes, rows, columns).astype(np.float64), size)
         if self.op_type == "GroupLinear":
-            codes = np.tensordot(2.0 ** np.arange(len(bits)), bits, axes=1)
-            scale, zero = (self.tensors[port].T[..., None] for port in ("scale", "zero"))
-            integers = scale.astype(np.float64) * (codes - zero)
+            scale, zero = (self.tensors[port].T.astype(np.float64) for port in ("scale", "zero"))
+            factors = [scale * 2.0**bit for bit in range(planes.shape[2])]
+            offset = -scale * zero
         else:
             alphas = SHIFT_TERMS[self.tensors["terms"]].sum(axis=2)  # (G, P, N)
-            integers = ((2 * bits - 1) * alphas.transpose(1, 2, 0)[..., None]).sum(axis=0)
-        flat = integers.reshape(rows, -1)[:, :columns]
-        real: Floats = flat * (self.unit * 2.0 ** -self.attributes["shift"])[:, None]
+            factors = [2.0 * alpha.T for alpha in np.moveaxis(alphas, 1, 0)]
+            offset = -alphas.sum(axis=1).T.astype(np.float64)
+        bits = unpack_bit_planes(planes, rows, columns)
+        real = np.empty((rows, columns))
+        for group in range(offset.shape[1]):
+            part = slice(group * size, (group + 1) * size)
+            real[:, part] = offset[:, [group]]
+            for factor, plane in zip(factors, bits, strict=True):
+                real[:, part] += factor[:, [group]] * plane[:, part]
+        real *= (self.unit * 2.0 ** -self.attributes["shift"])[:, None]
         return real
 
 
-def quantize(weight: Floats, hessian: Floats | None, scheme: Scheme) -> LowBitLinear:
+def quantize(weight: Floats, hessian: Floats | Singles | None, scheme: Scheme) -> LowBitLinear:
     """Quantise a weight (N, K) so that the outputs change little on the calibration activations.
 
     Args:
@@ -173,26 +180,27 @@ def quantize(weight: Floats, hessian: Floats | None, scheme: Scheme) -> LowBitLi
         scheme: how.
     """
     size = scheme.columns(weight.shape[1])
-    curvature = np.eye(weight.shape[1]) if hessian is None else rounding.damp(hessian)
+    curvature = (
+        np.eye(weight.shape[1], dtype=np.float32) if hessian is None else rounding.damp(hessian)
+    )
     groups = split_groups(weight, size)
     importance = split_groups(rounding.importance(curvature), size)
     maker = uniform if scheme.kind == "group" else binary_coding
     grid = maker.fit(scheme.bits)(groups, importance)
-    rounded = rounding.plain(weight, grid, size)
-    if hessian is not None:
-        rounded = _improve(
-            weight, rounding.compensate(weight, grid, size, curvature), size, curvature
-        )
+    if hessian is None:
+        rounded = rounding.plain(weight, grid, size)
+    else:
+        rounded = rounding.compensate(weight, grid, size, curvature)
+        rounded = _improve(weight, rounded, size, curvature)
     if scheme.kind == "group":
         return _group_linear(rounded, size, scheme.bits)
     return _shift_add(weight, rounded, size, None if hessian is None else curvature)
 
 
-def _improve(weight: Floats, start: Rounded, size: int, curvature: Floats) -> Rounded:
+def _improve(weight: Floats, start: Rounded, size: int, curvature: Singles) -> Rounded:
     rounded = start
     for _ in range(PASSES):
-        rounded = rounding.refit(weight, rounded, size, curvature)
-        rounded = rounding.descend(weight, rounded, size, curvature)
+        rounded = rounding.improve(weight, rounded, size, curvature, refit=True)
     return rounded
 
 
@@ -215,7 +223,7 @@ def _group_linear(rounded: Rounded, size: int, bits: int) -> LowBitLinear:
 
 
 def _shift_add(
-    weight: Floats, rounded: Rounded, size: int, curvature: Floats | None
+    weight: Floats, rounded: Rounded, size: int, curvature: Singles | None
 ) -> LowBitLinear:
     """Make the alphas powers of two, and choose the bits anew for them."""
     bits = rounded.grid.parameters.shape[2]
@@ -225,7 +233,7 @@ def _shift_add(
         final = rounding.plain(weight, final.grid, size)
     else:
         for _ in range(PASSES):
-            final = rounding.descend(weight, final, size, curvature)
+            final = rounding.improve(weight, final, size, curvature, refit=False)
     integers = terms.values() / terms.unit[:, None, None]
     shift = _shift(np.abs(integers).sum(axis=(1, 2)) * size)
     tensors = {

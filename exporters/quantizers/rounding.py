@@ -7,28 +7,33 @@ coordinate descent (QuantEase, arXiv 2309.01885: each weight once more, given al
 scales of a group by least squares, given the codes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from edgellm.exporters.quantizers import cholesky
+from edgellm.exporters.quantizers.cholesky import Singles
+from edgellm.exporters.quantizers.grid_columns import GridColumns
 from edgellm.exporters.quantizers.grids import (
     Codes,
     Floats,
     Grid,
-    decode,
     dequantize,
-    nearest,
     quantize,
 )
 
 DAMPING = 0.01
 """Share of the mean diagonal that is added to it: keeps a singular H solvable."""
-BLOCK = 32
-"""Columns whose errors are passed on at once to those beyond, as one matrix product.
+SPAN = 512
+"""Columns whose sums over all others are made at once, as one matrix product."""
+LEAF = 32
+"""Columns whose changes are passed on one after the other; between more of them it takes matrix
+products. With columns that lie together in memory this takes a third of the time that rows took."""
 
-Within a block they are passed on column by column, which waits for memory. With columns that lie
-together in memory, too, 3072 rows of 512 columns take a third of the time that 128 by rows took.
-"""
+Visit = Callable[[int, Singles], Singles]
+"""(column of a span, its sums (N,)) -> by how much its error changes, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +44,26 @@ class Rounded:
     grid: Grid
 
 
-def damp(hessian: Floats) -> Floats:
-    """Return a positive definite H; a channel that is never active gets the mean's weight.
+def damp(hessian: Floats | Singles) -> Singles:
+    """Return a positive definite H of mean 1; a channel that is never active gets 1, too.
 
     Raises nothing: with no activation at all it is the identity.
     """
     diagonal = np.diagonal(hessian)
     mean = float(diagonal.mean())
-    if mean <= 0 or not np.isfinite(hessian).all():
-        return np.eye(len(hessian))
-    added = np.where(diagonal > 0, DAMPING * mean, mean)
-    return hessian + np.diag(added)
+    if not (0 < mean < np.inf and np.isfinite(hessian).all()):
+        return np.eye(len(hessian), dtype=np.float32)
+    damped = (hessian * (1 / mean)).astype(np.float32, copy=False)
+    damped[np.diag_indices_from(damped)] += np.where(diagonal > 0, DAMPING, 1.0)
+    return damped
 
 
-def importance(hessian: Floats) -> Floats:
+def importance(hessian: Singles) -> Floats:
     """Return how much an error of each column weighs when the others are not corrected, (K,)."""
-    return np.diagonal(hessian).copy()
+    return np.diagonal(hessian).astype(np.float64)
 
 
-def output_error(weight: Floats, rounded: Rounded, hessian: Floats, size: int) -> float:
+def output_error(weight: Floats, rounded: Rounded, hessian: Singles, size: int) -> float:
     """Return the sum over rows of ``r H r``."""
     rest = weight - dequantize(rounded.codes, rounded.grid, size)
     return float(np.einsum("nk,nk->", rest @ hessian, rest))
@@ -68,63 +74,130 @@ def plain(weight: Floats, grid: Grid, size: int) -> Rounded:
     return Rounded(quantize(weight, grid, size), grid)
 
 
-def compensate(weight: Floats, grid: Grid, size: int, hessian: Floats) -> Rounded:
-    """Round column after column, the most active first, and correct the columns to come."""
+def compensate(weight: Floats, grid: Grid, size: int, hessian: Singles) -> Rounded:
+    """Round column after column, the most active first, each making good what those before lost.
+
+    With H = R R', R upper triangular, the error of a row r is the sum over columns j of
+    (r_0 R_0j + ... + r_j R_jj)^2; each column is rounded so that its term is the least, which is
+    what GPTQ's corrections of the columns to come lead to.
+    """
     order = np.argsort(-np.diagonal(hessian), kind="stable")
-    inverse = np.linalg.inv(hessian[np.ix_(order, order)])
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    rest = np.ascontiguousarray(weight.T[order])  # column after column in memory
-    codes = np.empty(rest.shape, np.uint8)
-    for begin in range(0, len(order), BLOCK):
-        end = min(begin + BLOCK, len(order))
-        errors = np.empty((end - begin, len(weight)))
-        for j in range(begin, end):
-            chosen, level = _round_column(rest[j], grid, int(order[j]) // size)
-            codes[order[j]] = chosen
-            error = (rest[j] - level) / upper[j, j]
-            rest[j + 1 : end] -= upper[j, j + 1 : end, None] * error
-            errors[j - begin] = error
-        rest[end:] -= upper[begin:end, end:].T @ errors
-    return Rounded(np.ascontiguousarray(codes.T), grid)
+    upper = _unit_upper(hessian, order)
+    columns = np.ascontiguousarray(weight.T, np.float32)  # column after column in memory
+    table = GridColumns(grid)
+    ranks = np.empty(columns.shape, np.uint8)
+    errors = np.empty_like(columns)  # in the order of rounding
+    for begin in range(0, len(order), SPAN):
+        end = min(begin + SPAN, len(order))
+
+        def visit(i: int, sums: Singles, begin: int = begin) -> Singles:
+            j = order[begin + i]
+            ranks[j], level = table.round(columns[j] + sums, int(j) // size)
+            return columns[j] - level
+
+        sums = upper[:begin, begin:end].T @ errors[:begin]
+        errors[begin:end] = _sweep(sums, upper[begin:end, begin:end], visit)
+    return Rounded(table.codes_of(ranks, size), grid)
 
 
-def descend(weight: Floats, start: Rounded, size: int, hessian: Floats) -> Rounded:
-    """Choose each weight's code anew, given all others: one pass of coordinate descent."""
-    grid, columns = start.grid, np.ascontiguousarray(weight.T)  # column after column in memory
-    codes = np.ascontiguousarray(start.codes.T)
-    rest = columns - dequantize(start.codes, grid, size).T
+def _unit_upper(hessian: Singles, order: npt.NDArray[np.intp]) -> Singles:
+    """Return R of ``compensate`` for columns in another order, divided by its diagonal."""
+    backwards = order[::-1]
+    lower = cholesky.factor(hessian[np.ix_(backwards, backwards)], 0.0)
+    upper = lower[::-1, ::-1].astype(np.float32)
+    upper /= np.diagonal(upper).copy()
+    return upper
+
+
+def _sweep(sums: Singles, coupling: Singles, visit: Visit) -> Singles:
+    """Visit columns in order, each with what the changes of those before did to its sums.
+
+    Args:
+        sums: (n, N), will be changed.
+        coupling: (n, n): what a change of i adds to the sums of j > i.
+        visit: see ``Visit``.
+
+    Returns:
+        (n, N) the changes.
+    """
+    count = len(sums)
+    if count > LEAF:
+        half = count // 2
+        first = _sweep(sums[:half], coupling[:half, :half], visit)
+        sums[half:] += coupling[:half, half:].T @ first
+        second = _sweep(sums[half:], coupling[half:, half:], lambda i, at: visit(half + i, at))
+        return np.concatenate([first, second])
+    changes = np.empty_like(sums)
+    for i in range(count):
+        changes[i] = visit(i, sums[i])
+        sums[i + 1 :] += coupling[i, i + 1 :, None] * changes[i]
+    return changes
+
+
+def improve(weight: Floats, start: Rounded, size: int, hessian: Singles, *, refit: bool) -> Rounded:
+    """Choose each weight's code anew, given all others: one pass of coordinate descent.
+
+    With ``refit`` the parameters of each group are chosen anew before its codes, given these and
+    all other groups: least squares of the outputs.
+    """
+    columns = np.ascontiguousarray(weight.T, np.float32)  # column after column in memory
+    parameters, table = start.grid.parameters.copy(), GridColumns(start.grid)
+    ranks = table.ranks_of(start.codes, size)
+    rest = columns - table.weights(ranks, size)
     diagonal = np.diagonal(hessian)
-    for begin in range(0, len(columns), BLOCK):
-        part = slice(begin, min(begin + BLOCK, len(columns)))
-        pull = hessian[part] @ rest
-        near = hessian[part, part]
-        for i, j in enumerate(range(part.start, part.stop)):
-            old = columns[j] - rest[j]
-            codes[j], new = _round_column(old + pull[i] / diagonal[j], grid, j // size)
-            change = new - old
-            rest[j] -= change
-            pull[i + 1 :] -= near[i, i + 1 :, None] * change
-    return Rounded(np.ascontiguousarray(codes.T), grid)
+    width = max(size, SPAN // size * size)
+    for begin in range(0, len(columns), width):
+        end = min(begin + width, len(columns))
+        sums = hessian[begin:end] @ rest
+        for first in range(begin, end, size):
+            part = slice(first, min(first + size, end))
+            group, near = first // size, slice(first - begin, part.stop - begin)
+            if refit:
+                features = _features(start.grid, group, start.codes[:, part])
+                change = _least_squares(features, hessian[part, part], sums[near])
+                parameters[:, group] += change
+                moved = np.einsum("fin,nf->in", features, change.astype(np.float32))
+                rest[part] -= moved
+                sums -= hessian[begin:end, part] @ moved
+                table.put(group, _group_grid(start.grid, group, parameters[:, group]), 0)
+
+            def visit(i: int, at: Singles, first: int = first, group: int = group) -> Singles:
+                old = columns[first + i] - rest[first + i]
+                target = old + at / diagonal[first + i]
+                ranks[first + i], new = table.round(target, group)
+                return old - new
+
+            changes = _sweep(sums[near], hessian[part, part], visit)
+            rest[part] += changes
+            sums[near.stop :] += hessian[part.stop : end, part] @ changes
+    grid = Grid.make(start.grid.features, parameters) if refit else start.grid
+    return Rounded(table.codes_of(ranks, size), grid)
 
 
-def refit(weight: Floats, start: Rounded, size: int, hessian: Floats) -> Rounded:
-    """Choose the parameters of each group anew, given the codes: least squares of the outputs."""
-    codes, grid = start.codes, start.grid
-    rest = weight - dequantize(codes, grid, size)
-    parameters = grid.parameters.copy()
-    rows = np.arange(len(weight))[:, None]
-    for group in range(parameters.shape[1]):
-        part = slice(group * size, min((group + 1) * size, weight.shape[1]))
-        table = grid.features[:, min(group, grid.features.shape[1] - 1)]
-        features = table[np.minimum(rows, len(table) - 1), codes[:, part]]  # (N, columns, F)
-        pull = rest @ hessian[:, part]
-        weighted = np.einsum("ij,njf->nif", hessian[part, part], features)
-        gram = np.einsum("nif,nig->nfg", features, weighted)
-        right = np.einsum("nif,ni->nf", features, pull)
-        change = _solve(gram, right)
-        parameters[:, group] += change
-        rest[:, part] -= np.einsum("nif,nf->ni", features, change)
-    return Rounded(codes, Grid.make(grid.features, parameters))
+def _features(grid: Grid, group: int, codes: Codes) -> Singles:
+    """Return what the levels of codes (N, n) are made of, (F, n, N)."""
+    table = grid.features[:, min(group, grid.features.shape[1] - 1)]  # (N or 1, L, F)
+    rows = np.minimum(np.arange(len(codes)), len(table) - 1)[:, None]
+    return np.ascontiguousarray(table[rows, codes].transpose(2, 1, 0), np.float32)
+
+
+def _group_grid(grid: Grid, group: int, parameters: Floats) -> Grid:
+    features = grid.features[:, min(group, grid.features.shape[1] - 1)]
+    return Grid.make(features[:, None], parameters[:, None])
+
+
+def _least_squares(features: Singles, near: Singles, sums: Singles) -> Floats:
+    """Return the change of a group's parameters (N, F) that lowers the error of outputs most.
+
+    Args:
+        features: (F, n, N) of the weights of the group.
+        near: (n, n) H of the group.
+        sums: (n, N) H of the group's columns times all errors.
+    """
+    weighted = [near @ one for one in features]
+    gram = np.array([[np.einsum("in,in->n", x, y) for y in weighted] for x in features])
+    right = np.array([np.einsum("in,in->n", one, sums) for one in features])
+    return _solve(gram.transpose(2, 0, 1).astype(np.float64), right.T.astype(np.float64))
 
 
 def _solve(gram: Floats, right: Floats) -> Floats:
@@ -134,10 +207,3 @@ def _solve(gram: Floats, right: Floats) -> Floats:
     damped = gram + ridge[:, None, None] * np.eye(size)
     solution: Floats = np.linalg.solve(damped, right[..., None])[..., 0]
     return solution
-
-
-def _round_column(values: Floats, grid: Grid, group: int) -> tuple[Codes, Floats]:
-    """Return the codes and levels nearest to a column (N,) of a group."""
-    column = values[:, None]
-    codes = nearest(column, grid.order[:, group], grid.middles[:, group])
-    return codes[:, 0], decode(codes, grid.levels[:, group])[:, 0]

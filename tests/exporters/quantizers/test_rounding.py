@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgellm.exporters.quantizers import binary_coding, rounding, uniform
+from edgellm.exporters.quantizers import binary_coding, cholesky, rounding, uniform
 from edgellm.exporters.quantizers.grids import Fit, split_groups
 
 SIZE = 32
@@ -26,9 +26,8 @@ def test_each_step_lowers_the_output_error(fit: Fit) -> None:
 
     steps = [rounding.plain(weight, grid, SIZE)]
     steps.append(rounding.compensate(weight, grid, SIZE, curvature))
-    steps.append(rounding.descend(weight, steps[-1], SIZE, curvature))
-    steps.append(rounding.refit(weight, steps[-1], SIZE, curvature))
-    steps.append(rounding.descend(weight, steps[-1], SIZE, curvature))
+    for refit in (False, True, False):
+        steps.append(rounding.improve(weight, steps[-1], SIZE, curvature, refit=refit))
 
     errors = [rounding.output_error(weight, step, curvature, SIZE) for step in steps]
     assert errors[1] < errors[0] / 2
@@ -40,14 +39,16 @@ def test_compensation_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     curvature = rounding.damp(hessian)
     grid = uniform.fit(3)(split_groups(weight, SIZE), np.ones((3, SIZE)))
     whole = rounding.compensate(weight, grid, SIZE, curvature)
-    descended = rounding.descend(weight, whole, SIZE, curvature)
+    improved = rounding.improve(weight, whole, SIZE, curvature, refit=True)
 
-    monkeypatch.setattr(rounding, "BLOCK", 7)
+    monkeypatch.setattr(rounding, "SPAN", 40)
+    monkeypatch.setattr(rounding, "LEAF", 7)
+    monkeypatch.setattr(cholesky, "BLOCK", 9)
 
     blocked = rounding.compensate(weight, grid, SIZE, curvature)
     np.testing.assert_array_equal(blocked.codes, whole.codes)
-    again = rounding.descend(weight, blocked, SIZE, curvature)
-    np.testing.assert_array_equal(again.codes, descended.codes)
+    again = rounding.improve(weight, blocked, SIZE, curvature, refit=True)
+    np.testing.assert_array_equal(again.codes, improved.codes)
 
 
 @pytest.mark.parametrize("case", ["nothing", "dead channel", "one token", "not finite"])
