@@ -10,11 +10,13 @@ when each weight goes to the nearest level.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
-from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers import cholesky, low_bit
+from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
 
@@ -25,7 +27,7 @@ On stories260k at 3 bits in groups of 32, 0.1 lowers the rise of the loss by 5 %
 """
 
 ROWS = 2048
-"""Activations that are made float64 at once."""
+"""Activations of one product: so sums in single precision stay short."""
 
 Inputs = Sequence[Input]
 """Such as the token ids of each text."""
@@ -43,17 +45,24 @@ class _Streams:
     quantized: list[Activations]
 
 
-@dataclass
-class _Moments:
-    """Sums over the inputs x of a linear as far as the model is quantised.
+@dataclass(frozen=True)
+class _Stage:
+    """What linears with the same input are quantised by.
 
     Attributes:
-        hessian: (K, K) of x x'.
-        cross: (K, K) of x times the inputs in the model as it was.
+        x: (rows, K) their inputs as far as the model is quantised.
+        wanted: (rows, K) those in the model as it was.
+        hessian: (K, K) sum of x x'.
+        cross: (K, K) sum of x times ``wanted - x``; None where it is cheaper without.
+        lost: (rows, hidden) what the stream that the output of the block's last linear is added to
+            has lost; None for other linears.
     """
 
-    hessian: Floats
-    cross: Floats
+    x: Activations
+    wanted: Activations
+    hessian: Singles
+    cross: Singles | None
+    lost: Activations | None
 
 
 class Calibrated:
@@ -80,60 +89,95 @@ class Calibrated:
         """
         streams = _Streams([], [])
         for block in self._parts.blocks(self._schemes):
-            taps = [stage[0].x for stage in block.stages]
-            exact = self._run(block, [*taps, block.carried, block.end], streams.exact)
+            linears = [linear for stage in block.stages for linear in stage]
+            found = {one.path: result for one in linears if (result := known(one.path))}
+            missing = [
+                stage for stage in block.stages if any(one.path not in found for one in stage)
+            ]
+            taps = [name for stage in missing for name in (stage[0].x, block.carried)]
+            wanted = self._run(block, [*dict.fromkeys(taps), block.end], streams.exact)
+            streams.exact = [one.pop(block.end) for one in wanted]
+            reached: dict[str, list[Activations]] = {}
             for stage in block.stages:
-                name = stage[0].x
-                ends = block.last in [linear.path for linear in stage]
-                reached = self._run(block, [name, *([block.carried] * ends)], streams.quantized)
-                moments = _measure(rows_of(reached, name), rows_of(exact, name))
-                missing: Floats | None = None
-                if ends:
-                    lost = rows_of(exact, block.carried) - rows_of(reached, block.carried)
-                    missing = _product(rows_of(reached, name), lost)
+                if stage in missing:
+                    at = self._reach(block, stage, wanted, streams.quantized, reached)
                 for linear in stage:
-                    result = known(linear.path)
-                    if result is None:
-                        added = missing if linear.path == block.last else None
-                        result = self._quantize(linear, moments, added)
-                    self._parts.replace(linear, result.real(linear.shape[1]))
-                    done(linear.path, result)
-            reached = self._run(block, [block.end], streams.quantized)
-            streams = _Streams(
-                [one[block.end] for one in exact], [one[block.end] for one in reached]
-            )
+                    if linear.path not in found:
+                        ends = linear.path == block.last
+                        found[linear.path] = self._quantize(linear, at, ends=ends)
+                    self._parts.replace(linear, found[linear.path].real(linear.shape[1]))
+                    done(linear.path, found[linear.path])
+            values = self._run(block, [block.end], streams.quantized, reached)
+            streams.quantized = [one[block.end] for one in values]
+
+    def _reach(
+        self,
+        block: Block,
+        stage: Sequence[Linear],
+        wanted: Sequence[dict[str, Activations]],
+        streams: Sequence[Activations],
+        reached: dict[str, list[Activations]],
+    ) -> _Stage:
+        """Run the model as far as it is quantised up to a stage.
+
+        Args:
+            block: where the stage is.
+            stage: the linears.
+            wanted: values of the model as it was.
+            streams: that go into the block.
+            reached: values that an earlier stage had; that of this one is added.
+        """
+        name, ends = stage[0].x, block.last in [linear.path for linear in stage]
+        values = self._run(block, [name, *([block.carried] * ends)], streams, reached)
+        reached[name] = [one[name] for one in values]
+        lost = None
+        if ends:
+            lost = rows_of(wanted, block.carried) - rows_of(values, block.carried)
+        x, exact = rows_of(values, name), rows_of(wanted, name)
+        if name != block.carried:
+            for one in wanted:
+                del one[name]
+        rows = sum(linear.shape[0] for linear in stage)
+        # By way of the outputs: twice as many operations a row of the weight, none a column.
+        cross = None if 2 * rows < x.shape[1] else _product(x, exact - x)
+        return _Stage(x, exact, _product(x, x), cross, lost)
 
     def _run(
-        self, block: Block, outputs: Sequence[str], streams: Sequence[Activations]
+        self,
+        block: Block,
+        outputs: Sequence[str],
+        streams: Sequence[Activations],
+        known: Mapping[str, Sequence[Activations]] = MappingProxyType({}),
     ) -> list[dict[str, Activations]]:
-        return self._parts.run(block.begin, outputs, self._inputs, streams)
+        return self._parts.run(block.begin, outputs, self._inputs, streams, known)
 
-    def _quantize(self, linear: Linear, moments: _Moments, missing: Floats | None) -> LowBitLinear:
+    def _quantize(self, linear: Linear, at: _Stage, *, ends: bool) -> LowBitLinear:
         """Move the weight to where its outputs serve best, and round it.
 
         Args:
             linear: which.
-            moments: of its inputs.
-            missing: (K, N) the inputs times what the stream that its output is added to has lost.
+            at: its inputs.
+            ends: its output is added to the stream.
         """
-        weight = self._parts.weight(linear).astype(np.float64)
-        outputs = moments.cross @ weight.T
-        if missing is not None:
-            outputs += missing
-        target = _regress(moments.hessian, outputs, weight)
-        return low_bit.quantize(target, moments.hessian, self._schemes[linear.path])
+        weight = self._parts.weight(linear)
+        if at.cross is None:
+            lacks: Activations = (at.wanted - at.x) @ weight.T
+            gap = _product(at.x, lacks)
+        else:
+            gap = at.cross @ weight.T
+        if ends and at.lost is not None:
+            gap += _product(at.x, at.lost)
+        target = _regress(at.hessian, gap, weight)
+        return low_bit.quantize(target, at.hessian, self._schemes[linear.path])
 
 
-def _measure(x: Activations, wanted: Activations) -> _Moments:
-    return _Moments(_product(x, x), _product(x, wanted))
-
-
-def _product(x: Activations, y: Activations) -> Floats:
-    """Return ``x.T @ y`` in float64, of which only some rows are there at a time."""
-    total = np.zeros((x.shape[1], y.shape[1]))
+def _product(x: Activations, y: Activations) -> Singles:
+    """Return ``x.T @ y``, in sums of ``ROWS`` rows each."""
+    total = np.zeros((x.shape[1], y.shape[1]), np.float32)
     for begin in range(0, len(x), ROWS):
-        part = slice(begin, begin + ROWS)
-        total += x[part].astype(np.float64).T @ y[part].astype(np.float64)
+        part = x[begin : begin + ROWS]
+        # The same array twice: NumPy then computes half of the symmetric product.
+        total += part.T @ (part if x is y else y[begin : begin + ROWS])
     return total
 
 
@@ -143,10 +187,18 @@ def rows_of(results: Sequence[dict[str, Activations]], name: str) -> Activations
     return np.concatenate([value.reshape(-1, value.shape[-1]) for value in values])
 
 
-def _regress(hessian: Floats, moments: Floats, weight: Floats) -> Floats:
-    """Return the weight (N, K) of least output error that stays near ``weight``."""
-    ridge = RIDGE * float(np.trace(hessian)) / len(hessian)
-    if ridge <= 0:
-        return weight
-    held = hessian + ridge * np.eye(len(hessian))
-    return np.asarray(np.linalg.solve(held, moments + ridge * weight.T).T, np.float64)
+def _regress(hessian: Singles, gap: Singles, weight: Activations) -> Floats:
+    """Return the weight (N, K) of least output error that stays near ``weight``.
+
+    Args:
+        hessian: (K, K) of the inputs.
+        gap: (K, N) inputs times what the outputs lack; becomes something else.
+        weight: (N, K).
+    """
+    target: Floats = weight.astype(np.float64)
+    ridge = RIDGE * float(np.trace(hessian, dtype=np.float64)) / len(hessian)
+    if ridge > 0:
+        # Of the change three digits are enough, and the factor is much better conditioned than H.
+        cholesky.solve(cholesky.factor(hessian, ridge).astype(np.float32), gap)
+        target += gap.T
+    return target

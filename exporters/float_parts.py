@@ -8,6 +8,7 @@ meantime count.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +124,7 @@ class FloatParts:
         outputs: Sequence[str],
         inputs: Sequence[Input],
         streams: Sequence[Activations],
+        known: Mapping[str, Sequence[Activations]] = MappingProxyType({}),
     ) -> list[dict[str, Activations]]:
         """Run from a stream to some values, input by input.
 
@@ -131,25 +133,28 @@ class FloatParts:
             outputs: names of values.
             inputs: such as the token ids of each text.
             streams: (..., hidden) of each input; unused without ``begin``.
+            known: further values of each input, by name, that are not to be computed again.
 
         Returns:
             for each input the values by name.
         """
         path = self._directory / PART
-        made = [name for name in outputs if name != begin]
-        path.write_bytes(self._part(begin, made).SerializeToString())
-        feeds: list[dict[str, Input]] = [{self._input.name: x} for x in inputs]
-        if begin is not None:
-            for feed, stream in zip(feeds, streams, strict=True):
-                feed[begin] = stream
-        results = self._run(path, made, feeds)
-        if begin is not None and begin in outputs:
-            return [{**one, begin: at} for one, at in zip(results, streams, strict=True)]
+        given = dict(known) if begin is None else {**known, begin: streams}
+        made = [name for name in outputs if name not in given]
+        path.write_bytes(self._part(given, made).SerializeToString())
+        feeds: list[dict[str, Input]] = [
+            {self._input.name: x, **{name: values[i] for name, values in given.items()}}
+            for i, x in enumerate(inputs)
+        ]
+        results = self._run(path, made, feeds) if made else [{} for _ in inputs]
+        for name in [name for name in outputs if name in given]:
+            for result, value in zip(results, given[name], strict=True):
+                result[name] = value
         return results
 
-    def _part(self, begin: str | None, outputs: Sequence[str]) -> onnx.ModelProto:
-        """Return the nodes that lead from a stream, and from the model's input, to some values."""
-        known = {self._input.name} | ({begin} if begin else set())
+    def _part(self, given: Collection[str], outputs: Sequence[str]) -> onnx.ModelProto:
+        """Return the nodes that lead from given values, and from the model's input, to others."""
+        known = {self._input.name, *given}
         needed, waiting = set[str](), list(outputs)
         while waiting:
             name = waiting.pop()
@@ -160,8 +165,8 @@ class FloatParts:
         nodes = [node for node in self._graph.node if needed.intersection(node.output)]
         used = {name for node in nodes for name in node.input}
         inputs = [self._input]
-        if begin is not None:
-            inputs.append(helper.make_tensor_value_info(begin, TensorProto.FLOAT, None))
+        for name in given:
+            inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         graph = helper.make_graph(
             nodes,
             "part",

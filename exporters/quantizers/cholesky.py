@@ -56,14 +56,12 @@ def _factor_in_place(a: Doubles) -> bool:
     return True
 
 
-def solve(lower: Doubles, right: Doubles) -> None:
+def solve(lower: Singles, right: Singles) -> None:
     """Replace ``right`` (n, m) by the x with L L' x = right."""
-    begins = range(0, len(lower), BLOCK)
-    for begin in begins:
-        part = slice(begin, begin + BLOCK)
-        right[part] -= lower[part, :begin] @ right[:begin]
-        right[part] = np.linalg.solve(lower[part, part], right[part])
-    for begin in reversed(begins):
-        part, end = slice(begin, begin + BLOCK), begin + BLOCK
-        right[part] -= lower[end:, part].T @ right[end:]
-        right[part] = np.linalg.solve(lower[part, part].T, right[part])
+    parts = [slice(begin, begin + BLOCK) for begin in range(0, len(lower), BLOCK)]
+    inverses = [np.linalg.inv(lower[part, part]) for part in parts]
+    for part, inverse in zip(parts, inverses, strict=True):
+        right[part] = inverse @ (right[part] - lower[part, : part.start] @ right[: part.start])
+    for part, inverse in zip(reversed(parts), reversed(inverses), strict=True):
+        below = lower[part.stop :, part].T @ right[part.stop :]
+        right[part] = inverse.T @ (right[part] - below)

@@ -28,7 +28,7 @@ DAMPING = 0.01
 """Share of the mean diagonal that is added to it: keeps a singular H solvable."""
 SPAN = 512
 """Columns whose sums over all others are made at once, as one matrix product."""
-LEAF = 32
+LEAF = 8
 """Columns whose changes are passed on one after the other; between more of them it takes matrix
 products. With columns that lie together in memory this takes a third of the time that rows took."""
 
@@ -49,7 +49,7 @@ def damp(hessian: Floats | Singles) -> Singles:
 
     Raises nothing: with no activation at all it is the identity.
     """
-    diagonal = np.diagonal(hessian)
+    diagonal = np.diagonal(hessian).astype(np.float64)
     mean = float(diagonal.mean())
     if not (0 < mean < np.inf and np.isfinite(hessian).all()):
         return np.eye(len(hessian), dtype=np.float32)
