@@ -119,6 +119,12 @@ def examples() -> Iterator[Example]:
     yield _example("one_group", (1, 520, 9), 4, 520, 12)
     yield _example("one_token", (1, 1100, 131), 4, 128, 9)
     yield _example("many_tokens", (19, 264, 70), 4, 128, 9)
+    yield _example("more_tokens", (130, 1100, 65), 2, 8, 9)
+    yield _example("long_groups", (9, 2104, 33), 3, 2048, 12)
+    yield _example("many_tokens_8_bits", (5, 136, 3), 8, 64, 9)
+    x, planes, scale, _ = _example("", (5, 136, 70), 4, 64, 9).inputs
+    zero = np.random.default_rng(13).integers(0, 256, scale.shape, np.uint8)
+    yield Example("zeros_are_no_codes", (x, planes, scale, zero), {"group_size": 64, "shift": 9})
     x = np.full((2, 4096), 127, np.int8) * np.array([[1], [-1]], np.int8)
     ones = pack_bit_planes(np.ones((8, 1, 4096), np.uint8))
     extremes = (x, ones, np.full((16, 1), 32767, np.int16), np.zeros((16, 1), np.uint8))

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import INT32_MAX, Int, clamp, round_shift, stack_int32
+from edgellm.runtime.kernels._scalar import INT32_MAX, Int, clamp, round_shift
 
 ROWS = 64
 """Rows of a block of the layout bit-planes/v1."""
@@ -70,27 +70,29 @@ def sum_of(x: npt.NDArray[np.int8]) -> np.int32:
     return total
 
 
+def join_planes(sums: npt.NDArray[np.int32], planes: Int, codes: npt.NDArray[np.int32]) -> None:
+    """Write the products with the codes of the rows, of what each plane chose, (P * 64,)."""
+    for row in range(ROWS):
+        codes[row] = sums[row]
+    for plane in range(1, planes):
+        chosen = sums[plane * ROWS :]
+        for row in range(ROWS):
+            codes[row] += chosen[row] << np.int32(plane)
+
+
 def add_group(
-    sums: npt.NDArray[np.int32],
-    planes: Int,
+    codes: npt.NDArray[np.int32],
     group: tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], np.int32],
     totals: npt.NDArray[np.int64],
 ) -> None:
     """Add ``scale * (codes . x - zero * sum of x)`` of each row of a group to its total.
 
     Args:
-        sums: (P * 64,) what each plane chose.
-        planes: P.
+        codes: the products of the codes of the rows.
         group: scale and zero of the rows, and the sum of the group's activations.
         totals: of the rows.
     """
     scale, zero, whole = group
-    codes = stack_int32(ROWS)
-    codes[:] = 0
-    for plane in range(planes):
-        chosen = sums[plane * ROWS :]
-        for row in range(scale.shape[0]):
-            codes[row] += chosen[row] << np.int32(plane)
     for row in range(scale.shape[0]):
         # |code - zero| * 127 * K < 2^31: it may wrap around in between
         centered = np.int32(codes[row] - np.int32(zero[row]) * whole)
@@ -101,15 +103,28 @@ def add_terms(
     sums: npt.NDArray[np.int32],
     whole: np.int32,
     terms: npt.NDArray[np.uint8],
+    rows: tuple[Int, Int],
     totals: npt.NDArray[np.int64],
 ) -> None:
-    """Add what a plane chose, times a byte of the layout shift-terms/v1, to the rows' totals."""
-    for row in range(terms.shape[0]):
-        signed = np.int64(2 * sums[row] - whole)  # the bits mean +1 and -1
-        exponent = np.int64(terms[row] & 127) - 1
-        shifted = signed << (exponent & 31)
-        kept = shifted if 0 <= exponent <= MAX_EXPONENT else np.int64(0)
-        totals[row] += -kept if terms[row] >> 7 else kept
+    """Add what the planes of a group chose, times its scales, to the rows' totals.
+
+    Args:
+        sums: (P * 64,) what each plane chose of the group, from the first of the rows on.
+        whole: the sum of these.
+        terms: (P, S, N) in the layout shift-terms/v1.
+        rows: the first, and where they end.
+        totals: of the rows.
+    """
+    for plane in range(terms.shape[0]):
+        chosen = sums[plane * ROWS :]
+        for term in range(terms.shape[1]):
+            bytes_ = terms[plane, term][rows[0] : rows[1]]
+            for row in range(bytes_.shape[0]):
+                signed = np.int64(2 * chosen[row] - whole)  # the bits mean +1 and -1
+                exponent = np.int64(bytes_[row] & 127) - 1
+                shifted = signed << (exponent & 31)
+                kept = shifted if 0 <= exponent <= MAX_EXPONENT else np.int64(0)
+                totals[row] += -kept if bytes_[row] >> 7 else kept
 
 
 def write_rounded(totals: npt.NDArray[np.int64], shift: Int, acc: npt.NDArray[np.int32]) -> None:

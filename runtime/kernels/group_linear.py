@@ -10,6 +10,7 @@ from edgellm.runtime.kernels._bit_planes import (
     add_group,
     choose_group,
     first_row,
+    join_planes,
     last_row,
     write_rounded,
 )
@@ -38,7 +39,7 @@ def group_linear(
     begin, end = share(scale.shape[1], thread, threads)
     tables = stack_int16(TABLES)
     sums = stack_int32(SUMS)
-    totals = stack_int64(ROWS)
+    codes, totals = stack_int32(ROWS), stack_int64(ROWS)
     for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
         first, last = first_row(block, begin), last_row(block, end)
         for t in range(x.shape[0]):
@@ -47,10 +48,10 @@ def group_linear(
                 columns = x[t][group * group_size : (group + 1) * group_size]
                 octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
                 whole = choose_group(columns, octets, tables, sums)
+                join_planes(sums, planes.shape[2], codes)
                 skipped = first % ROWS
                 add_group(
-                    sums[skipped:],
-                    planes.shape[2],
+                    codes[skipped:],
                     (scale[group][first:last], zero[group][first:last], whole),
                     totals[skipped:],
                 )

@@ -46,9 +46,11 @@ def shift_add_linear(
                 columns = x[t][group * group_size : (group + 1) * group_size]
                 octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
                 whole = choose_group(columns, octets, tables, sums)
-                for plane in range(planes.shape[2]):
-                    chosen = sums[plane * ROWS + first % ROWS :]
-                    for term in range(terms.shape[2]):
-                        bytes_ = terms[group, plane, term][first:last]
-                        add_terms(chosen, whole, bytes_, totals[first % ROWS :])
+                add_terms(
+                    sums[first % ROWS :],
+                    whole,
+                    terms[group],
+                    (first, last),
+                    totals[first % ROWS :],
+                )
             write_rounded(totals[first % ROWS :], shift, acc[t][first:last])

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -116,39 +116,48 @@ def kernel_contenders(tokens: int, columns: int, rows: int, *, copies: bool) -> 
         count = -(-MEMORY_BYTES // weight.nbytes) if copies else 1
         weights = np.repeat(weight[None], count, axis=0)
         for variant in simd.available(cpu.host()):
-            call = kernel_call(kernels.find(op_type, variant), x, weights, acc)
+            copies = [(copy,) for copy in weights]
+            call = kernel_call(kernels.find(op_type, variant), x, copies, acc)
             found.append(Contender(f"{op_type} {variant}", call, count, weight.nbytes))
     return found
 
 
 def kernel_call(
-    kernel: kernels.Kernel, x: np.ndarray, weights: np.ndarray, acc: np.ndarray
+    kernel: kernels.Kernel,
+    x: np.ndarray,
+    copies: Sequence[tuple[np.ndarray, ...]],
+    acc: np.ndarray,
+    attributes: Sequence[int] = (),
 ) -> Call:
+    """Return what runs a kernel on one of the copies of its constants."""
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     function = prototype(_objects.kernel_address(kernel))
-    sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
-    shape = [sizes[letter] for letter in kernel.schema.letters]
+    sizes = kernel.schema.bind([x.shape, *(array.shape for array in copies[0])])
+    numbers = [*(sizes[letter] for letter in kernel.schema.letters), *attributes]
     table = np.array(
-        [[0, x.ctypes.data, weight.ctypes.data, acc.ctypes.data, *shape] for weight in weights],
+        [
+            [0, *(array.ctypes.data for array in (x, *constants, acc)), *numbers]
+            for constants in copies
+        ],
         np.int64,
     )
 
     def call(i: int) -> None:
         function(table[i % len(table)].ctypes.data, 0, 1)
 
-    call.keep = (x, weights, acc)  # the table has but their addresses
+    call.keep = (x, copies, acc)  # the table has but their addresses
     return call
 
 
-def nbits(tokens: int, columns: int, rows: int) -> Contender:
-    """Return onnxruntime's MatMulNBits of 2 bits, blocks of 128, int8 activations."""
+def nbits(tokens: int, columns: int, rows: int, bits: int = 2) -> Contender:
+    """Return onnxruntime's MatMulNBits, blocks of 128, int8 activations."""
     rng = np.random.default_rng(0)
     copies = 64 if tokens == 1 else 1
     blocks = columns // BLOCK
-    packed = rng.integers(0, 256, (rows, blocks, BLOCK // 4), np.uint8)
+    packed = rng.integers(0, 256, (rows, blocks, BLOCK * bits // 8), np.uint8)
     scales = np.full(rows * blocks, 0.02, np.float32)
     names = [f"y{i}" for i in range(copies)]
-    attributes = {"K": columns, "N": rows, "bits": 2, "block_size": BLOCK, "accuracy_level": 4}
+    attributes = {"K": columns, "N": rows, "bits": bits, "block_size": BLOCK, "accuracy_level": 4}
     sessions = []
     for name in names:
         node = helper.make_node(
@@ -174,7 +183,7 @@ def nbits(tokens: int, columns: int, rows: int) -> Contender:
     def call(i: int) -> object:
         return sessions[i % copies].run(None, x)
 
-    return Contender("onnxruntime MatMulNBits 2", call, copies, packed.nbytes + scales.nbytes)
+    return Contender(f"onnxruntime MatMulNBits {bits}", call, copies, packed.nbytes + scales.nbytes)
 
 
 def float_gemm(tokens: int, columns: int, rows: int) -> Contender:

@@ -33,11 +33,13 @@ AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
         (processor("x86_64", *AVX512), ["avx2", "portable"]),
         (processor("x86_64", *AVX512, "avx512vnni"), ["avx512_vnni", "avx2", "portable"]),
         (
-            processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi"),
+            processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi", "gfni"),
             ["avx512_vbmi", "avx512_vnni", "avx2", "portable"],
         ),
         (
-            processor("x86_64", *AVX512, "avx512vnni", "avx512vbmi", "amx-tile", "amx-int8"),
+            processor(
+                "x86_64", *AVX512, "avx512vnni", "avx512vbmi", "gfni", "amx-tile", "amx-int8"
+            ),
             ["avx512_amx", "avx512_vbmi", "avx512_vnni", "avx2", "portable"],
         ),
         (processor("aarch64", "neon"), ["neon", "portable"]),

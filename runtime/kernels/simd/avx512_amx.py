@@ -13,7 +13,16 @@ class Avx512Amx(Avx512Vbmi):
     rank = 60
     matrix_tiles = True
     base = "avx512_vbmi"
-    operators = frozenset({"BitLinear", "EncoderAttention", "Int8Linear", "TritLinear"})
+    operators = frozenset(
+        {
+            "BitLinear",
+            "EncoderAttention",
+            "GroupLinear",
+            "Int8Linear",
+            "ShiftAddLinear",
+            "TritLinear",
+        }
+    )
 
 
 UNIT = Avx512Amx()

@@ -1,16 +1,17 @@
-"""AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later): tables of 64 bytes."""
+"""AVX-512 with VNNI, VBMI, GFNI (Ice Lake, Zen 4 and later): tables of 64 bytes, bit matrices."""
 
 from edgellm.runtime.kernels.simd import _trits
-from edgellm.runtime.kernels.simd._unit import Builder, Value, call, constant_bytes, splat
+from edgellm.runtime.kernels.simd._unit import INT8, Builder, Value, call, constant_bytes, splat
 from edgellm.runtime.kernels.simd.avx512_vnni import Avx512Vnni
 
 
 class Avx512Vbmi(Avx512Vnni):
     """``vpermb`` looks up by the lower six bits of each byte, whatever the others are."""
 
-    features = (*Avx512Vnni.features, "avx512vbmi")
+    features = (*Avx512Vnni.features, "avx512vbmi", "gfni")
     rank = 50
     reads_trits_fast = True
+    turns_bits = True
 
     def unpack_trits(self, builder: Builder, packed: Value) -> tuple[Value, Value]:
         """Look up in two tables, and in a third for the last codes of rare bytes."""
@@ -20,6 +21,12 @@ class Avx512Vbmi(Avx512Vnni):
             for table in (_trits.FOURS_64, _trits.RARE_FOURS_64, _trits.RARE_LASTS_64)
         )
         return builder.select(rare, others, usual), builder.select(rare, lasts, packed)
+
+    def turn_bits(self, builder: Builder, vector: Value) -> Value:
+        """Multiply the bit matrix of the identity with those of the vector."""
+        identity = constant_bytes([1 << i for i in range(8)] * (vector.type.count // 8))
+        name = f"llvm.x86.vgf2p8affineqb.{8 * vector.type.count}"
+        return call(builder, name, vector.type, [identity, vector, INT8(0)])
 
 
 def _permute(builder: Builder, table: tuple[int, ...], indices: Value) -> Value:

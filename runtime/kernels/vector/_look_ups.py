@@ -67,7 +67,8 @@ def look_ups(unit: VectorUnit, planes: int) -> Intrinsic:
             builder.store(ir.Constant(kind, None), place)
         with cgutils.for_range(builder, octets) as loop:
             octet = move(builder, bytes_of(builder, keys), builder.mul(loop.index, stride))
-            prefetch(builder, move(builder, octet, INT64(AHEAD_BYTES)))
+            for plane in range(planes):
+                prefetch(builder, move(builder, octet, INT64(AHEAD_BYTES + plane * ROWS)))
             offset = builder.mul(loop.index, INT64(2 * KEY_TABLE))
             halves = _tables(builder, unit, move(builder, bytes_of(builder, tables), offset))
             for index, part in enumerate(_add_octet(builder, unit, octet, halves, planes)):

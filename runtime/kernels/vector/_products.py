@@ -38,6 +38,7 @@ from edgellm.runtime.kernels.vector._tiles import (
     trits,
     trits_for_many,
 )
+from edgellm.runtime.kernels.vector._views import row_of
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -336,7 +337,7 @@ def _int8_product(unit: VectorUnit, multiply: Multiply) -> Product:
         for first in range(0, x.shape[0], MAX_TOKENS):
             end = min(first + MAX_TOKENS, x.shape[0])
             for t in range(first, end):
-                starts[t - first] = -total(x[t, :whole]) * bias
+                starts[t - first] = -total(row_of(x, t)[:whole]) * bias
             multiply(x[first:end, :whole], none, weight, acc[first:end], starts)
         if whole < columns:
             add_rest(x, weight, acc, whole)

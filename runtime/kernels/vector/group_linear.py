@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._bit_planes import (
     ROWS,
-    SUMS,
     add_group,
     first_row,
     last_row,
@@ -16,12 +15,16 @@ from edgellm.runtime.kernels._bit_planes import (
 )
 from edgellm.runtime.kernels._scalar import share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._look_ups import SHUFFLES, fill_shuffles, group_chooser
+from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS, fits_bytes, group_products
+from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, code_sums
+from edgellm.runtime.kernels.vector._views import fetch
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    choose = group_chooser(unit)
+    sums, products = code_sums(unit), group_products(unit)
+    prepare, multiply = sums.prepare, sums.multiply
+    room, column_bytes = sums.room, sums.column_bytes
 
     def group_linear(
         thread: int,
@@ -35,25 +38,35 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         shift: int,
     ) -> None:
         begin, end = share(scale.shape[1], thread, threads)
-        sums, totals = stack_int32(SUMS), stack_int64(ROWS)
-        shuffles = stack_int8(SHUFFLES)
-        for t in range(x.shape[0]):
-            fill_shuffles(x[t], shuffles)
+        groups = scale.shape[0]
+        if x.shape[0] >= LEAST_TOKENS and fits_bytes(planes.shape[2], zero, begin, end):
             for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
                 first, last = first_row(block, begin), last_row(block, end)
-                skipped = first % ROWS
+                numbers = (group_size, shift)
+                products(x, planes[block], (scale, zero), acc, (first, last), numbers)
+            return
+        codes, totals = stack_int32(ROWS), stack_int64(ROWS)
+        prepared, whole = stack_int8(room), stack_int32(MAX_GROUPS)
+        for t in range(x.shape[0]):
+            prepare(x[t], prepared)
+            for group in range(groups):
+                whole[group] = sum_of(x[t][group * group_size : (group + 1) * group_size])
+            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+                first, last = first_row(block, begin), last_row(block, end)
                 totals[:] = 0
-                for group in range(scale.shape[0]):
+                for group in range(groups):
+                    ahead = min(group + 2, groups - 1)
+                    fetch(scale[ahead][first:last])
+                    fetch(scale[ahead][first + ROWS // 2 : last])
+                    fetch(zero[ahead][first:last])
                     start, stop = group * group_size, (group + 1) * group_size
                     octets = planes[block][start // 8 : stop // 8]
-                    choose(octets, shuffles[start * 8 :], sums)
-                    whole = sum_of(x[t][start:stop])
+                    multiply(octets, prepared[start * column_bytes :], codes)
                     add_group(
-                        sums[skipped:],
-                        planes.shape[2],
-                        (scale[group][first:last], zero[group][first:last], whole),
-                        totals[skipped:],
+                        codes[first % ROWS :],
+                        (scale[group][first:last], zero[group][first:last], whole[group]),
+                        totals[first % ROWS :],
                     )
-                write_rounded(totals[skipped:], shift, acc[t][first:last])
+                write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
 
     return group_linear

@@ -1,0 +1,95 @@
+"""Products of one token with the codes of a block of rows, a group of columns at a time."""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._bit_planes import ROWS, SUMS, join_planes
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import stack_int32
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._look_ups import (
+    KEY_TABLE,
+    MAX_COLUMNS,
+    SHUFFLES,
+    fill_shuffles,
+    group_chooser,
+)
+from edgellm.runtime.kernels.vector._plane_dots import MOST_PLANES, plane_dots
+
+MAX_GROUPS = MAX_COLUMNS // 8
+
+
+@dataclass(frozen=True)
+class CodeSums:
+    """How one token is multiplied.
+
+    Attributes:
+        prepare: (x, prepared): write what ``multiply`` takes of a token.
+        multiply: (octets, prepared, codes): write the products of 64 rows with the codes of the
+            octets (octets, P, 64), whose columns begin where ``prepared`` does.
+        room: bytes of what is prepared.
+        column_bytes: bytes of a column there.
+    """
+
+    prepare: Callable[..., None]
+    multiply: Callable[..., None]
+    room: int
+    column_bytes: int
+
+
+def code_sums(unit: VectorUnit) -> CodeSums:
+    """Return what is faster on a unit: products of bytes, or look-ups."""
+    return _by_dots(unit) if unit.turns_bits else _by_look_ups(unit)
+
+
+def _by_look_ups(unit: VectorUnit) -> CodeSums:
+    choose = group_chooser(unit)
+
+    @register_jitable(**PART_POLICY)
+    def multiply(
+        octets: npt.NDArray[np.uint8],
+        shuffles: npt.NDArray[np.int8],
+        codes: npt.NDArray[np.int32],
+    ) -> None:
+        sums = stack_int32(SUMS)
+        choose(octets, shuffles, sums)
+        join_planes(sums, octets.shape[1], codes)
+
+    return CodeSums(fill_shuffles, multiply, SHUFFLES, KEY_TABLE // 4)
+
+
+def _by_dots(unit: VectorUnit) -> CodeSums:
+    dots = plane_dots(unit)
+    most = MOST_PLANES
+
+    @register_jitable(**PART_POLICY)
+    def multiply(
+        octets: npt.NDArray[np.uint8],
+        x: npt.NDArray[np.int8],
+        codes: npt.NDArray[np.int32],
+    ) -> None:
+        planes = octets.shape[1]
+        stride = planes * ROWS
+        dots(octets[0, 0], stride, octets.shape[0], min(planes, most), x, codes)
+        if planes > most:
+            upper = stack_int32(ROWS)
+            dots(octets[0, most], stride, octets.shape[0], planes - most, x, upper)
+            for row in range(ROWS):
+                codes[row] += upper[row] << np.int32(most)
+
+    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1)
+
+
+@register_jitable(**PART_POLICY)
+def copy_row(x: npt.NDArray[np.int8], copy: npt.NDArray[np.int8]) -> None:
+    """Copy a row, with zeros behind it up to whole octets."""
+    for k in range(x.shape[0]):
+        copy[k] = x[k]
+    for k in range(x.shape[0], (x.shape[0] + 7) // 8 * 8):
+        copy[k] = np.int8(0)

@@ -1,0 +1,148 @@
+"""Products of many tokens with sums of binary matrices: each weight is one of 2^P levels, of int16.
+
+The planes are unpacked to codes, the codes looked up in tables of each row and group: the lower
+bytes of the levels, and the upper ones. Both are multiplied as Int8Linear is.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._bit_planes import ROWS
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._code_products import (
+    CODE_BYTES,
+    PASS,
+    SPAN,
+    TOTAL_WORDS,
+    WIDTH,
+    clear,
+    write_rows,
+)
+from edgellm.runtime.kernels.vector._codes import translate, unpack
+from edgellm.runtime.kernels.vector._products import int8_product
+from edgellm.runtime.kernels.vector._shift_terms import LARGEST_BYTE, add_up, largest
+from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._views import row_of
+
+MOST_PLANES = 4
+LEVELS = 1 << MOST_PLANES
+LARGEST_LEVEL = 32_639
+"""So that a level is 256 * upper + lower, both int8."""
+SUM_COLUMNS = 2 * ROWS
+SUM_WORDS = PASS * SUM_COLUMNS
+SCALE_WORDS = MOST_PLANES * ROWS
+
+Codes = npt.NDArray[np.int8]
+Planes = npt.NDArray[np.uint8]
+Terms = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
+Range = tuple[Int, Int]
+
+
+@register_jitable(**PART_POLICY)
+def fits_levels(terms: Terms, first: Int, last: Int) -> bool:
+    """Tell whether the levels of rows of a block, of terms (G, P, S, N), are two int8 each."""
+    if terms.shape[1] > MOST_PLANES:
+        return False
+    scales, peaks = stack_int32(ROWS), stack_int32(ROWS)
+    for group in range(terms.shape[0]):
+        if largest(terms[group], first, last) > LARGEST_BYTE:
+            return False
+        peaks[:] = 0
+        for plane in range(terms.shape[1]):
+            add_up(terms[group, plane], first, last, scales)
+            for row in range(last - first):
+                peaks[row] += abs(scales[row])
+        for row in range(last - first):
+            if peaks[row] > LARGEST_LEVEL:
+                return False
+    return True
+
+
+def level_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``products(x, planes, terms, acc, (first, last), (group_size, shift))``.
+
+    For many tokens and these rows, of one block: what ShiftAddLinear means. planes are those of the
+    block; the levels of the rows must fit (``fits_levels``).
+    """
+    product, unpack_codes, look_up = int8_product(unit), unpack(unit), translate(unit)
+
+    @register_jitable(**PART_POLICY)
+    def look_up_group(
+        codes: Codes, halves: tuple[Codes, Codes], terms: Terms, place: Range, group: Range
+    ) -> None:
+        """Look up the levels of a group's codes, which begin and end at these columns."""
+        (first, last), (start, stop) = place, group
+        lower, upper = halves
+        scales = stack_int32(SCALE_WORDS)
+        low, high = stack_int8(LEVELS), stack_int8(LEVELS)
+        planes = terms.shape[0]
+        for plane in range(planes):
+            add_up(terms[plane], first, last, scales[plane * ROWS :])
+        for row in range(last - first):
+            fill_levels(scales[row:], planes, low, high)
+            own = row_of(codes, row)[start:]
+            look_up(own, stop - start, low, row_of(lower, row)[start:])
+            look_up(own, stop - start, high, row_of(upper, row)[start:])
+
+    @register_jitable(**PART_POLICY)
+    def products(
+        x: Codes, planes: Planes, terms: Terms, acc: Sums, place: Range, numbers: Range
+    ) -> None:
+        (first, last), (size, shift) = place, numbers
+        rows, columns = last - first, x.shape[1]
+        whole = as_matrix(stack_int8(CODE_BYTES), WIDTH)
+        lower = as_matrix(stack_int8(CODE_BYTES), WIDTH)
+        upper = as_matrix(stack_int8(CODE_BYTES), WIDTH)
+        codes = whole[first % ROWS : first % ROWS + rows]
+        sums: Sums = as_matrix(stack_int32(SUM_WORDS), SUM_COLUMNS)
+        totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
+        for begin in range(0, x.shape[0], PASS):
+            some = x[begin : begin + PASS]
+            clear(totals, some.shape[0])
+            for column in range(0, columns, SPAN):
+                end = min(column + SPAN, columns)
+                unpack_codes(planes[column // 8 :], (end - column + 7) // 8, whole)
+                start = column
+                while start < end:
+                    stop = min((start // size + 1) * size, end)
+                    at = (start - column, stop - column)
+                    look_up_group(codes, (lower, upper), terms[start // size], place, at)
+                    start = stop
+                part, width = some[:, column:end], end - column
+                product(part, lower[:rows, :width], sums[:, :rows])
+                product(part, upper[:rows, :width], sums[:, ROWS : ROWS + rows])
+                add_halves(sums, totals, some.shape[0], rows)
+            write_rows(totals, shift, acc[begin : begin + PASS], place)
+
+    return products
+
+
+@register_jitable(**PART_POLICY)
+def fill_levels(scales: Sums, planes: Int, low: Codes, high: Codes) -> None:
+    """Write the lower and the upper bytes of a row's levels; scales has one in 64 elements."""
+    levels = stack_int32(LEVELS)
+    levels[:] = 0
+    for plane in range(planes):
+        scale = scales[plane * ROWS]
+        for code in range(LEVELS):
+            levels[code] += scale if (code >> plane) & 1 else -scale
+    for code in range(LEVELS):
+        low[code] = np.int8(levels[code])
+        high[code] = np.int8((levels[code] + np.int32(128)) >> np.int32(8))
+
+
+@register_jitable(**PART_POLICY)
+def add_halves(sums: Sums, totals: npt.NDArray[np.int64], tokens: Int, rows: Int) -> None:
+    """Add the products with the lower and the upper bytes."""
+    for t in range(tokens):
+        own, out = sums[t], totals[t]
+        for row in range(rows):
+            out[row] += np.int64(own[row]) + (np.int64(own[ROWS + row]) << np.int64(8))

@@ -1,0 +1,44 @@
+"""What plain loops cannot say about memory: that a row is contiguous, that it is wanted soon."""
+
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# Numba's internals have no types.
+
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from edgellm.runtime.kernels.simd._unit import Builder, Context, Intrinsic, Type, Value, Values
+from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays, prefetch
+
+
+@intrinsic
+def row_of(_: Context, matrix: Type, t: Type) -> Intrinsic:
+    """``row_of(matrix, t)``: a row of a matrix, or of a slice of its columns, as contiguous."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (source,) = open_arrays(context, builder, signature, args[:1])
+        (row,) = matrix_rows(builder, source, args[1], 1)
+        vector = context.make_array(signature.return_type)(context, builder)
+        populate_array(
+            vector,
+            data=builder.bitcast(row, source.data.type),
+            shape=[cgutils.unpack_tuple(builder, source.shape)[1]],
+            strides=[cgutils.unpack_tuple(builder, source.strides)[1]],
+            itemsize=source.itemsize,
+            meminfo=None,
+        )
+        return vector._getvalue()
+
+    return types.Array(matrix.dtype, 1, "C")(matrix, types.int64), generate
+
+
+@intrinsic
+def fetch(_: Context, row: Type) -> Intrinsic:
+    """``fetch(row)``: begin to read the cache line where an array begins."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, signature, args)
+        prefetch(builder, bytes_of(builder, array))
+        return context.get_dummy_value()
+
+    return types.void(row), generate
