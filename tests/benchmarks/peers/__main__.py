@@ -18,7 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgellm.runtime import cpu
-from tests.benchmarks.peers.contenders import ALL_ENGINES, ALL_SHAPES, Workplace, prepare
+from tests.benchmarks.peers.contenders import (
+    ALL_ENGINES,
+    ALL_SHAPES,
+    DEFAULT_ENGINES,
+    OUR_MODELS,
+    Workplace,
+    prepare,
+)
 from tests.benchmarks.peers.measures import Measure
 from tests.benchmarks.peers.report import Comparison, table
 from tests.benchmarks.peers.rounds import Field
@@ -57,8 +64,9 @@ def read_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--shapes", type=listed(ALL_SHAPES), default=ALL_SHAPES, metavar="LIST",
         help=f"of: {','.join(ALL_SHAPES)}")  # fmt: skip
-    add("--engines", type=listed(ALL_ENGINES), default=ALL_ENGINES, metavar="LIST",
-        help=f"of: {','.join(ALL_ENGINES)}; ternary and int8 are ours")  # fmt: skip
+    add("--engines", type=listed(ALL_ENGINES), default=DEFAULT_ENGINES, metavar="LIST",
+        help=f"of: {','.join(ALL_ENGINES)}; ours are {', '.join(OUR_MODELS)}; default: all but "
+        "those of few bits")  # fmt: skip
     measures = (*MODEL_MEASURES, *PRODUCT_MEASURES)
     add("--measures", type=read_measures, default=measures, metavar="LIST",
         help=f"phase and number of tokens; default: {','.join(measures)}")  # fmt: skip

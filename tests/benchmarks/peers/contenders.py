@@ -16,7 +16,11 @@ from tests.benchmarks.peers.shapes import MODELS, PRODUCTS, STORIES, ModelShape,
 OUR_OPERATORS = {"ternary": "BitLinear", "int8": "Int8Linear"}
 GREEDY = "-greedy"
 """Ours, when only the best logit is wanted; the others compute all."""
-OUR_MODELS = ("ternary", "ternary" + GREEDY, "int8")
+LOW_BIT = {"w4a8": ("w4a8", None), "w2a8": ("w2a8", None), "shiftadd4": ("shiftadd", 4),
+           "shiftadd2": ("shiftadd", 2)}  # fmt: skip
+"""Ordinary models with linears of few bits: the name of the quantisation, and bits."""
+LOW_BIT_MODELS = tuple(kind + how for kind in LOW_BIT for how in ("", GREEDY))
+OUR_MODELS = ("ternary", "ternary" + GREEDY, "int8", *LOW_BIT_MODELS)
 OURS = tuple(f"edgellm {kind}" for kind in OUR_MODELS)
 FILE_KINDS = ("TQ2_0", "TQ1_0", "Q2_K", "Q4_0", "Q8_0")
 REPACKED = ("Q4_0", "Q8_0")
@@ -28,6 +32,8 @@ MODEL_ENGINES = (*OUR_MODELS, *FILE_KINDS, *(kind + MAPPED for kind in REPACKED)
 STORIES_ENGINES = ("int8", "F32", "Q8_0", "Q8_0" + MAPPED)
 PRODUCT_ENGINES = (*OUR_OPERATORS, *FILE_KINDS, *ONNX_BITS)
 ALL_ENGINES = tuple(dict.fromkeys((*MODEL_ENGINES, *STORIES_ENGINES, *PRODUCT_ENGINES)))
+DEFAULT_ENGINES = tuple(name for name in ALL_ENGINES if name not in LOW_BIT_MODELS)
+"""To round a model of the larger shape to few bits takes half an hour."""
 ALL_SHAPES = (*MODELS, STORIES.name, *PRODUCTS)
 
 
@@ -99,7 +105,11 @@ def bundle(kind: str, shape: ModelShape, place: Workplace) -> Path:
     else:
         config = place.directory / f"{path.name}.json"
         config.write_text(json.dumps(shape.config(kind)))
-        api.export_random(config, path)
+        chosen = None
+        if kind in LOW_BIT:
+            name, bits = LOW_BIT[kind]
+            chosen = api.Quantization(name=name, bits=bits)
+        api.export_random(config, path, quantization=chosen)
     return path
 
 
