@@ -190,11 +190,24 @@ def _rows_of(
         for v, pair in enumerate(pairs):
             for r in range(turned.fields):
                 codes = [_field(builder, part, turned, r) for part in pair]
-                for q, lane in ((q, lane) for q in (0, 1) for lane in range(width // LANE)):
-                    start = LANE * lane + OCTET * q
-                    bytes_ = [*range(start, start + OCTET)]
-                    both = shuffle(builder, *codes, bytes_ + [width + i for i in bytes_])
-                    yield begin + LANE * lane + turned.row(v, q, r), both
+                for q in (0, 1):
+                    both = _halves(builder, codes, q)
+                    for lane in range(width // LANE):
+                        bytes_ = range(LANE * lane, LANE * lane + LANE)
+                        row = begin + LANE * lane + turned.row(v, q, r)
+                        yield row, shuffle(builder, both, both, bytes_)
+
+
+def _halves(builder: Builder, pair: Values, q: int) -> Value:
+    """Return of each lane the half q of the first vector, and that of the second."""
+    width = pair[0].type.count
+    places = [
+        source + lane + OCTET * q + i
+        for lane in range(0, width, LANE)
+        for source in (0, width)
+        for i in range(OCTET)
+    ]
+    return shuffle(builder, *pair, places)
 
 
 def _field(builder: Builder, vector: Value, turned: Turned, r: int) -> Value:
