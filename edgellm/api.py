@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm import encoder_api
+from edgellm import encoder_api, smoothing_api
 from edgellm.device_api import Subject as Subject
 from edgellm.device_api import simulate as simulate
 from edgellm.errors import ConfigError, VerificationError
@@ -44,6 +44,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     head_bits: int = 8,
     arithmetic: str = "sound",
     calibration_range: str = "mse",
+    smooth: str = "auto",
     force: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> "Bundle":
@@ -65,6 +66,8 @@ def export(  # noqa: PLR0913 (the options of the command)
             checkpoint. A tied embedding keeps its 8 bits, in a table of its own.
         arithmetic: of an encoder: "sound", or "ivit" as I-ViT published it.
         calibration_range: of "ivit", where values are clipped: "minmax", "percentile" or "mse".
+        smooth: scale channels so that int8 activations lose less, where that is measured to help:
+            "on", "off", or "auto" (int8 exports with a calibration).
         force: replace an existing bundle.
         progress: called with the parameters done and the total.
 
@@ -83,23 +86,26 @@ def export(  # noqa: PLR0913 (the options of the command)
     name = os.fspath(source)
     origin = name if is_hub_name(name) else ""
     directory = find_checkpoint(name, revision)
+    file = None if calibration is None else Path(calibration)
+    is_smoothed = smoothing_api.smooths(smooth, file, quantization, arithmetic)
     if encoder_api.is_encoder(directory / "config.json"):
         encoder_api.require_default_layout(layout)
         encoder_api.require_default_head(head_bits)
-        file = None if calibration is None else Path(calibration)
         chosen = encoder_api.Arithmetic(
             name=arithmetic,
-            calibration=None if quantization else file,
+            calibration=None if quantization or is_smoothed else file,
             range_choice=calibration_range,
         )
         encoder = encoder_api.encoder_options(directory, context, chosen, force=force)
         if quantization is not None:
             low_bit = encoder_api.low_bit_options(quantization, directory, file)
             encoder = replace(encoder, low_bit=low_bit)
+        if is_smoothed:
+            encoder = replace(encoder, smooth=smoothing_api.encoder_smooth(directory, file))
         encoder = replace(encoder, source=origin, revision=revision or "")
         return encoder_api.export_encoder(directory, Path(output), encoder, progress)
     encoder_api.require_sound(arithmetic)
-    text = load_calibration_text(None if calibration is None else Path(calibration))
+    text = load_calibration_text(file)
     options = build.ExportOptions(
         context=context,
         force=force,
@@ -108,6 +114,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         source=origin,
         revision=revision or "",
         low_bit=None if quantization is None else low_bit_options(quantization, text.content),
+        smooth=smoothing_api.decoder_smooth(text.content) if is_smoothed else None,
     )
     measured = build.Calibration(text.name, lambda path: key_offsets(path, text.content))
     return build.export(directory, Path(output), options, golden.record, progress, measured)

@@ -68,7 +68,8 @@ class Manifest:
 
     ``state_size`` is the width of a layer's recurrent state, 0 for models with a key/value cache.
     ``calibration`` names the text that the offsets of the keys were measured on; without a name
-    the keys have none. ``task`` says what goes in and out; a classifier of images has no
+    the keys have none. ``smoothing`` says which channels were scaled at export, and what that
+    gained, ``task`` says what goes in and out; a classifier of images has no
     vocabulary, an encoder's ``logits_frame`` is the fixed point of its output.
     """
 
@@ -92,6 +93,7 @@ class Manifest:
     revision: str = ""
     licence: str = ""
     calibration: str = ""
+    smoothing: str = ""
     state_size: int = 0
     arithmetic: str = ""
     num_labels: int = 0

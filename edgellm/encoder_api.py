@@ -134,20 +134,31 @@ def low_bit_options(
     Raises:
         ConfigError: an option is unknown or out of range.
     """
-    from edgellm.exporters import encoder_source
-    from edgellm.exporters.checkpoint import Checkpoint
-    from edgellm.exporters.encoder_calibration import batches
     from edgellm.exporters.low_bit_export import LowBit
     from edgellm.low_bit_api import make_plan
     from edgellm.runtime.calibration_inputs import MOST_TO_QUANTIZE
     from edgellm.runtime.float_parts import run_part
 
+    inputs = batched_inputs(source, calibration, MOST_TO_QUANTIZE)
+    return LowBit(make_plan(quantization), inputs, run_part)
+
+
+def batched_inputs(
+    source: Path | None, calibration: Path | None, most: int
+) -> "Callable[[Path, int, int], Sequence[Array]]":
+    """Return a function that returns what the float model of a checkpoint is calibrated on.
+
+    Arguments are those of ``low_bit_options``; at most so many images or lines.
+    """
+    from edgellm.exporters import encoder_source
+    from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.encoder_calibration import batches
+
     def inputs(directory: Path, _vocab_size: int, _longest: int) -> "Sequence[Array]":
         model = encoder_source.from_checkpoint(Checkpoint(directory))
-        found = _calibration_inputs(source, calibration, model, MOST_TO_QUANTIZE)
-        return batches(model, found)
+        return batches(model, _calibration_inputs(source, calibration, model, most))
 
-    return LowBit(make_plan(quantization), inputs, run_part)
+    return inputs
 
 
 def require_default_layout(layout: str) -> None:

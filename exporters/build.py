@@ -1,6 +1,7 @@
 """The export as one recipe: a checkpoint goes in, a bundle of integers comes out."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.finish import Golden, finish, write_float_graph
+from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
@@ -30,8 +32,11 @@ from edgellm.exporters.lowering.float32 import Float32Lowering
 from edgellm.exporters.lowering.integer import IntegerLowering
 from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, ROTARY_TABLES
 from edgellm.exporters.lowering.inventory import Inventory
+from edgellm.exporters.lowering.smoothing_sites import DecoderSites
 from edgellm.exporters.lowering.stored_weights import HEAD_BITS, StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
+from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
+from edgellm.exporters.smoothing import Outputs, Smooth, Smoothing, SmoothingTask, find_smoothing
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
 
@@ -62,7 +67,8 @@ class ExportOptions:
     """What a user may choose.
 
     ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``; ``layout`` is that of ternary
-    weights, by its alias; ``head_bits`` are those of a weight of the logits head.
+    weights, by its alias; ``head_bits`` are those of a weight of the logits head; ``smooth`` finds
+    scales of channels for int8 activations.
     """
 
     context: int | None = None
@@ -73,6 +79,7 @@ class ExportOptions:
     seed: int = 0
     low_bit: LowBit | None = None
     head_bits: int = HEAD_BITS[0]
+    smooth: Smooth | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -119,6 +126,11 @@ def export(
     with BundleWriter(output, force=options.force) as writer:
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
+        smoothing = None
+        if options.smooth is not None and model.quantization is None:
+            model, smoothing = _smooth(
+                checkpoint, model, options, options.smooth, calibration, writer.path
+            )
         work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
         quantized = None
         if options.low_bit is not None:
@@ -132,11 +144,43 @@ def export(
             eos_token_ids=ends,
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
+            smoothing=smoothing.label if smoothing else "",
         )
         bundle = finish(writer, manifest, golden)
     if options.low_bit is not None:
         shutil.rmtree(work)
     return bundle
+
+
+def _smooth(
+    checkpoint: Checkpoint,
+    model: Source,
+    options: ExportOptions,
+    smooth: Smooth,
+    calibration: Calibration | None,
+    beside: Path,
+) -> tuple[Source, Smoothing | None]:
+    """Return the model with the scales of channels that serve best; ``beside`` is on the disk."""
+    tracer = DecoderSites()
+    model.model.build(tracer)
+    config = model.model.config
+    inputs = smooth.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    with tempfile.TemporaryDirectory(prefix=".edgellm-smooth-", dir=beside.parent) as folder:
+        parts = FloatParts(float_model(checkpoint.path, Path(folder) / "float"), smooth.run)
+
+        def attempt(scales: ChannelScales) -> Outputs:
+            scaled = replace(model, weights=SmoothedWeights(model.weights, scales))
+            with BundleWriter(Path(folder) / "attempt") as writer:
+                tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
+                manifest = _write_graph(scaled, writer, options, None, calibration)
+                writer.write_manifest(manifest)
+                return smooth.outputs(writer.path, inputs)
+
+        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters)
+        smoothing = find_smoothing(task)
+    if smoothing is None:
+        return model, None
+    return replace(model, weights=SmoothedWeights(model.weights, smoothing.scales)), smoothing
 
 
 def low_bit_task(checkpoint: Checkpoint, model: Source, options: LowBit, work: Path) -> Task:

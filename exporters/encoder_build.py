@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.encoder_calibration import Calibration, measure_activations, render_scales
 from edgellm.exporters.encoder_source import EncoderSource
 from edgellm.exporters.finish import Golden, finish, write_float_graph
+from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
@@ -30,7 +32,10 @@ from edgellm.exporters.lowering.encoder_float32 import Float32EncoderLowering
 from edgellm.exporters.lowering.encoder_integer import IntegerEncoderLowering
 from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
 from edgellm.exporters.lowering.encoder_ivit import IvitEncoderLowering
+from edgellm.exporters.lowering.smoothing_sites import EncoderSites
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
+from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
+from edgellm.exporters.smoothing import Outputs, Smooth, Smoothing, SmoothingTask, find_smoothing
 from edgellm.image_processor import FILE as PROCESSOR
 
 LABELS = "labels.json"
@@ -52,6 +57,7 @@ class EncoderOptions:
         revision: of the source.
         seed: of random weights.
         low_bit: how linears get fewer bits than int8; only in the sound arithmetic.
+        smooth: finds scales of channels for int8 activations.
     """
 
     context: int | None = None
@@ -62,6 +68,7 @@ class EncoderOptions:
     revision: str = ""
     seed: int = 0
     low_bit: LowBit | None = None
+    smooth: Smooth | None = None
 
     def __post_init__(self) -> None:
         """Refuse an arithmetic that there is none of, and what does not go together."""
@@ -106,6 +113,9 @@ def export(
         else:
             for name in ("config.json", PROCESSOR):
                 shutil.copyfile(checkpoint.path / name, writer.path / name)
+        smoothing = None
+        if options.smooth is not None:
+            model, smoothing = _smooth(checkpoint, model, options, options.smooth, writer.path)
         work = Path(output).with_name(Path(output).name + WORK_SUFFIX)
         quantized = None
         if options.low_bit is not None:
@@ -117,11 +127,40 @@ def export(
             _write_graph(model, writer, options, progress, quantized),
             source=options.source or checkpoint.path.resolve().name,
             licence=model_card.read_licence(checkpoint.path),
+            smoothing=smoothing.label if smoothing else "",
         )
         bundle = finish(writer, manifest, golden)
     if options.low_bit is not None:
         shutil.rmtree(work)
     return bundle
+
+
+def _smooth(
+    checkpoint: Checkpoint,
+    model: EncoderSource,
+    options: EncoderOptions,
+    smooth: Smooth,
+    beside: Path,
+) -> tuple[EncoderSource, Smoothing | None]:
+    """Return the model with the scales of channels that serve best; ``beside`` is on the disk."""
+    tracer = EncoderSites()
+    model.model.build(tracer)
+    inputs = smooth.inputs(checkpoint.path, 0, model.max_tokens)
+    with tempfile.TemporaryDirectory(prefix=".edgellm-smooth-", dir=beside.parent) as folder:
+        parts = FloatParts(write_float_model(model, Path(folder) / "float"), smooth.run)
+
+        def attempt(scales: ChannelScales) -> Outputs:
+            scaled = replace(model, weights=SmoothedWeights(model.weights, scales))
+            with BundleWriter(Path(folder) / "attempt") as writer:
+                manifest = _write_graph(scaled, writer, options, None, None)
+                writer.write_manifest(manifest)
+                return smooth.outputs(writer.path, inputs)
+
+        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters)
+        smoothing = find_smoothing(task)
+    if smoothing is None:
+        return model, None
+    return replace(model, weights=SmoothedWeights(model.weights, smoothing.scales)), smoothing
 
 
 def low_bit_task(checkpoint: Checkpoint, model: EncoderSource, options: LowBit, work: Path) -> Task:

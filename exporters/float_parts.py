@@ -102,6 +102,16 @@ class FloatParts:
                 begin, pending = node.output[0], {}
         return blocks
 
+    def find(self, paths: Collection[str]) -> dict[str, Linear]:
+        """Return linears by path, wherever they are in the graph."""
+        wanted = {f"{path}.weight": path for path in paths}
+        found = {}
+        for node in self._graph.node:
+            if node.op_type in PRODUCTS and node.input[1] in wanted:
+                path = wanted[node.input[1]]
+                found[path] = self._linear(node, path)
+        return found
+
     def _linear(self, node: onnx.NodeProto, path: str) -> Linear:
         x, weight = node.input[:2]
         rows, columns = self._constants[weight].dims

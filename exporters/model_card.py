@@ -38,6 +38,7 @@ def render(manifest: Manifest) -> str:
         "architecture": manifest.model_type,
         "parameters": f"{manifest.num_parameters:,}",
         "weights": f"{manifest.quantization}, {manifest.bits_per_weight:g} bits a weight",
+        "smoothing": manifest.smoothing or "none",
         "context": f"{manifest.context_length:,} tokens",
         "made by": manifest.created_by,
     }

@@ -139,19 +139,20 @@ def _read_tokens(bundle: Bundle, text: str) -> Iterator[list[int]]:
 
 
 def token_texts(
-    text: str, checkpoint: Path, vocab_size: int, longest: int
+    text: str, checkpoint: Path, vocab_size: int, longest: int, most: int = QUANTIZER_TOKENS
 ) -> list[npt.NDArray[np.int64]]:
-    """Return ``QUANTIZER_TOKENS`` ids of a text, by the tokenizer of a checkpoint.
+    """Return the first ids of a text, by the tokenizer of a checkpoint.
 
     Args:
         text: ``<|endoftext|>`` separates its stories.
         checkpoint: directory with tokenizer.json.
         vocab_size: of the model.
         longest: most tokens of one text.
+        most: how many ids at most.
     """
     tokenizer = Tokenizer(checkpoint / "tokenizer.json", vocab_size)
-    limit = 16 * QUANTIZER_TOKENS
-    texts, left = [], QUANTIZER_TOKENS
+    limit = 16 * most
+    texts, left = [], most
     for ids in encode_texts(text, tokenizer, max(2, min(longest, LONGEST_TEXT)), limit):
         if ids[:left]:
             texts.append(np.array(ids[:left], np.int64))

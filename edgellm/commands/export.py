@@ -62,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder of images, an IDX or .npz file, or sentences, a line each")  # fmt: skip
     add("--calib-range", choices=("minmax", "percentile", "mse"), default="mse",
         help="of --arithmetic ivit: where values are clipped; default: mse")  # fmt: skip
+    add("--smooth", choices=("auto", "on", "off"), default="auto",
+        help="scale channels by powers of two where int8 activations then lose less on the inputs "
+        "of --calib; auto: of int8 exports with --calib")  # fmt: skip
     add("--layout", default="2bit", metavar="L",
         help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
     add("--head-bits", type=int, choices=(8, 4), default=8,
@@ -113,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
                 context=options.context,
                 revision=options.revision,
                 calibration=options.calib,
+                smooth=options.smooth,
                 quantization=chosen,
                 layout=options.layout,
                 head_bits=options.head_bits,

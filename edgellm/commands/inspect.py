@@ -105,6 +105,7 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
         ("arithmetic", ARITHMETICS.get(facts.arithmetic, facts.arithmetic)),
         ("on disk", human_bytes(result.total_bytes)),
         ("calibrated on", facts.calibration or "nothing"),
+        ("smoothed", facts.smoothing or "no"),
         ("source", " ".join(filter(None, (facts.source, facts.revision))) or "not said"),
         ("licence", facts.licence or "not said"),
         ("made by", facts.created_by or "not said"),
