@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.runtime.kernels._bit_planes import ROWS
+from edgellm.runtime.kernels._bit_planes import ROWS, first_row, last_row
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
@@ -20,13 +20,15 @@ from edgellm.runtime.kernels.vector._code_products import (
     CODE_BYTES,
     PASS,
     SPAN,
+    START_WORDS,
     TOTAL_WORDS,
     WIDTH,
     clear,
+    fill_starts,
     write_rows,
 )
 from edgellm.runtime.kernels.vector._codes import translate, unpack
-from edgellm.runtime.kernels.vector._products import int8_product
+from edgellm.runtime.kernels.vector._products import int8_multiply
 from edgellm.runtime.kernels.vector._shift_terms import LARGEST_BYTE, add_up, largest
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._views import row_of
@@ -43,7 +45,9 @@ Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
 Terms = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
 Range = tuple[Int, Int]
+Place = tuple[Int, Int, Int]
 
 
 @register_jitable(**PART_POLICY)
@@ -66,13 +70,9 @@ def fits_levels(terms: Terms, first: Int, last: Int) -> bool:
     return True
 
 
-def level_products(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``products(x, planes, terms, acc, (first, last), (group_size, shift))``.
-
-    For many tokens and these rows, of one block: what ShiftAddLinear means. planes are those of the
-    block; the levels of the rows must fit (``fits_levels``).
-    """
-    product, unpack_codes, look_up = int8_product(unit), unpack(unit), translate(unit)
+def group_look_up(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``look_up_group``, see there."""
+    look_up = translate(unit)
 
     @register_jitable(**PART_POLICY)
     def look_up_group(
@@ -92,35 +92,64 @@ def level_products(unit: VectorUnit) -> Callable[..., None]:
             look_up(own, stop - start, low, row_of(lower, row)[start:])
             look_up(own, stop - start, high, row_of(upper, row)[start:])
 
+    return look_up_group
+
+
+def level_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``products(x, planes, terms, acc, (begin, end), (group_size, shift))``.
+
+    For many tokens and the rows from begin to end: what ShiftAddLinear means; the levels of the
+    rows must fit (``fits_levels``).
+    """
+    multiply, unpack_codes, look_up_group = int8_multiply(unit), unpack(unit), group_look_up(unit)
+    bias = np.int32(unit.byte_bias)
+
     @register_jitable(**PART_POLICY)
-    def products(
-        x: Codes, planes: Planes, terms: Terms, acc: Sums, place: Range, numbers: Range
+    def add_block(
+        x: Codes,
+        planes: Planes,
+        terms: Terms,
+        place: Place,
+        starts: Sums,
+        out: Totals,
     ) -> None:
-        (first, last), (size, shift) = place, numbers
+        """Add the products of the rows of a block."""
+        first, last, size = place
         rows, columns = last - first, x.shape[1]
-        whole = as_matrix(stack_int8(CODE_BYTES), WIDTH)
+        unpacked = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         lower = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         upper = as_matrix(stack_int8(CODE_BYTES), WIDTH)
-        codes = whole[first % ROWS : first % ROWS + rows]
         sums: Sums = as_matrix(stack_int32(SUM_WORDS), SUM_COLUMNS)
+        codes = unpacked[first % ROWS : first % ROWS + rows]
+        for column in range(0, columns, SPAN):
+            end = min(column + SPAN, columns)
+            unpack_codes(planes[column // 8 :], (end - column + 7) // 8, unpacked)
+            start = column
+            while start < end:
+                stop = min((start // size + 1) * size, end)
+                at = (start - column, stop - column)
+                look_up_group(codes, (lower, upper), terms[start // size], (first, last), at)
+                start = stop
+            part, width, own = x[:, column:end], end - column, starts[column // SPAN * x.shape[0] :]
+            multiply(part, lower[:rows, :width], sums[:, :rows], own)
+            multiply(part, upper[:rows, :width], sums[:, ROWS : ROWS + rows], own)
+            add_halves(sums, out, x.shape[0], rows)
+
+    @register_jitable(**PART_POLICY)
+    def products(
+        x: Codes, planes: Planes, terms: Terms, acc: Sums, rows: Range, numbers: Range
+    ) -> None:
+        (begin, end), (size, shift) = rows, numbers
         totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
-        for begin in range(0, x.shape[0], PASS):
-            some = x[begin : begin + PASS]
-            clear(totals, some.shape[0])
-            for column in range(0, columns, SPAN):
-                end = min(column + SPAN, columns)
-                unpack_codes(planes[column // 8 :], (end - column + 7) // 8, whole)
-                start = column
-                while start < end:
-                    stop = min((start // size + 1) * size, end)
-                    at = (start - column, stop - column)
-                    look_up_group(codes, (lower, upper), terms[start // size], place, at)
-                    start = stop
-                part, width = some[:, column:end], end - column
-                product(part, lower[:rows, :width], sums[:, :rows])
-                product(part, upper[:rows, :width], sums[:, ROWS : ROWS + rows])
-                add_halves(sums, totals, some.shape[0], rows)
-            write_rows(totals, shift, acc[begin : begin + PASS], place)
+        starts = stack_int32(START_WORDS)
+        for t in range(0, x.shape[0], PASS):
+            some = x[t : t + PASS]
+            fill_starts(some, x.shape[1], bias, starts)
+            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
+                first, last = first_row(block, begin), last_row(block, end)
+                clear(totals, some.shape[0])
+                add_block(some, planes[block], terms, (first, last, size), starts, totals)
+                write_rows(totals, shift, acc[t : t + PASS], (first, last))
 
     return products
 
@@ -140,7 +169,7 @@ def fill_levels(scales: Sums, planes: Int, low: Codes, high: Codes) -> None:
 
 
 @register_jitable(**PART_POLICY)
-def add_halves(sums: Sums, totals: npt.NDArray[np.int64], tokens: Int, rows: Int) -> None:
+def add_halves(sums: Sums, totals: Totals, tokens: Int, rows: Int) -> None:
     """Add the products with the lower and the upper bytes."""
     for t in range(tokens):
         own, out = sums[t], totals[t]

@@ -38,7 +38,6 @@ from edgellm.runtime.kernels.vector._tiles import (
     trits,
     trits_for_many,
 )
-from edgellm.runtime.kernels.vector._views import row_of
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -272,15 +271,54 @@ def _packed_product(
 
 def int8_product(unit: VectorUnit) -> Product:
     """Return ``product(x, weight, acc)`` for int8 weights."""
+    multiply = int8_multiply(unit)
+    if unit.matrix_tiles:
+        return _matrix_tiles_of_int8(unit, _int8_product(unit, multiply))
+    return _int8_product(unit, multiply)
+
+
+def int8_multiply(unit: VectorUnit) -> Callable[[Codes, Codes, Accumulators, Starts], None]:
+    """Return ``multiply(x, weight, acc, starts)`` for int8 weights and up to MAX_TOKENS tokens.
+
+    starts are the sums of x, but of the last columns that are no whole block, times -byte_bias.
+    """
     operation = int8(unit)
     add = tiled(operation, operation, unit.tokens)
-    if unit.matrix_tiles:
-        return _matrix_tiles_of_int8(unit, _int8_product(unit, multiply_tiled(add)))
-    return _int8_product(unit, fastest(int8_panels, unit, add))
+    multiply_blocks = (
+        _some_matrix_tiles(unit, multiply_tiled(add))
+        if unit.matrix_tiles
+        else fastest(int8_panels, unit, add)
+    )
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, weight: Codes, acc: Accumulators, starts: Starts) -> None:
+        whole = x.shape[1] // BLOCK * BLOCK
+        none: Codes = as_matrix(stack_int8(BLOCK), BLOCK)  # of x, only whole blocks are multiplied
+        multiply_blocks(x[:, :whole], none, weight, acc, starts)
+        if whole < x.shape[1]:
+            add_rest(x, weight, acc, whole)
+
+    return multiply
 
 
-def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
-    """Return the product with matrix tiles, which need no bias; ``product`` does what is left."""
+def _some_matrix_tiles(unit: VectorUnit, multiply_others: Multiply) -> Multiply:
+    """Return the multiplication of whole blocks with matrix tiles where they pay."""
+    multiply_matrix, rows = _matrix_multiply(unit), signed_panels(unit).rows
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
+        many = x.shape[0] >= LEAST_MATRIX and x.shape[1] > 0
+        paneled = weight.shape[0] // rows * rows if many else 0
+        if paneled > 0:
+            multiply_matrix(x, weight[:paneled], acc)
+        if paneled < weight.shape[0]:
+            multiply_others(x, rest, weight[paneled:], acc[:, paneled:], starts)
+
+    return multiply
+
+
+def _matrix_multiply(unit: VectorUnit) -> Product:
+    """Return the product with matrix tiles, of whole blocks and panels; it needs no bias."""
     layout = signed_panels(unit)
     fill, rows, span = layout.fill(), layout.rows, layout.span
     panel_bytes = rows * span
@@ -301,6 +339,13 @@ def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
                     add(x, panel, acc, shapes, (n, k, count))
         release()
 
+    return multiply
+
+
+def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
+    """Return the product with matrix tiles; ``product`` does what is left."""
+    multiply, rows = _matrix_multiply(unit), signed_panels(unit).rows
+
     @register_jitable(**PART_POLICY)
     def matrix_product(x: Codes, weight: Codes, acc: Accumulators) -> None:
         whole = x.shape[1] // BLOCK * BLOCK
@@ -312,7 +357,8 @@ def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
                 multiply(x[first:end, :whole], weight[:paneled], acc[first:end])
         if whole < x.shape[1]:
             add_rest(x, weight[:paneled], acc, whole)
-        product(x, weight[paneled:], acc[:, paneled:])
+        if paneled < weight.shape[0]:
+            product(x, weight[paneled:], acc[:, paneled:])
 
     return matrix_product
 
@@ -324,22 +370,20 @@ def add_rest(x: Codes, weight: Codes, acc: Accumulators, whole: int) -> None:
             acc[t, n] += dot(x[t, whole:], weight[n, whole:])
 
 
-def _int8_product(unit: VectorUnit, multiply: Multiply) -> Product:
-    """Return the product for int8 weights; ``multiply`` takes the whole blocks of columns."""
+def _int8_product(
+    unit: VectorUnit, multiply: Callable[[Codes, Codes, Accumulators, Starts], None]
+) -> Product:
+    """Return the product for int8 weights and any number of tokens."""
     bias = np.int32(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, weight: Codes, acc: Accumulators) -> None:
-        columns = x.shape[1]
-        whole = columns // BLOCK * BLOCK
+        whole = x.shape[1] // BLOCK * BLOCK
         starts = stack_int32(MAX_TOKENS)
-        none: Codes = as_matrix(stack_int8(BLOCK), BLOCK)  # of x, only whole blocks are multiplied
         for first in range(0, x.shape[0], MAX_TOKENS):
             end = min(first + MAX_TOKENS, x.shape[0])
             for t in range(first, end):
-                starts[t - first] = -total(row_of(x, t)[:whole]) * bias
-            multiply(x[first:end, :whole], none, weight, acc[first:end], starts)
-        if whole < columns:
-            add_rest(x, weight, acc, whole)
+                starts[t - first] = -total(x[t, :whole]) * bias
+            multiply(x[first:end], weight, acc[first:end], starts)
 
     return product

@@ -40,10 +40,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         begin, end = share(scale.shape[1], thread, threads)
         groups = scale.shape[0]
         if x.shape[0] >= LEAST_TOKENS and fits_bytes(planes.shape[2], zero, begin, end):
-            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-                first, last = first_row(block, begin), last_row(block, end)
-                numbers = (group_size, shift)
-                products(x, planes[block], (scale, zero), acc, (first, last), numbers)
+            products(x, planes, (scale, zero), acc, (begin, end), (group_size, shift))
             return
         codes, totals = stack_int32(ROWS), stack_int64(ROWS)
         prepared, whole = stack_int8(room), stack_int32(MAX_GROUPS)

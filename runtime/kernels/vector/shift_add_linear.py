@@ -42,9 +42,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
             place = (first_row(block, begin), last_row(block, end))
             many = many and fits_levels(terms, place[0], place[1])
-        for block in range(begin // ROWS, (end + ROWS - 1) // ROWS if many else 0):
-            place = (first_row(block, begin), last_row(block, end))
-            products(x, planes[block], terms, acc, place, (group_size, shift))
+        if many:
+            products(x, planes, terms, acc, (begin, end), (group_size, shift))
         sums, totals = stack_int32(SUMS), stack_int64(ROWS)
         shuffles, whole = stack_int8(SHUFFLES), stack_int32(MAX_GROUPS)
         for t in range(0 if many else x.shape[0]):
