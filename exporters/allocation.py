@@ -1,10 +1,11 @@
-"""Give each linear of a model its scheme, so that all together keep to a budget of bits.
+"""Give each linear of a model, or each block of its rows, a scheme, within a budget of bits.
 
 Losses add up as long as they are small, so every step from one scheme of a linear to a larger one
 has a price: the loss that it takes away for each bit. The best steps come first, until the budget
 is spent; each linear then loses as much by its last bit as any other (BAQ's equal-loss rule, arXiv
-2506.05664). Evolution (EvoPress, arXiv 2410.14649) repairs what does not add up: it trades bits
-between linears and keeps what lowers the loss of the whole model.
+2506.05664). Rows are ranked over the whole model, as MixLLM does (arXiv 2412.14590). Evolution
+(EvoPress, arXiv 2410.14649) repairs what does not add up: it trades bits between linears and keeps
+what lowers the loss of the whole model.
 """
 
 import heapq
@@ -25,7 +26,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Option:
-    """A scheme for a linear.
+    """A scheme for a linear or a block of its rows.
 
     Attributes:
         scheme: how it would be quantised.
@@ -39,8 +40,10 @@ class Option:
 
 
 Options = Mapping[str, Sequence[Option]]
-"""What each linear may become, by its path."""
+"""What each linear, or block of rows, may become, by its name."""
 Choice = dict[str, Option]
+Bits = Callable[[Choice], int]
+"""Returns all bits that a choice takes."""
 
 
 def useful(options: Sequence[Option]) -> list[Option]:
@@ -58,12 +61,32 @@ def useful(options: Sequence[Option]) -> list[Option]:
     return hull
 
 
-def allocate(options: Options, most: int) -> Choice:
-    """Choose for each linear, spending at most ``most`` bits, where they help the most.
+def total_bits(choice: Choice) -> int:
+    """Return the bits of all options."""
+    return sum(option.bits for option in choice.values())
+
+
+def allocate(options: Options, most: int, bits: Bits = total_bits) -> Choice:
+    """Choose for each name, spending at most ``most`` bits, where they help the most.
+
+    Args:
+        options: by name.
+        most: bits in all.
+        bits: counts them; it may find more than the options say, such as what joins rows.
 
     Raises:
         ConfigError: the smallest options of all need more.
     """
+    kept = 0
+    while True:
+        choice = _spend(options, most - kept)
+        over = bits(choice) - most
+        if over <= 0:
+            return choice
+        kept += over
+
+
+def _spend(options: Options, most: int) -> Choice:
     hulls = {path: useful(of_path) for path, of_path in options.items()}
     choice = {path: hull[0] for path, hull in hulls.items()}
     spent = total_bits(choice)
@@ -87,13 +110,12 @@ def allocate(options: Options, most: int) -> Choice:
     return choice
 
 
-def total_bits(choice: Choice) -> int:
-    """Return the bits of all linears."""
-    return sum(option.bits for option in choice.values())
-
-
 def refine(
-    choice: Choice, options: Options, most: int, loss: Callable[[Choice], float]
+    choice: Choice,
+    options: Options,
+    most: int,
+    loss: Callable[[Choice], float],
+    bits: Bits = total_bits,
 ) -> tuple[Choice, float]:
     """Trade bits between linears as long as the loss of the whole model falls.
 
@@ -102,6 +124,7 @@ def refine(
         options: of all linears.
         most: bits in all.
         loss: of the model with such linears.
+        bits: counts those of a choice.
 
     Returns:
         the best choice, and its loss.
@@ -112,7 +135,7 @@ def refine(
     for _ in range(ROUNDS):
         parent = best
         for _ in range(OFFSPRING):
-            child = _mutate(parent, hulls, most, rng)
+            child = _mutate(parent, hulls, rng, lambda one: bits(one) <= most)
             if child == parent:
                 continue
             found = loss(child)
@@ -121,7 +144,9 @@ def refine(
     return best, least
 
 
-def _mutate(choice: Choice, hulls: Options, most: int, rng: np.random.Generator) -> Choice:
+def _mutate(
+    choice: Choice, hulls: Options, rng: np.random.Generator, fits: Callable[[Choice], bool]
+) -> Choice:
     """Return a neighbour: a few linears get more bits, and others pay for them."""
     child, paths = dict(choice), list(choice)
     raised = set()
@@ -129,11 +154,11 @@ def _mutate(choice: Choice, hulls: Options, most: int, rng: np.random.Generator)
         child[path] = _neighbour(hulls[path], child[path], 1)
         raised.add(path)
     for path in rng.permutation(paths):
-        if total_bits(child) <= most:
+        if fits(child):
             return child
         if path not in raised:
             child[path] = _neighbour(hulls[path], child[path], -1)
-    return child if total_bits(child) <= most else choice
+    return child if fits(child) else choice
 
 
 def _neighbour(hull: Sequence[Option], option: Option, step: int) -> Option:

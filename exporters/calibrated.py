@@ -15,10 +15,10 @@ from types import MappingProxyType
 import numpy as np
 
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
-from edgellm.exporters.quantizers import cholesky, low_bit
+from edgellm.exporters.quantizers import cholesky, row_classes
 from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
-from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
+from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe
 
 RIDGE = 0.1
 """How strongly a weight is held to its place: a share of the mean of H's diagonal.
@@ -31,9 +31,9 @@ ROWS = 2048
 
 Inputs = Sequence[Input]
 """Such as the token ids of each text."""
-Done = Callable[[str, LowBitLinear], None]
+Done = Callable[[str, QuantizedWeight], None]
 """Called with each linear's path and result."""
-Known = Callable[[str], LowBitLinear | None]
+Known = Callable[[str], QuantizedWeight | None]
 """Returns what an earlier run made of a linear."""
 
 
@@ -68,13 +68,13 @@ class _Stage:
 class Calibrated:
     """One model being quantised."""
 
-    def __init__(self, parts: FloatParts, inputs: Inputs, schemes: Mapping[str, Scheme]) -> None:
+    def __init__(self, parts: FloatParts, inputs: Inputs, schemes: Mapping[str, Recipe]) -> None:
         """Get ready.
 
         Args:
             parts: of the model.
             inputs: to calibrate on.
-            schemes: of each linear, by its path.
+            schemes: of each linear, or of its rows, by its path.
         """
         self._parts = parts
         self._inputs = inputs
@@ -151,7 +151,7 @@ class Calibrated:
     ) -> list[dict[str, Activations]]:
         return self._parts.run(block.begin, outputs, self._inputs, streams, known)
 
-    def _quantize(self, linear: Linear, at: _Stage, *, ends: bool) -> LowBitLinear:
+    def _quantize(self, linear: Linear, at: _Stage, *, ends: bool) -> QuantizedWeight:
         """Move the weight to where its outputs serve best, and round it.
 
         Args:
@@ -168,7 +168,7 @@ class Calibrated:
         if ends and at.lost is not None:
             gap += _product(at.x, at.lost)
         target = _regress(at.hessian, gap, weight)
-        return low_bit.quantize(target, at.hessian, self._schemes[linear.path])
+        return row_classes.quantize(target, at.hessian, self._schemes[linear.path])
 
 
 def _product(x: Activations, y: Activations) -> Singles:

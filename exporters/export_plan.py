@@ -1,5 +1,6 @@
 """What an export with a budget would choose, and why, without making a bundle."""
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.low_bit_export import Choices, LowBit, Task, choose_schemes
+from edgellm.exporters.quantizers import row_classes
 from edgellm.exporters.quantizers.low_bit import Scheme
 
 
@@ -20,7 +22,7 @@ class SchemePlan:
         bits_per_weight: of the linears, with scales.
         loss: expected; of a language model or a classifier in nats, of embeddings the squared
             distance.
-        linears: how many get it.
+        linears: how many get it, all their rows or some.
     """
 
     scheme: str
@@ -31,7 +33,7 @@ class SchemePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearPlan:
-    """The scheme of one linear, and what the model is expected to lose by it."""
+    """The scheme of one linear or of its rows, and what the model is expected to lose by it."""
 
     path: str
     scheme: str
@@ -75,19 +77,22 @@ def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
         parts = FloatParts(task.write_float_model(Path(folder)), options.run)
         choices = choose_schemes(parts, task, options.plan)
     spent = {
-        path: scheme.stored_bits(task.linears[path]) for path, scheme in choices.schemes.items()
+        path: recipe.stored_bits(task.linears[path]) for path, recipe in choices.recipes.items()
     }
+    losses = dict.fromkeys(choices.recipes, 0.0)
+    for name, option in choices.chosen.items():
+        losses[choices.blocks[name].path] += option.loss
     total = sum(spent.values())
     return ExportPlan(
         schemes=_schemes(choices, task.linears),
         linears=tuple(
             LinearPlan(
                 path=path,
-                scheme=str(scheme),
-                bits_per_weight=spent[path] / (task.linears[path][0] * task.linears[path][1]),
-                loss=_loss(choices, path, scheme),
+                scheme=str(recipe),
+                bits_per_weight=spent[path] / math.prod(task.linears[path]),
+                loss=losses[path],
             )
-            for path, scheme in choices.schemes.items()
+            for path, recipe in choices.recipes.items()
         ),
         bits_per_weight=total / task.num_weights,
         weight_bytes=total // 8 + num_parameters - task.num_weights,
@@ -101,21 +106,19 @@ def with_speed(plan: ExportPlan, bandwidth: float) -> ExportPlan:
 
 
 def _schemes(choices: Choices, linears: Mapping[str, tuple[int, int]]) -> tuple[SchemePlan, ...]:
-    chosen = Counter(choices.schemes.values())
-    known = [option.scheme for option in next(iter(choices.options.values()), ())] or list(chosen)
-    weights = sum(rows * columns for rows, columns in linears.values())
+    chosen = Counter(row_classes.schemes_in(choices.recipes.values()))
+    expected: dict[Scheme, float] = dict.fromkeys(chosen, 0.0)
+    for options in choices.options.values():
+        for option in options:
+            expected[option.scheme] = expected.get(option.scheme, 0.0) + option.loss
+    weights = sum(math.prod(shape) for shape in linears.values())
     plans = [
         SchemePlan(
             scheme=str(scheme),
             bits_per_weight=sum(map(scheme.stored_bits, linears.values())) / weights,
-            loss=sum(_loss(choices, path, scheme) for path in linears),
+            loss=loss,
             linears=chosen[scheme],
         )
-        for scheme in known
+        for scheme, loss in expected.items()
     ]
     return tuple(sorted(plans, key=lambda plan: plan.bits_per_weight))
-
-
-def _loss(choices: Choices, path: str, scheme: Scheme) -> float:
-    options = choices.options.get(path, ())
-    return next((option.loss for option in options if option.scheme == scheme), 0.0)

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgellm.errors import ExportError
+from edgellm.exporters.gradients import active_values, backward
 
 STREAM_SUFFIX = "/residual"
 PRODUCTS = ("Gemm", "MatMul")
@@ -36,6 +37,7 @@ class Linear:
     Attributes:
         path: of the checkpoint.
         x: name of its input.
+        y: name of its output.
         weight: name of its weight.
         shape: (N, K).
         is_turned: the file has the weight as (K, N).
@@ -43,6 +45,7 @@ class Linear:
 
     path: str
     x: str
+    y: str
     weight: str
     shape: tuple[int, int]
     is_turned: bool = False
@@ -116,8 +119,8 @@ class FloatParts:
         x, weight = node.input[:2]
         rows, columns = self._constants[weight].dims
         if node.op_type == "MatMul":
-            return Linear(path, x, weight, (columns, rows), is_turned=True)
-        return Linear(path, x, weight, (rows, columns))
+            return Linear(path, x, node.output[0], weight, (columns, rows), is_turned=True)
+        return Linear(path, x, node.output[0], weight, (rows, columns))
 
     def weight(self, linear: Linear) -> npt.NDArray[np.float32]:
         """Return the weight as the file has it now, (N, K)."""
@@ -162,17 +165,47 @@ class FloatParts:
                 result[name] = value
         return results
 
+    def gradients(
+        self,
+        begin: str | None,
+        inputs: Sequence[Input],
+        streams: Sequence[Activations],
+        seeds: Sequence[Mapping[str, Activations]],
+        wanted: Collection[str],
+    ) -> list[dict[str, Activations]]:
+        """Return gradients of values between a stream and some values behind it.
+
+        Args:
+            begin: name of the stream, None to start from the input of the model.
+            inputs: such as the token ids of each text.
+            streams: of each input; unused without ``begin``.
+            seeds: for each input the gradients of values at the end, by name.
+            wanted: names of those whose gradients are returned.
+        """
+        sources = wanted if begin is None else {begin}
+        nodes = self._nodes({begin} if begin else (), list(seeds[0]))
+        active = active_values(nodes, sources)
+        taken = {name for node in nodes if active.intersection(node.output) for name in node.input}
+        made = [name for node in nodes for name in node.output if name in active | taken]
+        made += [begin] if begin else []
+        constants = {name: self._constant(name) for name in taken & self._constants.keys()}
+        found = []
+        for values, given, seed in zip(
+            self.run(begin, made, inputs, streams), inputs, seeds, strict=True
+        ):
+            known = {**constants, **values, self._input.name: given}
+            found.append(backward(nodes, known, seed, wanted, sources))
+        return found
+
+    def _constant(self, name: str) -> Input:
+        constant = self._constants[name]
+        if not constant.external_data:
+            return onnx.numpy_helper.to_array(constant)
+        return self._external(name, tuple(constant.dims), "r")
+
     def _part(self, given: Collection[str], outputs: Sequence[str]) -> onnx.ModelProto:
         """Return the nodes that lead from given values, and from the model's input, to others."""
-        known = {self._input.name, *given}
-        needed, waiting = set[str](), list(outputs)
-        while waiting:
-            name = waiting.pop()
-            if name in known or name in needed or name in self._constants or not name:
-                continue
-            needed.add(name)
-            waiting.extend(self._makers[name].input)
-        nodes = [node for node in self._graph.node if needed.intersection(node.output)]
+        nodes = self._nodes(given, outputs)
         used = {name for node in nodes for name in node.input}
         inputs = [self._input]
         for name in given:
@@ -186,16 +219,32 @@ class FloatParts:
         )
         return helper.make_model(graph, opset_imports=self._opset, ir_version=10)
 
+    def _nodes(self, given: Collection[str], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+        """Return the nodes that lead from given values, and from the model's input, to others."""
+        known = {self._input.name, *given}
+        needed, waiting = set[str](), list(outputs)
+        while waiting:
+            name = waiting.pop()
+            if name in known or name in needed or name in self._constants or not name:
+                continue
+            needed.add(name)
+            waiting.extend(self._makers[name].input)
+        return [node for node in self._graph.node if needed.intersection(node.output)]
+
     def _mapped(self, linear: Linear, mode: str) -> npt.NDArray[np.float32]:
+        shape = linear.shape[::-1] if linear.is_turned else linear.shape
+        return self._external(linear.weight, shape, mode)
+
+    def _external(self, name: str, shape: tuple[int, ...], mode: str) -> npt.NDArray[np.float32]:
         facts: Mapping[str, str] = {
-            entry.key: entry.value for entry in self._constants[linear.weight].external_data
+            entry.key: entry.value for entry in self._constants[name].external_data
         }
         if not facts:
-            raise ExportError(f"{linear.weight}: too small to be quantised in groups")
+            raise ExportError(f"{name}: too small to be quantised in groups")
         return np.memmap(
             self._directory / facts["location"],
             np.float32,
             mode=mode,  # type: ignore[call-overload]
             offset=int(facts["offset"]),
-            shape=linear.shape[::-1] if linear.is_turned else linear.shape,
+            shape=shape,
         )

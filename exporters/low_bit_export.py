@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.errors import ConfigError, ExportError
-from edgellm.exporters.allocation import Options, allocate, refine
+from edgellm.exporters import row_blocks
+from edgellm.exporters.allocation import Choice, Options, allocate, refine
 from edgellm.exporters.calibrated import Calibrated, Inputs
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import FloatParts, Run
@@ -21,6 +24,14 @@ from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantizers import low_bit
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
+from edgellm.exporters.quantizers.row_classes import (
+    JoinedLinear,
+    QuantizedWeight,
+    Recipe,
+    RowSchemes,
+    schemes_in,
+)
+from edgellm.exporters.row_blocks import RowBlock
 from edgellm.exporters.sensitivity import Sensitivity
 
 LOG = logging.getLogger(__name__)
@@ -140,39 +151,65 @@ class Results:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / KEY).write_text(key, encoding="utf-8")
 
-    def save(self, path: str, linear: LowBitLinear) -> None:
+    def save(self, path: str, linear: QuantizedWeight) -> None:
         """Store the result of a linear."""
         target = self._directory / f"{path}{SUFFIX}"
         part = target.with_suffix(".part")
-        facts = np.array([linear.op_type, *(f"{k}={v}" for k, v in linear.attributes.items())])
+        if isinstance(linear, JoinedLinear):
+            arrays: dict[str, npt.NDArray[np.generic]] = {"classes": linear.classes}
+            for number, each in enumerate(linear.parts):
+                arrays |= _arrays(each, f"{number}.")
+        else:
+            arrays = _arrays(linear, "0.")
         with part.open("wb") as stream:
-            arrays = {"facts": facts, "unit": linear.unit, **linear.tensors}
             np.savez(stream, allow_pickle=False, **arrays)
         part.replace(target)
 
-    def save_schemes(self, schemes: Mapping[str, Scheme]) -> None:
-        """Store which scheme each linear gets."""
+    def save_recipes(self, recipes: Mapping[str, Recipe]) -> None:
+        """Store how each linear is quantised."""
         part = self._directory / f"{SCHEMES}.part"
-        part.write_text(json.dumps({path: asdict(one) for path, one in schemes.items()}))
+        part.write_text(json.dumps({path: asdict(one) for path, one in recipes.items()}))
         part.replace(self._directory / SCHEMES)
 
-    def schemes(self) -> dict[str, Scheme]:
-        """Return the stored schemes, none if there are none."""
+    def recipes(self) -> dict[str, Recipe]:
+        """Return the stored recipes, none if there are none."""
         file = self._directory / SCHEMES
         if not file.is_file():
             return {}
-        return {path: Scheme(**facts) for path, facts in json.loads(file.read_text()).items()}
+        return {path: _recipe(facts) for path, facts in json.loads(file.read_text()).items()}
 
-    def load(self, path: str) -> LowBitLinear | None:
+    def load(self, path: str) -> QuantizedWeight | None:
         """Return a stored result, None if there is none."""
         target = self._directory / f"{path}{SUFFIX}"
         if not target.is_file():
             return None
         with np.load(target, allow_pickle=False) as stored:
-            op_type, *pairs = stored["facts"].tolist()
-            attributes = {name: int(value) for name, value in (pair.split("=") for pair in pairs)}
-            tensors = {name: stored[name] for name in stored.files if name not in ("facts", "unit")}
-            return LowBitLinear(op_type, tensors, attributes, stored["unit"])
+            if "classes" not in stored.files:
+                return _linear(stored, "0.")
+            classes = stored["classes"]
+            parts = [_linear(stored, f"{number}.") for number in range(int(classes.max()) + 1)]
+            return JoinedLinear(tuple(parts), classes)
+
+
+def _arrays(linear: LowBitLinear, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+    facts = np.array([linear.op_type, *(f"{k}={v}" for k, v in linear.attributes.items())])
+    arrays = {"facts": facts, "unit": linear.unit, **linear.tensors}
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def _linear(stored: Mapping[str, npt.NDArray[np.generic]], prefix: str) -> LowBitLinear:
+    arrays = {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+    op_type, *pairs = arrays.pop("facts").tolist()
+    attributes = {name: int(value) for name, value in (pair.split("=") for pair in pairs)}
+    unit = arrays.pop("unit").astype(np.float64)
+    return LowBitLinear(op_type, arrays, attributes, unit)
+
+
+def _recipe(facts: dict[str, Any]) -> Recipe:
+    if "classes" not in facts:
+        return Scheme(**facts)
+    schemes = tuple(Scheme(**one) for one in facts["schemes"])
+    return RowSchemes(schemes, tuple(facts["classes"]))
 
 
 @dataclass(frozen=True)
@@ -202,7 +239,7 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
     results = Results(task.work, _key(task, options.plan))
     done = 0
 
-    def save(path: str, linear: LowBitLinear) -> None:
+    def save(path: str, linear: QuantizedWeight) -> None:
         nonlocal done
         results.save(path, linear)
         done += math.prod(task.linears[path])
@@ -210,53 +247,64 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
             progress(done, task.num_weights)
 
     parts = FloatParts(task.write_float_model(task.work / "float"), options.run)
-    schemes = results.schemes()
-    if not schemes:
-        schemes = choose_schemes(parts, task, options.plan).schemes
-        results.save_schemes(schemes)
-    Calibrated(parts, task.inputs, schemes).run(save, results.load)
+    recipes = results.recipes()
+    if not recipes:
+        recipes = choose_schemes(parts, task, options.plan).recipes
+        results.save_recipes(recipes)
+    Calibrated(parts, task.inputs, recipes).run(save, results.load)
     shutil.rmtree(task.work / "float")
 
-    def find(path: str, _weight: Floats) -> LowBitLinear | None:
+    def find(path: str, _weight: Floats) -> QuantizedWeight | None:
         linear = results.load(path)
         if linear is None and path in task.linears:
             raise ExportError(f"{path}: the calibration did not reach this linear")
         return linear
 
-    return Quantized(find, low_bit.describe(schemes.values()))
+    return Quantized(find, low_bit.describe(schemes_in(recipes.values())))
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The scheme of each linear, and what it is expected to cost.
+    """How each linear is quantised, and what that is expected to cost.
 
     Attributes:
-        schemes: by path.
-        options: what each linear might have become; empty where there was nothing to choose.
+        recipes: by path.
+        options: what each block of rows might have become; empty where there was nothing to choose.
+        blocks: these, by name.
+        chosen: what they become.
         loss: of the model with all of them: expected, or measured with each rounded for itself;
-            0 where there was nothing to choose.
+            0 where there was nothing to choose. Those of the options are of one at a time.
     """
 
-    schemes: dict[str, Scheme]
+    recipes: dict[str, Recipe]
     options: Options = field(default_factory=dict)
+    blocks: Mapping[str, RowBlock] = field(default_factory=dict)
+    chosen: Choice = field(default_factory=dict)
     loss: float = 0.0
 
 
 def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choices:
-    """Return the scheme of each linear; with a budget, by what each costs and helps."""
+    """Return how each linear is quantised; with a budget, by what each row costs and helps."""
     if isinstance(plan, Scheme):
         return Choices(dict.fromkeys(task.linears, plan))
     most = int(plan.bits * task.num_weights)
     sensitivity = Sensitivity(parts, task.linears, task.inputs)
     options = sensitivity.options(plan.schemes)
-    choice = allocate(options, most)
-    loss = sum(option.loss for option in choice.values())
+    blocks = sensitivity.row_blocks
+
+    def bits(choice: Choice) -> int:
+        return row_blocks.stored_bits(choice, blocks, task.linears)
+
+    choice = allocate(options, most, bits)
     if plan.refine and task.num_weights <= MOST_TO_REFINE:
-        choice, loss = refine(choice, options, most, sensitivity.loss)
+        choice, loss = refine(choice, options, most, sensitivity.loss, bits)
         sensitivity.restore()
-    elif plan.refine:
-        LOG.warning("%d weights are too many to check the choice by evolution", task.num_weights)
-    return Choices({path: option.scheme for path, option in choice.items()}, options, loss)
+    else:
+        loss = sensitivity.together(choice)
+        if plan.refine:
+            count = task.num_weights
+            LOG.warning("%d weights are too many to check the choice by evolution", count)
+    return Choices(row_blocks.recipes(choice, blocks), options, blocks, choice, loss)
 
 
 def round_plainly(plan: Scheme | Budget) -> Quantized:

@@ -1,9 +1,11 @@
-"""Measure what a model loses when single linears get fewer bits.
+"""Measure what a model loses when single linears, and single rows, get fewer bits.
 
 One linear after the other is rounded to the smallest scheme, alone, and the outputs of the model
 are compared with those of the float model: by the Kullback-Leibler divergence of the logits, or by
-the distance of the embeddings. For the other schemes that loss is scaled by the error of the
-linear's own outputs.
+the distance of the embeddings. That loss is divided among the rows by their errors and by what an
+error of each output costs (``output_gradients.py``), and scaled by the errors of the other schemes,
+as they are once columns to come have made good for those before (the diagonal of H's Cholesky
+factor weighs what is left of each).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +16,20 @@ import numpy.typing as npt
 from edgellm.exporters.allocation import Choice, Option, Options
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
+from edgellm.exporters.output_gradients import LOGITS, row_weights
 from edgellm.exporters.progress import Progress
-from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers import low_bit, rounding, row_classes
+from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import Scheme
+from edgellm.exporters.quantizers.row_classes import Recipe
+from edgellm.exporters.row_blocks import RowBlock, cut, recipes
 
 SHARE = 4
 """One of so many inputs is measured on."""
 LARGE = 200_000_000
 LARGE_TOKENS = 512
 """Of models with more weights than ``LARGE``, all is measured on so many tokens."""
-COMPENSATED = 0.6
-"""What compensation leaves of the loss: the mean over the linears of stories260k at 2 bits."""
-LOGITS = "logits"
 
 
 def divergence(exact: Activations, reached: Activations) -> float:
@@ -42,7 +45,11 @@ def distance(exact: Activations, reached: Activations) -> float:
 
 
 class Sensitivity:
-    """The losses of a model's linears."""
+    """The losses of a model's linears.
+
+    Attributes:
+        row_blocks: what ``options`` found options for, by name.
+    """
 
     def __init__(
         self, parts: FloatParts, linears: Mapping[str, tuple[int, int]], inputs: Inputs
@@ -55,11 +62,12 @@ class Sensitivity:
             inputs: those to calibrate on; a part of them is used.
         """
         self._parts = parts
+        self.row_blocks: dict[str, RowBlock] = {}
         self._inputs = _choose(inputs, sum(rows * columns for rows, columns in linears.values()))
         self._blocks = parts.blocks(linears)
         self._streams: dict[str | None, list[Activations]] = {None: []}
         self._hessians: dict[str, Floats] = {}
-        self._changed: dict[str, Scheme] = {}
+        self._changed: dict[str, Recipe] = {}
         self._originals: dict[str, npt.NDArray[np.float32]] = {}
         self._rounded: dict[tuple[str, Scheme], npt.NDArray[np.float32]] = {}
         for block in self._blocks:
@@ -78,53 +86,119 @@ class Sensitivity:
     def options(
         self, schemes: Sequence[Scheme], progress: Progress = lambda _done, _total: None
     ) -> Options:
-        """Return what each linear may become, with its loss.
+        """Return what each block of rows may become, with its loss.
 
         Args:
             schemes: to choose from.
             progress: called with the linears done and their number.
         """
+        weights = row_weights(self._parts, self._blocks, self._inputs, self._streams)
         found: dict[str, list[Option]] = {}
-        total = sum(len(stage) for block in self._blocks for stage in block.stages)
+        done, total = 0, sum(len(stage) for block in self._blocks for stage in block.stages)
         for block in self._blocks:
             for stage in block.stages:
-                x = rows_of(self._run(block.begin, [stage[0].x]), stage[0].x)
+                hessian = self._hessian(block, stage[0])
                 for linear in stage:
-                    found[linear.path] = self._measure(block, linear, x, schemes)
-                    progress(len(found), total)
+                    costs = self._measure(block, linear, hessian, weights[linear.path], schemes)
+                    found |= self._divide(linear, costs)
+                    done += 1
+                    progress(done, total)
         return found
 
     def loss(self, choice: Choice) -> float:
         """Return the loss of the model with all linears quantised, each for itself."""
         if not self._originals:
             self._keep_originals()
+        wanted = recipes(choice, self.row_blocks)
         stages = [stage for block in self._blocks for stage in block.stages]
         for linear in [linear for stage in stages for linear in stage]:
-            scheme = choice[linear.path].scheme
-            if self._changed.get(linear.path) != scheme:
-                self._parts.replace(linear, self._compensated(linear, scheme))
-                self._changed[linear.path] = scheme
+            recipe = wanted[linear.path]
+            if self._changed.get(linear.path) != recipe:
+                self._parts.replace(linear, self._mixed(linear, recipe))
+                self._changed[linear.path] = recipe
         return self._compare(self._outputs(None))
 
+    def together(self, choice: Choice) -> float:
+        """Return what the model is expected to lose by all linears together.
+
+        Losses do not add up once they are large. So all weights are moved at once: each row by the
+        error of plain rounding, made as small as compensation leaves it.
+        """
+        wanted = recipes(choice, self.row_blocks)
+        originals: list[tuple[Linear, npt.NDArray[np.float32]]] = []
+        for block in self._blocks:
+            # All of a block before its first weight moves: they are those of the float model.
+            hessians = [self._hessian(block, stage[0]) for stage in block.stages]
+            for stage, hessian in zip(block.stages, hessians, strict=True):
+                left = rounding.left_by_compensation(hessian)
+                for linear in stage:
+                    weight = self._parts.weight(linear)
+                    originals.append((linear, weight))
+                    recipe = wanted[linear.path]
+                    plain = row_classes.quantize(weight.astype(np.float64), None, recipe)
+                    rest = plain.real(linear.shape[1]) - weight
+                    whole = np.einsum("nk,nk->n", rest @ hessian, rest)
+                    share = np.sqrt((rest**2 @ left) / np.where(whole > 0, whole, 1.0))
+                    self._parts.replace(linear, weight + rest * share[:, None])
+        lost = self._compare(self._outputs(None))
+        for linear, weight in originals:
+            self._parts.replace(linear, weight)
+        return max(0.0, lost)
+
+    def _hessian(self, block: Block, linear: Linear) -> Singles:
+        """Return the damped H of a linear's inputs."""
+        x = rows_of(self._run(block.begin, [linear.x]), linear.x).astype(np.float64)
+        return rounding.damp(x.T @ x)
+
     def _measure(
-        self, block: Block, linear: Linear, x: Activations, schemes: Sequence[Scheme]
-    ) -> list[Option]:
+        self,
+        block: Block,
+        linear: Linear,
+        hessian: Singles,
+        weights: Floats,
+        schemes: Sequence[Scheme],
+    ) -> dict[Scheme, Floats]:
+        """Return the loss by each row (N,), by scheme."""
         weight = self._parts.weight(linear)
-        errors: dict[Scheme, float] = {}
+        left = rounding.left_by_compensation(hessian)
+        costs: dict[Scheme, Floats] = {}
+        unit = 0.0
         smallest = min(schemes, key=lambda scheme: scheme.stored_bits(linear.shape))
         for scheme in schemes:
-            real = low_bit.quantize(weight.astype(np.float64), None, scheme).real(linear.shape[1])
-            rest = (real - weight).astype(np.float32)
-            errors[scheme] = float(((x @ rest.T) ** 2).mean())
+            plain = low_bit.quantize(weight.astype(np.float64), None, scheme)
+            rest = plain.real(linear.shape[1]) - weight
+            costs[scheme] = weights * (rest**2 @ left)
             if scheme == smallest:
-                self._parts.replace(linear, real)
-        worst = max(0.0, self._compare(self._outputs(block.begin)))
-        self._parts.replace(linear, weight)
-        unit = COMPENSATED * worst / errors[smallest] if errors[smallest] > 0 else 0.0
-        return [
-            Option(scheme, scheme.stored_bits(linear.shape), unit * error)
-            for scheme, error in errors.items()
-        ]
+                self._parts.replace(linear, weight + rest)
+                worst = max(0.0, self._compare(self._outputs(block.begin)))
+                self._parts.replace(linear, weight)
+                cost = float(weights @ np.einsum("nk,nk->n", rest @ hessian, rest))
+                unit = worst / cost if cost > 0 else 0.0
+        return {scheme: unit * cost for scheme, cost in costs.items()}
+
+    def _divide(self, linear: Linear, costs: Mapping[Scheme, Floats]) -> dict[str, list[Option]]:
+        """Return the options of a linear's blocks of rows."""
+        ranked = next(iter(costs.values()))
+        blocks = cut(linear.path, ranked)
+        self.row_blocks |= blocks
+        return {
+            name: [
+                Option(
+                    scheme,
+                    scheme.stored_bits((len(block.rows), linear.shape[1])),
+                    float(cost[block.rows].sum()),
+                )
+                for scheme, cost in costs.items()
+            ]
+            for name, block in blocks.items()
+        }
+
+    def _mixed(self, linear: Linear, recipe: Recipe) -> npt.NDArray[np.float32]:
+        """Return the weight as its rows would be rounded for the activations of the float model."""
+        if isinstance(recipe, Scheme):
+            return self._compensated(linear, recipe)
+        each = np.stack([self._compensated(linear, scheme) for scheme in recipe.schemes])
+        return each[np.array(recipe.classes), np.arange(linear.shape[0])]
 
     def _compensated(self, linear: Linear, scheme: Scheme) -> npt.NDArray[np.float32]:
         """Return the weight as it would be rounded for the activations of the float model."""

@@ -46,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quant", metavar="SCHEME",
         help="of the linears of a float checkpoint: int8; w2a8 to w8a8, with a scale and a zero "
         "point a group; shiftadd, sums of powers of two")  # fmt: skip
-    add("--bits", type=positive, metavar="N", help="of shiftadd, 2 to 4; default 3")
+    add("--bits", type=positive, metavar="N", help="of shiftadd, 1 to 4; default 3")
     add("--group-size", type=group_size, default=128, metavar="N",
         help="columns with a scale of their own, times 8, or 'row'; default 128")  # fmt: skip
     add("--budget", type=float, metavar="BITS",
-        help="bits a weight of all linears together, with scales: each linear gets those that "
-        "serve best; with --quant group, shiftadd, or auto for both (the default)")  # fmt: skip
+        help="bits a weight of all linears together, with scales: each linear, and each block of its "
+        "rows, gets those that serve best; with --quant group, shiftadd, or auto for both "
+        "(the default)")  # fmt: skip
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",

@@ -25,7 +25,12 @@ from edgellm.exporters.lowering.integer_values import (
     norm_attributes,
 )
 from edgellm.exporters.lowering.patch_weights import PixelScale, fold_pixels
-from edgellm.exporters.lowering.stored_weights import Floats, LinearQuantizer, StoredWeights
+from edgellm.exporters.lowering.stored_weights import (
+    Floats,
+    LinearQuantizer,
+    StoredWeights,
+    multiply,
+)
 from edgellm.exporters.quantizers import int8
 from edgellm.exporters.weights import WeightSource
 from edgellm.graph_names import ENDS, IDS, PIXELS, POSITIONS, TYPES
@@ -168,9 +173,7 @@ class IntegerEncoderLowering:
         """A product of codes, such as Int8Linear."""
         codes = self._codes(path, x)
         stored = self._stored.linear(path, shape)
-        inputs = [codes.name, *stored.inputs]
-        node = node_name(path, stored.op_type)
-        (name,) = self.graph.call(stored.op_type, node, inputs, stored.attributes)
+        name = multiply(self.graph, path, codes.name, stored)
         added = self.weights.vector(f"{path}.bias", shape[0]) if bias else np.zeros(shape[0])
         return Sums(path, name, codes, stored.scale, added.astype(np.float64))
 

@@ -35,7 +35,7 @@ from edgellm.exporters.lowering.integer_values import (
     norm_attributes,
 )
 from edgellm.exporters.lowering.interface import Heads, Recurrence
-from edgellm.exporters.lowering.stored_weights import StoredLinear, StoredWeights
+from edgellm.exporters.lowering.stored_weights import StoredLinear, StoredWeights, multiply
 from edgellm.exporters.weights import WeightSource
 from edgellm.graph_names import IDS, POSITIONS, ROWS
 from edgellm.ops._sigmoid import SIGMOID_BITS
@@ -297,8 +297,7 @@ class IntegerLowering:
         gates: Sequence[str] = (),
         bias: str | None = None,
     ) -> Accumulator:
-        node, inputs = node_name(path, weight.op_type), [x.name, *weight.inputs, *gates]
-        (name,) = self.graph.call(weight.op_type, node, inputs, weight.attributes)
+        name = multiply(self.graph, path, x.name, weight, gates)
         return Accumulator(path, name, x, weight.scale, weight.is_ternary, bias)
 
     def _append(self, path: str, kind: str, x: Value, heads: Heads) -> list[str]:

@@ -1,6 +1,6 @@
 """The weights of an integer graph: how a linear or a table is quantised, packed and stored."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy.typing as npt
 from edgellm import dtypes
 from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.integer_values import node_name
 from edgellm.exporters.quantizers import int4, int8, ternary
-from edgellm.exporters.quantizers.low_bit import LowBitLinear
+from edgellm.exporters.quantizers.row_classes import JoinedLinear, QuantizedWeight, places_of
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
 from edgellm.int4 import pack_int4
 from edgellm.ops._planes import residual_norms
@@ -29,12 +30,15 @@ class StoredLinear:
         inputs: names of the operator's inputs after the activations.
         scale: (N,) real value of one step of a row's accumulator, for activations of scale 1.
         attributes: of the operator.
+        parts: what is joined, where ``op_type`` is JoinColumns; its input number i says how part
+            i + 1 is joined to those before it.
     """
 
     op_type: str
     inputs: tuple[str, ...]
     scale: Floats
     attributes: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple["StoredLinear", ...] = ()
 
     @property
     def is_ternary(self) -> bool:
@@ -66,7 +70,34 @@ class StoredTable:
         return len(self.codes) > 1
 
 
-LinearQuantizer = Callable[[str, Floats], LowBitLinear | None]
+def multiply(
+    graph: GraphBuilder, path: str, x: str, weight: StoredLinear, gates: Sequence[str] = ()
+) -> str:
+    """Emit the product of codes with a weight; return the accumulators.
+
+    Args:
+        graph: which gets the operators.
+        path: of the linear.
+        x: name of the codes.
+        weight: which.
+        gates: further inputs.
+    """
+    node = node_name(path, weight.op_type)
+    if not weight.parts:
+        inputs = [x, *weight.inputs, *gates]
+        return graph.call(weight.op_type, node, inputs, weight.attributes)[0]
+    first, *others = (
+        multiply(graph, f"{path}.{number}", x, part) for number, part in enumerate(weight.parts)
+    )
+    for number, (other, places) in enumerate(zip(others, weight.inputs, strict=True)):
+        name = f"{path}.joined_{number}" if number + 1 < len(others) else path
+        first = graph.call(weight.op_type, node_name(name, weight.op_type), [first, other, places])[
+            0
+        ]
+    return first
+
+
+LinearQuantizer = Callable[[str, Floats], QuantizedWeight | None]
 """(path of a linear, its weight (N, K)) -> the weight as an operator takes it; None for int8."""
 
 
@@ -221,7 +252,16 @@ class StoredWeights:
             head = "LogitsHead"
         return StoredTable(name, np.concatenate(scales), (stored,), head=head)
 
-    def _low_bit(self, path: str, weight: LowBitLinear) -> StoredLinear:
+    def _low_bit(self, path: str, weight: QuantizedWeight) -> StoredLinear:
+        if isinstance(weight, JoinedLinear):
+            parts = [
+                self._low_bit(f"{path}.{number}", part) for number, part in enumerate(weight.parts)
+            ]
+            places = [
+                self._graph.initializer(f"{path}.places_{number}", bits)
+                for number, bits in enumerate(places_of(weight.classes))
+            ]
+            return StoredLinear("JoinColumns", tuple(places), weight.unit, parts=tuple(parts))
         inputs = [
             self._graph.initializer(f"{path}.{port}", tensor)
             for port, tensor in weight.tensors.items()

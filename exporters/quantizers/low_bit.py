@@ -28,7 +28,10 @@ FAMILIES: Mapping[str, tuple[Kind, ...]] = {
     "shiftadd": ("shiftadd",),
     "auto": ("group", "shiftadd"),
 }
-CHOICE: Mapping[Kind, tuple[int, ...]] = {"group": (2, 3, 4, 5, 6, 8), "shiftadd": (2, 3, 4)}
+CHOICE: Mapping[Kind, tuple[int, ...]] = {
+    "group": (2, 3, 4, 5, 6, 7, 8),
+    "shiftadd": (1, 2, 3, 4),
+}
 """Bits that a budget chooses from."""
 ROW = 0
 """A group size that means: a whole row."""
@@ -41,7 +44,7 @@ SCALE_BITS = 16 + 8
 CODE_LIMIT = 127
 """Of activations."""
 ACCUMULATOR_BITS = 31
-TERMS = {2: 2, 3: 3, 4: 3}
+TERMS = {1: 2, 2: 2, 3: 3, 4: 3}
 """Powers of two an alpha, by bits. With two, the error of Gaussian weights in groups of 128 would
 be 5 % larger at 4 bits and 1.5 % at 3."""
 
@@ -52,7 +55,7 @@ class Scheme:
 
     Attributes:
         kind: "group" (scale and zero point a group) or "shiftadd" (binary coding).
-        bits: 2 to 8; at most 4 for "shiftadd".
+        bits: 2 to 8; 1 to 4 for "shiftadd".
         group_size: columns with one scale, a multiple of 8; ROW for all of a row.
     """
 
@@ -62,9 +65,9 @@ class Scheme:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        most = 4 if self.kind == "shiftadd" else 8
-        if not 2 <= self.bits <= most:
-            raise ConfigError(f"bits is {self.bits}; {self.kind} allows 2 to {most}")
+        least, most = (1, 4) if self.kind == "shiftadd" else (2, 8)
+        if not least <= self.bits <= most:
+            raise ConfigError(f"bits is {self.bits}; {self.kind} allows {least} to {most}")
         if self.group_size < 0 or self.group_size % GROUP_MULTIPLE:
             raise ConfigError(
                 f"group size is {self.group_size}; allowed are multiples of {GROUP_MULTIPLE}, or "

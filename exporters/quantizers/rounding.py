@@ -63,6 +63,14 @@ def importance(hessian: Singles) -> Floats:
     return np.diagonal(hessian).astype(np.float64)
 
 
+def left_by_compensation(hessian: Singles) -> Floats:
+    """Return (K,): how much an error of each column weighs once ``compensate`` has corrected it."""
+    backwards = np.argsort(-np.diagonal(hessian), kind="stable")[::-1]
+    weights = np.empty(len(backwards))
+    weights[backwards] = np.diagonal(cholesky.factor(hessian[np.ix_(backwards, backwards)], 0.0))
+    return weights**2
+
+
 def output_error(weight: Floats, rounded: Rounded, hessian: Singles, size: int) -> float:
     """Return the sum over rows of ``r H r``."""
     rest = weight - dequantize(rounded.codes, rounded.grid, size)

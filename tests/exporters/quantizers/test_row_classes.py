@@ -1,0 +1,61 @@
+"""Rows in classes: each as if alone, and joined in their order."""
+
+import numpy as np
+import pytest
+
+from edgellm import ops
+from edgellm.exporters.quantizers import low_bit, row_classes
+from edgellm.exporters.quantizers.low_bit import ROW, Scheme
+from edgellm.exporters.quantizers.row_classes import JoinedLinear, RowSchemes, join, places_of
+
+ONE = Scheme("shiftadd", 1, 32)
+TWO = Scheme("group", 2, ROW)
+FOUR = Scheme("group", 4, 32)
+
+
+def test_rows_are_rounded_as_if_the_others_were_not_there() -> None:
+    rng = np.random.default_rng(3)
+    weight, x = rng.normal(size=(9, 64)), rng.normal(size=(200, 64))
+    schemes = [ONE, TWO, FOUR] * 3
+
+    joined = row_classes.quantize(weight, x.T @ x, join(schemes))
+
+    assert isinstance(joined, JoinedLinear)
+    for row, scheme in enumerate(schemes):
+        alone = low_bit.quantize(weight[row : row + 1], x.T @ x, scheme).real(64)
+        assert joined.real(64)[row] == pytest.approx(alone[0], rel=1e-9)
+
+
+def test_products_of_the_classes_are_joined_in_the_order_of_the_rows() -> None:
+    rng = np.random.default_rng(4)
+    weight = rng.normal(size=(70, 64))
+    schemes = [(FOUR, TWO, FOUR, ONE)[row % 4] for row in range(70)]
+    x = rng.integers(-127, 128, (3, 64)).astype(np.int8)
+
+    joined = row_classes.quantize(weight, None, join(schemes))
+
+    assert isinstance(joined, JoinedLinear)
+    sums = [
+        ops.find(part.op_type).reference(x, *part.tensors.values(), **part.attributes)
+        for part in joined.parts
+    ]
+    acc = sums[0]
+    for other, places in zip(sums[1:], places_of(joined.classes), strict=True):
+        acc = ops.find("JoinColumns").reference(acc, other, places)
+    exact = x.astype(np.float64) @ joined.real(64).T
+    # One step of an accumulator is one unit, and it is rounded once.
+    assert (np.abs(acc * joined.unit - exact) <= 0.5 * joined.unit * (1 + 1e-6)).all()
+
+
+def test_a_recipe_counts_its_bits_and_those_that_join() -> None:
+    recipe = join([FOUR] * 20 + [TWO] * 12 + [ONE] * 4)
+
+    assert isinstance(recipe, RowSchemes)
+    assert recipe.schemes == (ONE, TWO, FOUR)
+    weights = 20 * (4 * 64 + 2 * 24) + 12 * (2 * 64 + 24) + 4 * (64 + 2 * 16)
+    assert recipe.stored_bits((36, 64)) == weights + 16 + 40
+    assert str(recipe).startswith("rows: 4 of shift-and-add, 1 bits, groups of 32; 12 of W2A8")
+
+
+def test_rows_of_one_scheme_need_no_classes() -> None:
+    assert join([TWO] * 5) == TWO
