@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--group-size", type=group_size, default=128, metavar="N",
         help="columns with a scale of their own, times 8, or 'row'; default 128")  # fmt: skip
     add("--budget", type=float, metavar="BITS",
-        help="bits a weight of all linears together, with scales: each linear, and each block of its "
-        "rows, gets those that serve best; with --quant group, shiftadd, or auto for both "
+        help="bits a weight of all linears together, with scales: each linear, and each block of "
+        "its rows, gets those that serve best; with --quant group, shiftadd, or auto for both "
         "(the default)")  # fmt: skip
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution")  # fmt: skip
