@@ -1,6 +1,6 @@
 """Measure what a model loses when single linears, and single rows, get fewer bits.
 
-One linear after the other is rounded to the smallest scheme, alone, and the outputs of the model
+One linear after the other is rounded to 3 bits, alone, and the outputs of the model
 are compared with those of the float model: by the Kullback-Leibler divergence of the logits, or by
 the distance of the embeddings. That loss is divided among the rows by their errors and by what an
 error of each output costs (``output_gradients.py``), and scaled by the errors of the other schemes,
@@ -27,6 +27,8 @@ from edgellm.exporters.row_blocks import RowBlock, cut, recipes
 
 SHARE = 4
 """One of so many inputs is measured on."""
+MEASURED = 3
+"""Bits a weight at which the loss is measured: with 1, it no longer grows as squares do."""
 LARGE = 200_000_000
 LARGE_TOKENS = 512
 """Of models with more weights than ``LARGE``, all is measured on so many tokens."""
@@ -163,12 +165,15 @@ class Sensitivity:
         left = rounding.left_by_compensation(hessian)
         costs: dict[Scheme, Floats] = {}
         unit = 0.0
-        smallest = min(schemes, key=lambda scheme: scheme.stored_bits(linear.shape))
+        measured = min(
+            schemes,
+            key=lambda scheme: abs(scheme.stored_bits(linear.shape) - MEASURED * weight.size),
+        )
         for scheme in schemes:
             plain = low_bit.quantize(weight.astype(np.float64), None, scheme)
             rest = plain.real(linear.shape[1]) - weight
             costs[scheme] = weights * (rest**2 @ left)
-            if scheme == smallest:
+            if scheme == measured:
                 self._parts.replace(linear, weight + rest)
                 worst = max(0.0, self._compare(self._outputs(block.begin)))
                 self._parts.replace(linear, weight)
