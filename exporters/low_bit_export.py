@@ -40,6 +40,8 @@ WORK_SUFFIX = ".quantizing"
 KEY = "key.txt"
 SUFFIX = ".npz"
 SCHEMES = "schemes.json"
+FORMAT = 2
+"""Of these files: results of an earlier one are computed anew."""
 MOST_BITS = 16
 MOST_TO_REFINE = 32_000_000
 """Weights of the linears: evolution runs the whole model some 150 times."""
@@ -335,7 +337,7 @@ def _check_inputs(task: Task) -> None:
 
 def _key(task: Task, plan: Scheme | Budget) -> str:
     """Return what a result depends on, as a checksum."""
-    facts = hashlib.sha256(repr(plan).encode())
+    facts = hashlib.sha256(f"{FORMAT} {plan!r}".encode())
     for file in sorted(task.checkpoint.path.glob("*.safetensors")):
         status = file.stat()
         facts.update(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode())
