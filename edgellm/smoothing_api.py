@@ -27,13 +27,11 @@ def smooths(
     """
     if choice not in CHOICES:
         raise ConfigError(f"smooth is {choice!r}; allowed are {', '.join(CHOICES)}")
-    fits = quantization is None and arithmetic == "sound"
-    if choice == ON and not fits:
-        raise ConfigError(
-            "smooth 'on' is for int8 weights in the sound arithmetic: fewer bits move their "
-            "weights otherwise, and 'ivit' smooths already; leave it out"
-        )
-    return choice == ON or (choice == AUTO and fits and calibration is not None)
+    if arithmetic != "sound":
+        if choice == ON:
+            raise ConfigError("smooth is 'on'; the arithmetic 'ivit' smooths already: leave it out")
+        return False
+    return choice == ON or (choice == AUTO and quantization is None and calibration is not None)
 
 
 def decoder_smooth(text: str) -> "Smooth":

@@ -135,6 +135,7 @@ def export(
         quantized = None
         if options.low_bit is not None:
             task = low_bit_task(checkpoint, model, options.low_bit, work)
+            task = replace(task, variant=smoothing.label if smoothing else "")
             before = part_of(progress, 0, model.num_parameters)
             quantized = quantize_checkpoint(task, options.low_bit, before)
             progress = part_of(progress, task.num_weights, 0)
@@ -166,7 +167,7 @@ def _smooth(
     config = model.model.config
     inputs = smooth.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
     with tempfile.TemporaryDirectory(prefix=".edgellm-smooth-", dir=beside.parent) as folder:
-        parts = FloatParts(float_model(checkpoint.path, Path(folder) / "float"), smooth.run)
+        parts = FloatParts(write_float_model(model, Path(folder) / "float"), smooth.run)
 
         def attempt(scales: ChannelScales) -> Outputs:
             scaled = replace(model, weights=SmoothedWeights(model.weights, scales))
@@ -199,7 +200,7 @@ def low_bit_task(checkpoint: Checkpoint, model: Source, options: LowBit, work: P
         if parameter.is_linear
     }
     inputs = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
-    return Task(checkpoint, linears, inputs, work, partial(float_model, checkpoint.path))
+    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
 
 
 def export_random(
@@ -239,7 +240,11 @@ def float_model(path: str | Path, directory: str | Path) -> Path:
     Returns:
         The path of model.onnx: input_ids (tokens,) int64 -> logits (tokens, vocab_size) float32.
     """
-    model = source.from_checkpoint(Checkpoint(path))
+    return write_float_model(source.from_checkpoint(Checkpoint(path)), directory)
+
+
+def write_float_model(model: Source, directory: str | Path) -> Path:
+    """Write the float32 model of a source; see ``float_model``."""
     config, context = model.model.config, _context(model, ExportOptions())
     return write_float_graph(
         directory,

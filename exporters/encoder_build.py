@@ -120,6 +120,7 @@ def export(
         quantized = None
         if options.low_bit is not None:
             task = low_bit_task(checkpoint, model, options.low_bit, work)
+            task = replace(task, variant=smoothing.label if smoothing else "")
             before = part_of(progress, 0, model.num_parameters)
             quantized = quantize_checkpoint(task, options.low_bit, before)
             progress = part_of(progress, task.num_weights, 0)
@@ -175,7 +176,7 @@ def low_bit_task(checkpoint: Checkpoint, model: EncoderSource, options: LowBit, 
     }
     vocab_size = model.model.config.vocab_size if isinstance(model.model, TextEncoder) else 0
     inputs = options.inputs(checkpoint.path, vocab_size, model.max_tokens)
-    return Task(checkpoint, linears, inputs, work, partial(float_model, checkpoint.path))
+    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
 
 
 def export_random(

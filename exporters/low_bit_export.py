@@ -118,6 +118,7 @@ class Task:
         inputs: to calibrate on.
         work: a directory for intermediate results; the float model takes 4 bytes a parameter there.
         write_float_model: writes that model.
+        variant: what was done to the weights before.
     """
 
     checkpoint: Checkpoint
@@ -125,6 +126,7 @@ class Task:
     inputs: Inputs
     work: Path
     write_float_model: WriteFloatModel
+    variant: str = ""
 
     @property
     def num_weights(self) -> int:
@@ -337,7 +339,7 @@ def _check_inputs(task: Task) -> None:
 
 def _key(task: Task, plan: Scheme | Budget) -> str:
     """Return what a result depends on, as a checksum."""
-    facts = hashlib.sha256(f"{FORMAT} {plan!r}".encode())
+    facts = hashlib.sha256(f"{FORMAT} {plan!r} {task.variant}".encode())
     for file in sorted(task.checkpoint.path.glob("*.safetensors")):
         status = file.stat()
         facts.update(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode())

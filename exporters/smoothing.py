@@ -25,7 +25,7 @@ STRENGTHS = (0.5, 0.25, 0.75)
 LARGE = 200_000_000
 LARGE_STRENGTHS = STRENGTHS[:1]
 """All that is tried of models with more weights than ``LARGE``."""
-WORTH = 0.99
+WORTH = 0.97
 """A loss must fall below this share of the best so far: a smaller gain may be chance."""
 MOST_EXPONENT = 12
 """Scales are at most so many doublings from the median of their site."""

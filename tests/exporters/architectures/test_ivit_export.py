@@ -69,7 +69,13 @@ def test_sentences_calibrate_and_the_built_in_text_is_the_default(tmp_path):
     [
         ({"arithmetic": "ivit"}, "takes images like those that the model will see"),
         ({"arithmetic": "float"}, "allowed are sound, ivit"),
-        ({"calibration": "x"}, "an encoder in the sound arithmetic is not calibrated"),
+        ({"calibration": "x"}, "cannot be read"),
+        ({"arithmetic": "ivit", "smooth": "on"}, "smooths already"),
+        ({"smooth": "yes"}, "allowed are auto, on, off"),
+        (
+            {"calibration": "x", "smooth": "off"},
+            "an encoder in the sound arithmetic is not calibrated",
+        ),
         ({"arithmetic": "ivit", "calibration": "x"}, "cannot be read"),
         ({"arithmetic": "ivit", "calibration": "x", "calibration_range": "max"}, "allowed are"),
     ],
