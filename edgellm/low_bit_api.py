@@ -24,7 +24,7 @@ class Quantization:
         name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
             to "w8a8" (a scale and a zero point for each group). With a budget also "group" for the
             latter, and "auto" for all.
-        bits: of "shiftadd", 2 to 4; default 3.
+        bits: of "shiftadd", 1 to 4; default 3.
         group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
         budget: bits a weight, with scales, of all linears together: each gets the number of bits,
             and with "auto" the scheme, that serves best.

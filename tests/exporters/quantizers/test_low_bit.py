@@ -9,7 +9,7 @@ from edgellm.exporters.quantizers import low_bit
 from edgellm.exporters.quantizers.low_bit import ROW, Kind, LowBitLinear, Scheme
 
 SCHEMES = [Scheme("group", bits, 32) for bits in (2, 3, 4, 8)] + [
-    Scheme("shiftadd", bits, 32) for bits in (2, 3, 4)
+    Scheme("shiftadd", bits, 32) for bits in (1, 2, 3, 4)
 ]
 
 
@@ -74,7 +74,7 @@ def test_hard_weights(kind: Kind, case: str) -> None:
     ("kind", "bits", "size", "message"),
     [
         ("group", 1, 64, "bits is 1; group allows 2 to 8"),
-        ("shiftadd", 5, 64, "bits is 5; shiftadd allows 2 to 4"),
+        ("shiftadd", 5, 64, "bits is 5; shiftadd allows 1 to 4"),
         ("group", 4, 12, "group size is 12"),
         ("group", 4, -8, "group size is -8"),
     ],
