@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._bit_planes import ROWS, SUMS, join_planes
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import stack_int32
+from edgellm.runtime.kernels._scalar import Int, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._look_ups import (
     KEY_TABLE,
@@ -20,9 +20,15 @@ from edgellm.runtime.kernels.vector._look_ups import (
     fill_shuffles,
     group_chooser,
 )
-from edgellm.runtime.kernels.vector._plane_dots import MOST_PLANES, plane_dots
+from edgellm.runtime.kernels.vector._plane_dots import MOST_PLANES, block_dots, plane_dots
 
 MAX_GROUPS = MAX_COLUMNS // 8
+
+Codes = npt.NDArray[np.int8]
+Planes = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+Grid = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,15 @@ class CodeSums:
             octets (octets, P, 64), whose columns begin where ``prepared`` does.
         room: bytes of what is prepared.
         column_bytes: bytes of a column there.
+        whole_block: (octets, prepared, whole, grid, numbers, totals) -> whether it wrote the
+            totals of 64 rows, see ``_plane_dots.block_dots``.
     """
 
     prepare: Callable[..., None]
     multiply: Callable[..., None]
     room: int
     column_bytes: int
+    whole_block: Callable[..., bool]
 
 
 def code_sums(unit: VectorUnit) -> CodeSums:
@@ -52,28 +61,26 @@ def _by_look_ups(unit: VectorUnit) -> CodeSums:
     choose = group_chooser(unit)
 
     @register_jitable(**PART_POLICY)
-    def multiply(
-        octets: npt.NDArray[np.uint8],
-        shuffles: npt.NDArray[np.int8],
-        codes: npt.NDArray[np.int32],
-    ) -> None:
+    def multiply(octets: Planes, shuffles: Codes, codes: Sums) -> None:
         sums = stack_int32(SUMS)
         choose(octets, shuffles, sums)
         join_planes(sums, octets.shape[1], codes)
 
-    return CodeSums(fill_shuffles, multiply, SHUFFLES, KEY_TABLE // 4)
+    @register_jitable(**PART_POLICY)
+    def whole_block(
+        octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
+    ) -> bool:
+        return False
+
+    return CodeSums(fill_shuffles, multiply, SHUFFLES, KEY_TABLE // 4, whole_block)
 
 
 def _by_dots(unit: VectorUnit) -> CodeSums:
-    dots = plane_dots(unit)
+    dots, all_dots = plane_dots(unit), block_dots(unit)
     most = MOST_PLANES
 
     @register_jitable(**PART_POLICY)
-    def multiply(
-        octets: npt.NDArray[np.uint8],
-        x: npt.NDArray[np.int8],
-        codes: npt.NDArray[np.int32],
-    ) -> None:
+    def multiply(octets: Planes, x: Codes, codes: Sums) -> None:
         planes = octets.shape[1]
         stride = planes * ROWS
         dots(octets[0, 0], stride, octets.shape[0], min(planes, most), x, codes)
@@ -83,7 +90,17 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
             for row in range(ROWS):
                 codes[row] += upper[row] << np.int32(most)
 
-    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1)
+    @register_jitable(**PART_POLICY)
+    def whole_block(
+        octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
+    ) -> bool:
+        scale, zero = grid
+        if octets.shape[1] > most or numbers[1] + ROWS > scale.shape[1]:
+            return False
+        all_dots(octets, x, whole, scale, zero, numbers, totals)
+        return True
+
+    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_block)
 
 
 @register_jitable(**PART_POLICY)

@@ -12,6 +12,9 @@ from numba.extending import intrinsic
 
 from edgellm.runtime.kernels._bit_planes import ROWS
 from edgellm.runtime.kernels.simd._unit import (
+    INT8,
+    INT16,
+    INT32,
     INT64,
     Builder,
     Context,
@@ -28,12 +31,23 @@ from edgellm.runtime.kernels.simd._unit import (
     splat,
 )
 from edgellm.runtime.kernels.vector._codes import LANE, OCTET, Turned
-from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
+from edgellm.runtime.kernels.vector._tiles import (
+    LINE_BYTES,
+    bytes_of,
+    open_arrays,
+    prefetch,
+    row_stride,
+)
 
 MOST_PLANES = 4
 """At once; then a byte has the fields of two rows or more."""
 AHEAD_BYTES = 8192
 """How far ahead weights are prefetched."""
+INTO_LEVEL_2 = 2
+"""Into the first level fewer lines can be under way. (A server of 2023, one core, 4096 x 4096 from
+memory: 4 bits 766 instead of 800 us, 2 bits 395 instead of 443; not prefetched 1032 and 602)"""
+GROUPS_AHEAD = 2
+"""The same of scales and zeros."""
 
 
 def plane_dots(unit: VectorUnit) -> Intrinsic:
@@ -69,6 +83,121 @@ def plane_dots(unit: VectorUnit) -> Intrinsic:
     return dots
 
 
+def block_dots(unit: VectorUnit) -> Intrinsic:
+    """Return the intrinsic ``dots(planes, x, whole, scale, zero, numbers, totals)``.
+
+    For the 64 rows of a block, planes (octets, 1 to MOST_PLANES, 64): write the sum over groups of
+    ``scale * (codes . x - zero * whole)`` to totals. whole are the sums of x by group; numbers are
+    the octets of a group, and the first row's column in scale and zero (G, N).
+    """
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        chosen = [0, 1, 2, 3, 4, 6]
+        kinds = types.void(*(signature.args[i] for i in chosen))
+        arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
+        size, first = cgutils.unpack_tuple(builder, args[5])
+        count = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+        for planes in range(1, MOST_PLANES + 1):
+            with builder.if_then(builder.icmp_unsigned("==", count, INT64(planes))):
+                _BlockDots(unit, planes, arrays).generate(builder, size, first)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def dots(
+        _: Context,
+        planes: Type,
+        x: Type,
+        whole: Type,
+        scale: Type,
+        zero: Type,
+        numbers: Type,
+        totals: Type,
+    ) -> Intrinsic:
+        return types.void(planes, x, whole, scale, zero, numbers, totals), generate
+
+    return dots
+
+
+class _BlockDots:
+    """The products of a block of 64 rows, group by group; the totals stay in registers."""
+
+    def __init__(self, unit: VectorUnit, planes: int, arrays: Values) -> None:
+        self._unit, self._planes = unit, planes
+        self._planes_array = arrays[0]
+        self._scale_array, self._zero_array = arrays[3:5]
+        self._arrays = arrays
+
+    def generate(self, builder: Builder, size: Value, first: Value) -> None:
+        keys, x, whole, scale, zero, out = (bytes_of(builder, array) for array in self._arrays)
+        wide = ir.VectorType(INT64, self._unit.lanes // 2)
+        none = ir.Constant(wide, None)
+        places = [
+            cgutils.alloca_once_value(builder, none) for _ in range(2 * ROWS // self._unit.lanes)
+        ]
+        scratch = cgutils.alloca_once(builder, ir.ArrayType(INT32, ROWS))
+        sums = builder.bitcast(scratch, INT8.as_pointer())
+        octets = cgutils.unpack_tuple(builder, self._planes_array.shape)[0]
+        stride = row_stride(builder, self._planes_array)
+        groups = cgutils.unpack_tuple(builder, self._scale_array.shape)[0]
+        scale = move(builder, scale, builder.mul(first, INT64(2)))
+        zero = move(builder, zero, first)
+        with cgutils.for_range(builder, groups) as loop:
+            begin = builder.mul(loop.index, size)
+            left = builder.sub(octets, begin)
+            some = builder.select(builder.icmp_signed("<", left, size), left, size)
+            ahead = builder.add(loop.index, INT64(GROUPS_AHEAD))
+            scales, zeros = (
+                move(builder, base, builder.mul(loop.index, row_stride(builder, array)))
+                for base, array in ((scale, self._scale_array), (zero, self._zero_array))
+            )
+            self._fetch(builder, scale, zero, ahead)
+            for row in range(0, ROWS, 4 * self._unit.lanes):
+                at = move(builder, keys, builder.mul(begin, stride))
+                part = _Part(
+                    self._unit, Turned(self._planes), move(builder, at, INT64(row)), stride
+                )
+                columns = move(builder, x, builder.mul(begin, INT64(OCTET)))
+                totals = part.multiply(builder, some, columns)
+                part.store(builder, totals, move(builder, sums, INT64(4 * row)))
+            place = move(builder, whole, builder.mul(loop.index, INT64(4)))
+            activations = builder.load(builder.bitcast(place, INT32.as_pointer()))
+            self._add_scaled(builder, sums, (scales, zeros, activations), places)
+        for i, place in enumerate(places):
+            at = move(builder, out, INT64(8 * i * wide.count))
+            builder.store(builder.load(place), builder.bitcast(at, wide.as_pointer()), align=8)
+
+    def _fetch(self, builder: Builder, scale: Value, zero: Value, group: Value) -> None:
+        """Begin to read the scales and zeros of a group."""
+        ahead = builder.mul(group, row_stride(builder, self._scale_array))
+        for offset in range(0, 2 * ROWS, LINE_BYTES):
+            prefetch(builder, move(builder, scale, builder.add(ahead, INT64(offset))))
+        ahead = builder.mul(group, row_stride(builder, self._zero_array))
+        prefetch(builder, move(builder, zero, ahead))
+
+    def _add_scaled(
+        self, builder: Builder, sums: Value, group: tuple[Value, Value, Value], places: Values
+    ) -> None:
+        scales, zeros, whole = group
+        lanes = self._unit.lanes
+        narrow, half = self._unit.totals_type, lanes // 2
+        wide = ir.VectorType(INT64, half)
+        alone = builder.insert_element(ir.Constant(narrow, ir.Undefined), whole, INT32(0))
+        all_ = shuffle(builder, alone, alone, [0] * lanes)
+        for i in range(ROWS // lanes):
+            codes = load_vector(builder, move(builder, sums, INT64(4 * lanes * i)), narrow)
+            at = move(builder, zeros, INT64(lanes * i))
+            zero = builder.zext(load_vector(builder, at, ir.VectorType(INT8, lanes)), narrow)
+            centered = builder.sub(codes, builder.mul(zero, all_))
+            at = move(builder, scales, INT64(2 * lanes * i))
+            scale = load_vector(builder, at, ir.VectorType(INT16, lanes))
+            for j in range(2):
+                rows = range(j * half, j * half + half)
+                a = builder.sext(shuffle(builder, centered, centered, rows), wide)
+                b = builder.sext(shuffle(builder, scale, scale, rows), wide)
+                place = places[2 * i + j]
+                builder.store(builder.add(builder.load(place), builder.mul(a, b)), place)
+
+
 class _Part:
     """As many rows of a block as a vector has bytes."""
 
@@ -87,7 +216,7 @@ class _Part:
             keys = move(builder, self._keys, builder.mul(loop.index, self._stride))
             for plane in range(turned.planes):
                 ahead = AHEAD_BYTES + plane * LINE_BYTES
-                prefetch(builder, move(builder, keys, INT64(ahead)))
+                prefetch(builder, move(builder, keys, INT64(ahead)), INTO_LEVEL_2)
             eight = load_vector(
                 builder,
                 move(builder, x, builder.mul(loop.index, INT64(OCTET))),

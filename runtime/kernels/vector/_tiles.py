@@ -393,7 +393,7 @@ def begin_line(builder: Builder, offset: Value) -> AbstractContextManager[None]:
     return builder.if_then(builder.icmp_unsigned("==", within, INT64(0)))
 
 
-def prefetch(builder: Builder, pointer: Value) -> None:
-    """Begin to read a cache line that is wanted soon."""
-    arguments = [pointer, INT32(0), INT32(3), INT32(1)]  # to read, into all caches, data
+def prefetch(builder: Builder, pointer: Value, locality: int = 3) -> None:
+    """Begin to read a cache line that is wanted soon, into all caches or (2) not into the first."""
+    arguments = [pointer, INT32(0), INT32(locality), INT32(1)]  # to read, how near, data
     call(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)

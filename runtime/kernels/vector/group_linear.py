@@ -23,7 +23,7 @@ from edgellm.runtime.kernels.vector._views import fetch
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     sums, products = code_sums(unit), group_products(unit)
-    prepare, multiply = sums.prepare, sums.multiply
+    prepare, multiply, whole_block = sums.prepare, sums.multiply, sums.whole_block
     room, column_bytes = sums.room, sums.column_bytes
 
     def group_linear(
@@ -50,6 +50,10 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                 whole[group] = sum_of(x[t][group * group_size : (group + 1) * group_size])
             for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
                 first, last = first_row(block, begin), last_row(block, end)
+                numbers = (group_size // 8, block * ROWS)
+                if whole_block(planes[block], prepared, whole, (scale, zero), numbers, totals):
+                    write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
+                    continue
                 totals[:] = 0
                 for group in range(groups):
                     ahead = min(group + 2, groups - 1)
