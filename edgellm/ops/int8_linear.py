@@ -45,7 +45,8 @@ def body() -> "FunctionProto":
 def examples() -> Iterator[Example]:
     """Yield inputs on which every executor must agree."""
     rng = np.random.default_rng(2)
-    for tokens, k, n in ((3, 64, 32), (1, 1, 1), (2, 7, 63), (1, 65, 5), (5, 172, 65), (17, 33, 9)):
+    sizes = ((3, 64, 32), (1, 1, 1), (2, 7, 63), (1, 65, 5), (5, 172, 65), (17, 33, 9))
+    for tokens, k, n in (*sizes, (16, 64, 32), (37, 192, 64), (70, 130, 40)):
         x, weight = draw.codes(rng, tokens, k), draw.codes(rng, n, k)
         yield Example(f"random_{tokens}x{k}x{n}", (x, weight))
     yield Example("zero_row", (np.zeros((1, 40), np.int8), draw.codes(rng, 6, 40)))

@@ -188,6 +188,28 @@ def sweep(product: str, *, fresh: bool = False) -> Callable[..., None]:
     return run
 
 
+def sweep_again(product: str) -> Callable[..., None]:
+    """Return ``run(x, panel, acc, n, count)``: write a panel times all tokens, at least 16.
+
+    Tiles are whole, and configured so: the last begins where it ends with the last token, and
+    computes again what tokens it shares with another.
+    """
+    two, one = Tile(2, product, fresh=True).build(), Tile(1, product, fresh=True).build()
+
+    @register_jitable(**PART_POLICY)
+    def run(x: Codes, panel: Codes, acc: Sums, n: int, count: int) -> None:
+        tokens = x.shape[0]
+        whole = tokens // TOKENS * TOKENS
+        for t in range(0, whole, TOKENS):
+            two(x, panel, acc, t, n, 0, count)
+        if tokens - whole > ROWS:
+            one(x, panel, acc, whole, n, 0, count)
+        if tokens > whole:
+            one(x, panel, acc, tokens - ROWS, n, 0, count)
+
+    return run
+
+
 def _call(builder: Builder, name: str, arguments: Values) -> None:
     kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}")

@@ -13,13 +13,12 @@ from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
 from edgellm.runtime.kernels.vector._amx import (
-    CONFIGURATION,
-    SIGNED,
     UNSIGNED_WEIGHTS,
     describe_for,
     release,
     sweep,
 )
+from edgellm.runtime.kernels.vector._matrix_products import SHAPES, matrix_multiply
 from edgellm.runtime.kernels.vector._panels import (
     TOKENS,
     Panels,
@@ -56,7 +55,6 @@ LEAST_TILES = 4
 (AVX-512, 2560 x 6912: 8 tokens 2.1 instead of 3.8 times one token, 16 tokens 3.5 instead of 5.7)"""
 LEAST_MATRIX = 16
 """From so many tokens on, matrix tiles are faster."""
-SHAPES = 2 * CONFIGURATION
 MAX_TOKENS = 256
 """Tokens that there is scratch memory for."""
 
@@ -303,7 +301,7 @@ def int8_multiply(unit: VectorUnit) -> Callable[[Codes, Codes, Accumulators, Sta
 
 def _some_matrix_tiles(unit: VectorUnit, multiply_others: Multiply) -> Multiply:
     """Return the multiplication of whole blocks with matrix tiles where they pay."""
-    multiply_matrix, rows = _matrix_multiply(unit), signed_panels(unit).rows
+    multiply_matrix, rows = matrix_multiply(unit), signed_panels(unit).rows
 
     @register_jitable(**PART_POLICY)
     def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
@@ -317,34 +315,9 @@ def _some_matrix_tiles(unit: VectorUnit, multiply_others: Multiply) -> Multiply:
     return multiply
 
 
-def _matrix_multiply(unit: VectorUnit) -> Product:
-    """Return the product with matrix tiles, of whole blocks and panels; it needs no bias."""
-    layout = signed_panels(unit)
-    fill, rows, span = layout.fill(), layout.rows, layout.span
-    panel_bytes = rows * span
-    write, add = sweep(SIGNED, fresh=True), sweep(SIGNED)
-    chunk = layout.columns
-
-    @register_jitable(**PART_POLICY)
-    def multiply(x: Codes, weight: Codes, acc: Accumulators) -> None:
-        panel, shapes = stack_int8(panel_bytes), stack_int8(SHAPES)
-        describe_for(shapes, x.shape[0])
-        for n in range(0, weight.shape[0], rows):
-            for k in range(0, x.shape[1], span):
-                count = min(span, x.shape[1] - k)
-                fill(weight, panel, n, k, count // chunk)
-                if k == 0:
-                    write(x, panel, acc, shapes, (n, k, count))
-                else:
-                    add(x, panel, acc, shapes, (n, k, count))
-        release()
-
-    return multiply
-
-
 def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
     """Return the product with matrix tiles; ``product`` does what is left."""
-    multiply, rows = _matrix_multiply(unit), signed_panels(unit).rows
+    multiply, rows = matrix_multiply(unit), signed_panels(unit).rows
 
     @register_jitable(**PART_POLICY)
     def matrix_product(x: Codes, weight: Codes, acc: Accumulators) -> None:
@@ -352,9 +325,7 @@ def _matrix_tiles_of_int8(unit: VectorUnit, product: Product) -> Product:
         many = x.shape[0] >= LEAST_MATRIX and whole > 0
         paneled = weight.shape[0] // rows * rows if many else 0
         if paneled > 0:
-            for first in range(0, x.shape[0], MAX_TOKENS):
-                end = min(first + MAX_TOKENS, x.shape[0])
-                multiply(x[first:end, :whole], weight[:paneled], acc[first:end])
+            multiply(x[:, :whole], weight[:paneled], acc)
         if whole < x.shape[1]:
             add_rest(x, weight[:paneled], acc, whole)
         if paneled < weight.shape[0]:
