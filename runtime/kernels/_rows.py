@@ -40,6 +40,11 @@ def quantize_row(
     reciprocal, shift = np.int32(absmax_reciprocal(peak)), absmax_shift(peak)
     for n in range(row.shape[0]):
         codes[n] = round_shift(np.int64(row[n]) * np.int64(reciprocal), shift)
+    write_row_scale(peak, out_scale, t, frame)
+
+
+def write_row_scale(peak: Int, out_scale: npt.NDArray[np.int32], t: Int, frame: Int) -> None:
+    """Write the scale of the codes of a row with this absmax to ``out_scale[t]``."""
     mantissa, exponent = normalize(peak, frame)
     mantissa, exponent = product(mantissa, exponent, RECIPROCAL_127[0], RECIPROCAL_127[1])
     write_scale(out_scale, t, mantissa, exponent)

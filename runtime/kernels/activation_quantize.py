@@ -8,6 +8,7 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._rows import quantize_row
 from edgellm.runtime.kernels._scalar import (
     INT32_MAX,
+    Int,
     round_shift,
     saturate,
     stack_int32,
@@ -34,6 +35,21 @@ def subtract_bump(row: Ints, table: Ints) -> None:
         row[n] = np.int32(max(x, np.int32(0)) - table[index])
 
 
+def activate_columns(
+    row: Ints, multiplier: Ints, bias: Ints, out: Ints, scale: tuple[Int, Int, Int]
+) -> None:
+    """Write the activations of a row; ``scale`` is its mantissa, a shift, and which activation."""
+    mantissa, total, activation = scale
+    lowest = np.int32(0) if activation == 0 else np.int32(-INT32_MAX)
+    for n in range(row.shape[0]):
+        wide = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
+        out[n] = max(saturate(wide + np.int64(bias[n])), lowest)
+    if activation == 1:
+        subtract_bump(out, BUMP)
+    elif activation == 2:
+        subtract_bump(out, BUMP_TANH)
+
+
 @kernel("ActivationQuantize", split="rows")
 def activation_quantize(
     thread: int,
@@ -50,15 +66,7 @@ def activation_quantize(
     """Split by rows."""
     scratch = stack_int32(MAX_COLUMNS)
     for t in range(thread, acc.shape[0], threads):
-        mantissa = np.int64(scale[t, 0])
-        total = token_shift(np.int64(scale[t, 1]), shift)
-        lowest = np.int32(0) if activation == 0 else np.int32(-INT32_MAX)
-        row, out = acc[t], scratch[: acc.shape[1]]
-        for n in range(row.shape[0]):
-            wide = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
-            out[n] = max(saturate(wide + np.int64(bias[n])), lowest)
-        if activation == 1:
-            subtract_bump(out, BUMP)
-        elif activation == 2:
-            subtract_bump(out, BUMP_TANH)
+        row_scale = np.int64(scale[t, 0]), token_shift(np.int64(scale[t, 1]), shift), activation
+        out = scratch[: acc.shape[1]]
+        activate_columns(acc[t], multiplier, bias, out, row_scale)
         quantize_row(out, codes[t], out_scale, t, FRAME)

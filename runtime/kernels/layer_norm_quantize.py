@@ -54,6 +54,20 @@ def inverse_deviation(squares: Int, drop: Int, epsilon: Pair, gain: Pair) -> Pai
     return mantissa, exponent + half_exponent - (even >> 1)
 
 
+def normalize_columns(
+    out: npt.NDArray[np.int32],
+    weight: npt.NDArray[np.int16],
+    bias: npt.NDArray[np.int32],
+    scale: tuple[Int, Int, Int],
+) -> None:
+    """Replace centred values by results; ``scale`` is a factor, its shift, and that of weights."""
+    factor, fraction, shift = np.int32(scale[0]), scale[1], scale[2]
+    for n in range(out.shape[0]):
+        unit = np.int64(np.int32(round_shift(np.int64(out[n]) * np.int64(factor), fraction)))
+        scaled = round_shift(unit * np.int64(weight[n]), shift) + np.int64(bias[n])
+        out[n] = saturate(scaled)
+
+
 @kernel("LayerNormQuantize", split="rows")
 def layer_norm_quantize(
     thread: int,
@@ -78,9 +92,6 @@ def layer_norm_quantize(
         out = y[t]
         drop, squares = centre(x[t], out)
         mantissa, exponent = inverse_deviation(squares, drop, epsilon, gain)
-        factor, fraction = np.int32(mantissa), clamp(exponent - UNIT_BITS, 1, 62)
-        for n in range(out.shape[0]):
-            unit = np.int64(np.int32(round_shift(np.int64(out[n]) * np.int64(factor), fraction)))
-            scaled = round_shift(unit * np.int64(weight[n]), shift) + np.int64(bias[n])
-            out[n] = saturate(scaled)
+        fraction = clamp(exponent - UNIT_BITS, 1, 62)
+        normalize_columns(out, weight, bias, (mantissa, fraction, shift))
         quantize_row(out, codes[t], out_scale, t, frame)

@@ -5,11 +5,33 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (
+    Pair,
     round_shift,
     saturate,
     token_multiplier,
     token_shift,
 )
+
+Ints = npt.NDArray[np.int32]
+
+
+def add_columns(
+    terms: tuple[Ints, Ints], multiplier: Ints, bias: Ints, out: Ints, scale: Pair
+) -> None:
+    """Write a row of results.
+
+    Args:
+        terms: the rows of the stream and of the accumulators.
+        multiplier: (N,).
+        bias: (N,).
+        out: (N,).
+        scale: mantissa of the row, and the shift of its results.
+    """
+    (stream, row), (mantissa, total) = terms, scale
+    for n in range(row.shape[0]):
+        term = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
+        added = term + np.int64(bias[n]) + np.int64(stream[n])
+        out[n] = saturate(added)
 
 
 @kernel("ResidualAddBias", split="rows")
@@ -26,10 +48,5 @@ def residual_add_bias(
 ) -> None:
     """Split by rows."""
     for t in range(thread, acc.shape[0], threads):
-        mantissa = np.int64(scale[t, 0])
         total = token_shift(np.int64(scale[t, 1]), shift)
-        stream, row, out = x[t], acc[t], y[t]
-        for n in range(row.shape[0]):
-            term = round_shift(np.int64(row[n]) * token_multiplier(mantissa, multiplier[n]), total)
-            added = term + np.int64(bias[n]) + np.int64(stream[n])
-            out[n] = saturate(added)
+        add_columns((x[t], acc[t]), multiplier, bias, y[t], (np.int64(scale[t, 0]), total))

@@ -25,6 +25,10 @@ SWAPS = ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F
 """How 8 x 8 bits are turned: bits of these masks change places with those so much higher."""
 TRITS = 5
 """Weights in a byte of the layout ternary-5trit/v1."""
+ROW_OPERATORS = frozenset(
+    {"ActivationQuantize", "LayerNormQuantize", "RequantizeBias", "ResidualAddBias"}
+)
+"""Operators whose variants are made of ``vector/_lanes``."""
 
 # llvmlite and Numba have no types.
 Builder = Any
@@ -60,6 +64,8 @@ class VectorUnit(ABC):
             ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none of its own.
+        has_int32_rows: whether operators between products have variants (see ``vector/_lanes``).
+            That takes 16 lanes, ``shift_words_right`` and ``look_up_ints``.
         operators: of which it has some of its own; None is all.
         turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are turned into
             bytes and multiplied faster than they are looked up.
@@ -83,6 +89,7 @@ class VectorUnit(ABC):
     matrix_tiles = False
     turns_bits = False
     base = ""
+    has_int32_rows = False
     operators: frozenset[str] | None = None
     column_shifts: tuple[int, ...] = (0, 2, 4, 6)
 
@@ -94,7 +101,9 @@ class VectorUnit(ABC):
         return cpu.machine in self.machines and all(map(cpu.has, self.features))
 
     def has_own(self, op_type: str) -> bool:
-        """Tell whether an operator runs otherwise than with ``base``."""
+        """Tell whether an operator runs otherwise than with ``base``, or the portable kernel."""
+        if op_type in ROW_OPERATORS and not self.has_int32_rows:
+            return False
         return self.operators is None or op_type in self.operators
 
     @abstractmethod
@@ -209,6 +218,14 @@ class VectorUnit(ABC):
     def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
         """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
         return self.dot_codes(builder, total, [codes], [x])
+
+    def shift_words_right(self, builder: Builder, words: Value, counts: Value) -> Value:
+        """Return unsigned words shifted by as many bits as others say; by 16 and more, 0."""
+        raise NotImplementedError
+
+    def look_up_ints(self, builder: Builder, table: Value, places: Value) -> Value:
+        """Return the int32 at places of the table at a pointer."""
+        raise NotImplementedError
 
     def biased(self, builder: Builder, weights: Values) -> list[Value]:
         """Return vectors of int8 weights + byte_bias, as ``dot_codes`` takes them."""

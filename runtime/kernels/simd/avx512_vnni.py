@@ -4,6 +4,7 @@ from llvmlite import ir
 
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
+    INT32,
     INT64,
     Builder,
     Value,
@@ -32,6 +33,7 @@ class Avx512Vnni(VectorUnit):
     trit_shifts = (0, 2, 4, 6, 6)
     byte_bias = 128
     panels = True
+    has_int32_rows = True
     tokens = 6
     planes = 4
 
@@ -72,6 +74,15 @@ class Avx512Vnni(VectorUnit):
 
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, self.biased(builder, weights), x)
+
+    def shift_words_right(self, builder: Builder, words: Value, counts: Value) -> Value:
+        return call(builder, "llvm.x86.avx512.psrlv.w.512", words.type, [words, counts])
+
+    def look_up_ints(self, builder: Builder, table: Value, places: Value) -> Value:
+        all_lanes = splat(ir.VectorType(ir.IntType(1), self.lanes), 1)
+        name, size = "llvm.x86.avx512.mask.gather.dpi.512", INT32(4)
+        arguments = [ir.Constant(places.type, None), table, places, all_lanes, size]
+        return call(builder, name, places.type, arguments)
 
     def biased(self, builder: Builder, weights: Values) -> list[Value]:
         """Make the weights unsigned."""
