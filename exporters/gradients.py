@@ -5,6 +5,7 @@ of its inputs and outputs and the gradient of its first output, and yields gradi
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from onnx import NodeProto, helper
 from edgellm.errors import ExportError
 
 Floats = npt.NDArray[np.float32]
-Values = Mapping[str, npt.NDArray[np.generic]]
+Values = Mapping[str, npt.NDArray[Any]]
 Rule = Callable[[NodeProto, Sequence[Floats], Floats, Floats], Iterator[Floats]]
 """(node, values of its inputs, of its output, gradient of that) -> gradients of its inputs."""
 
@@ -173,7 +174,8 @@ def _reshape(_: NodeProto, x: Sequence[Floats], _y: Floats, g: Floats) -> Iterat
 
 def _transpose(node: NodeProto, _x: Sequence[Floats], _y: Floats, g: Floats) -> Iterator[Floats]:
     order = _attribute(node, "perm", None)
-    yield np.transpose(g, np.argsort(order))  # type: ignore[arg-type]
+    # NumPy multiplies stacks of matrices quickly only where their rows lie together.
+    yield np.ascontiguousarray(np.transpose(g, np.argsort(order)))  # type: ignore[arg-type]
 
 
 def _concat(node: NodeProto, x: Sequence[Floats], _y: Floats, g: Floats) -> Iterator[Floats]:
@@ -185,7 +187,7 @@ def _concat(node: NodeProto, x: Sequence[Floats], _y: Floats, g: Floats) -> Iter
 def _gather(node: NodeProto, x: Sequence[Floats], _y: Floats, g: Floats) -> Iterator[Floats]:
     axis = int(_attribute(node, "axis", 0))  # type: ignore[call-overload]
     out = np.zeros(x[0].shape, np.float32)
-    np.moveaxis(out, axis, 0)[x[1]] = np.moveaxis(g, axis, 0) if x[1].ndim else g  # type: ignore[index]
+    np.moveaxis(out, axis, 0)[x[1]] = np.moveaxis(g, axis, 0) if x[1].ndim else g
     yield out
 
 

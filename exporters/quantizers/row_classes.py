@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
 
@@ -92,7 +93,7 @@ def schemes_in(recipes: Iterable[Recipe]) -> list[Scheme]:
     return [scheme for part in parts for scheme in part]
 
 
-def quantize(weight: Floats, hessian: Floats | None, recipe: Recipe) -> QuantizedWeight:
+def quantize(weight: Floats, hessian: Floats | Singles | None, recipe: Recipe) -> QuantizedWeight:
     """Quantise a weight (N, K) as ``low_bit.quantize``, each class of rows by its scheme."""
     if isinstance(recipe, Scheme):
         return low_bit.quantize(weight, hessian, recipe)
