@@ -56,6 +56,7 @@ test-arm-lesser: $(VENV)/.test-ready
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python tests/benchmarks/matmuls.py
+	$(BIN)/python -m tests.benchmarks.low_bits
 
 bench-encoders: $(VENV)/.test-ready
 	$(BIN)/python -m tests.benchmarks.encoders $(ARGS)
