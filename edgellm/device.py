@@ -40,6 +40,10 @@ class MatMul:
         index_bits: stored for each weight beside it, to say which one it is.
         shifts: signed powers of two that a group and output has instead of a scale to multiply
             with (ShiftAddLLM); 0 where it has a scale.
+        levels: numbers that the codes of a group and output choose from (SqueezeLLM); 0 where a
+            code is a number itself.
+        outliers: weights that are stored besides, each with its column in 4 bytes, and the number
+            of those of each output in 4.
     """
 
     m: int
@@ -52,6 +56,8 @@ class MatMul:
     density: float = 1.0
     index_bits: float = 0.0
     shifts: int = 0
+    levels: int = 0
+    outliers: int = 0
 
     @property
     def macs(self) -> int:
@@ -65,9 +71,10 @@ class MatMul:
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of the weights that are stored, with indices, scales and zeros."""
+        """Bytes of the weights that are stored, with indices, scales, zeros and outliers."""
         stored = self.k * self.n * self.density * (self.weight_bits + self.index_bits)
-        return (stored + self.groups * self.n * self.group_bits) / 8
+        apart = 4 * (self.outliers + self.n) if self.outliers else 0
+        return (stored + self.groups * self.n * self.group_bits) / 8 + apart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ COLORS = {1: "#f7fbff", 2: "#d6e6f4", 3: "#abd0e6", 4: "#6aaed6", 5: "#3787c0", 
           7: "#105ba4", 8: "#08306b"}  # fmt: skip
 """By bits, light to dark."""
 LIGHT_TEXT_FROM = 5
+MARKS = {"ShiftAddLinear": "s", "CodebookLinear": "c"}
+"""Behind the bits, by operator."""
 
 Place = tuple[int, str]
 
@@ -77,7 +79,8 @@ def _draw_cell(
         begin += part.rows
     mean = sum(part.rows * part.bits for part in parts) / rows
     label = f"{mean:.0f}" if len({part.bits for part in parts}) == 1 else f"{mean:.1f}"
-    mark = "s" if all(part.op_type == "ShiftAddLinear" for part in parts) else ""
+    kinds = {part.op_type for part in parts}
+    mark = MARKS.get(kinds.pop(), "") if len(kinds) == 1 else ""
     ink = "white" if mean >= LIGHT_TEXT_FROM else "black"
     pen.text((left + 12, top + 5), f"{label}{mark}", fill=ink)
 

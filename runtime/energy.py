@@ -55,6 +55,9 @@ def estimate(plan: Plan) -> Energy:
 def product_energy(work: MatMul) -> float:
     """Return what one row of a product takes, in picojoules."""
     weights = work.n * work.k
+    if work.levels:
+        outliers = work.outliers * (MULTIPLY_32 + ADD_32)
+        return weights * (LOOK_UP + MULTIPLY_8 + ADD_32) + outliers
     if work.group_size:
         return _look_ups(work)
     return weights * (ADD_32 if work.weight_bits <= TERNARY_BITS else MULTIPLY_8 + ADD_32)

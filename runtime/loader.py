@@ -60,7 +60,7 @@ def load_plan(
     _check_interface("input", _declared(graph.input), inputs)
     _check_interface("output", _declared(graph.output), outputs)
     constants = _read_constants(graph.initializer, read_weights(bundle.weights_path))
-    reader = _GraphReader(bundle.manifest.context_length, [*inputs, *_constant_values(constants)])
+    reader = _GraphReader(bundle.manifest.context_length, inputs, constants)
     steps = tuple(reader.read(node) for node in graph.node)
     for value in [*outputs, *_declared(graph.value_info)]:
         if reader.values.get(value.name) != value:
@@ -246,10 +246,13 @@ def _number(text: str, key: str, name: str) -> int:
 class _GraphReader:
     """Turns nodes into steps, in order, and follows the shapes through them."""
 
-    def __init__(self, context_length: int, known: Iterable[Value]) -> None:
+    def __init__(
+        self, context_length: int, inputs: Iterable[Value], constants: Mapping[str, Array]
+    ) -> None:
         self._context_length = context_length
+        self._constants = constants
         self.values: dict[str, Value] = {}
-        for value in known:
+        for value in [*inputs, *_constant_values(constants)]:
             self._add(value, "the graph")
 
     def read(self, node: Any) -> Step:  # noqa: ANN401
@@ -285,7 +288,7 @@ class _GraphReader:
                 raise PlanError(f"{step.name}: {port.name} is {value.dtype}, not {port.dtype}")
         if len(step.outputs) != len(schema.outputs):
             raise PlanError(f"{step.name}: {schema.name} has {len(schema.outputs)} outputs")
-        check_step(step, operator, sizes, self._context_length)
+        check_step(step, operator, sizes, self._context_length, self._constants)
         for name, port, shape in zip(step.outputs, schema.outputs, shapes, strict=True):
             self._add(Value(name, port.dtype, shape), step.name)
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from types import ModuleType
 
+import numpy as np
+import numpy.typing as npt
+
 from edgellm.errors import PlanError
 from edgellm.ops import Use
 from edgellm.runtime.plan import Dim, Step
@@ -21,7 +24,11 @@ def check_attributes(step: Step, operator: ModuleType) -> None:
 
 
 def check_step(
-    step: Step, operator: ModuleType, sizes: Mapping[str, Dim], context_length: int
+    step: Step,
+    operator: ModuleType,
+    sizes: Mapping[str, Dim],
+    context_length: int,
+    weights: Mapping[str, npt.NDArray[np.generic]],
 ) -> None:
     """Check what a step's operator demands of its sizes and inputs.
 
@@ -30,6 +37,7 @@ def check_step(
         operator: its module.
         sizes: what its schema's letters are.
         context_length: positions that a text may have, or rows of an image.
+        weights: of the graph, by name.
 
     Raises:
         PlanError: a demand is not fulfilled.
@@ -42,6 +50,7 @@ def check_step(
         attributes=step.attributes,
         sizes=sizes,
         context_length=context_length,
+        stored={name: weights[name] for name in step.inputs if name in weights},
     )
     for fulfilled, demand in operator.demands(use):
         if not fulfilled:

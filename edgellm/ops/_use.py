@@ -6,7 +6,10 @@ long enough, values that are used as indices, ranges beyond which its sums would
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from edgellm.graph_names import ENDS, IDS, IMAGES, ROWS, TOKENS
 from edgellm.ops._schema import Dim
@@ -31,6 +34,7 @@ class Use:
         attributes: by name.
         sizes: what the letters of the schema are; names where they change by call.
         context_length: positions that a text may have, or rows of an image.
+        stored: the inputs that are weights, by name.
     """
 
     inputs: tuple[str, ...]
@@ -38,6 +42,7 @@ class Use:
     attributes: Mapping[str, int]
     sizes: Mapping[str, Dim]
     context_length: int
+    stored: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
 
 def at_most(size: Dim, limit: int) -> bool:

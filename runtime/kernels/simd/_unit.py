@@ -175,6 +175,10 @@ class VectorUnit(ABC):
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         """Add to each lane of ``total`` products of int8 weights (+ byte_bias) and activations."""
 
+    def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
+        """Add to each lane of ``total`` products of int8 levels (+ byte_bias) and activations."""
+        return self.dot_codes(builder, total, levels, x)
+
     @abstractmethod
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         """Return ``table[key]`` for each byte of keys, 0 to 15, in each 16 bytes of a vector."""

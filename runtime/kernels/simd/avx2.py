@@ -73,6 +73,15 @@ class Avx2(VectorUnit):
         pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [codes, x])
         return _add_pairs(builder, total, pairs, splat(WORDS, 1))
 
+    def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
+        """Move the signs of the levels to x; pairs fit in 16 bits: |sum| <= 2 * 128 * 127."""
+        for level, activation in zip(levels, x, strict=True):
+            magnitude = call(builder, "llvm.abs.v32i8", level.type, [level, ir.IntType(1)(0)])
+            signed = call(builder, "llvm.x86.avx2.psign.b", level.type, [activation, level])
+            pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [magnitude, signed])
+            total = _add_pairs(builder, total, pairs, splat(WORDS, 1))
+        return total
+
     def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
         """Load 64 int8 as four vectors of 16 bits."""
         narrow = ir.VectorType(INT8, 16)

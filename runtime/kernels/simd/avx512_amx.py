@@ -16,6 +16,7 @@ class Avx512Amx(Avx512Vbmi):
     operators = frozenset(
         {
             "BitLinear",
+            "CodebookLinear",
             "EncoderAttention",
             "GroupLinear",
             "Int8Linear",

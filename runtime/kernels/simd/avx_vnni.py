@@ -21,6 +21,7 @@ class AvxVnni(Avx2):
     looks_up_ternary = False
     int8_vectors = VectorUnit.int8_vectors
     dot_lanes = VectorUnit.dot_lanes
+    dot_levels = VectorUnit.dot_levels
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
         return dot_unsigned(builder, total, codes, x)

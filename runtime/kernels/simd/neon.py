@@ -84,6 +84,9 @@ class Neon(VectorUnit):
         name = "llvm.aarch64.neon.addp.v4i32"
         return builder.add(total, call(builder, name, total.type, [low, high]))
 
+    def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
+        return self.dot_bytes(builder, total, levels, x)
+
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         """Add one vector in 16 bits: two products a lane, |sum| <= 2 * 128 * 127."""
         for weight, activation in zip(weights, x, strict=True):
