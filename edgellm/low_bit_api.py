@@ -21,11 +21,14 @@ class Quantization:
     """How the linears of a float checkpoint get fewer bits than int8.
 
     Args:
-        name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), or "w2a8"
-            to "w8a8" (a scale and a zero point for each group). With a budget also "group" for the
-            latter, and "auto" for all.
-        bits: of "shiftadd", 1 to 4; default 3.
-        group_size: columns with a scale of their own, a multiple of 8; 0 for one a row.
+        name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), "codebook"
+            (SqueezeLLM: any levels, and outliers apart), or "w2a8" to "w8a8" (a scale and a zero
+            point for each group). With a budget also "group" for the latter, and "auto" for all.
+        bits: of "shiftadd", 1 to 4, and "codebook", 2 to 4; default 3.
+        group_size: columns with a scale or levels of their own, a multiple of 8, of 64 for
+            "codebook"; 0 for one a row; default 128, of "codebook" 128, 256 or 512 for 2, 3 or 4
+            bits.
+        outliers: of "codebook": share of the weights that are stored apart, 0 to 0.1.
         budget: bits a weight, with scales, of all linears together: each gets the number of bits,
             and with "auto" the scheme, that serves best.
         refine: check by evolution what the budget is spent on.
@@ -33,7 +36,8 @@ class Quantization:
 
     name: str
     bits: int | None = None
-    group_size: int = 128
+    group_size: int | None = None
+    outliers: float = 0.0
     budget: float | None = None
     refine: bool = True
 
@@ -91,5 +95,10 @@ def make_plan(options: Quantization) -> "Scheme | Budget":
     from edgellm.exporters import low_bit_export
 
     return low_bit_export.make_plan(
-        options.name, options.bits, options.group_size, options.budget, refine=options.refine
+        options.name,
+        options.bits,
+        options.group_size,
+        options.budget,
+        outliers=options.outliers,
+        refine=options.refine,
     )

@@ -66,30 +66,37 @@ class Budget:
 
 
 def make_plan(
-    name: str, bits: int | None, group_size: int, budget: float | None, *, refine: bool
+    name: str,
+    bits: int | None,
+    group_size: int | None,
+    budget: float | None,
+    *,
+    outliers: float,
+    refine: bool,
 ) -> Scheme | Budget:
     """Return what options ask for.
 
     Args:
         name: of a scheme as for ``Scheme.parse``; with a budget a family of them, or "auto".
-        bits: of "shiftadd".
-        group_size: columns with one scale, ROW for all of a row.
+        bits: of "shiftadd" and "codebook".
+        group_size: columns with one scale, ROW for all of a row; None for the default.
         budget: bits a weight of all linears together.
+        outliers: share of the weights that "codebook" stores apart.
         refine: check by evolution what the budget is spent on.
 
     Raises:
         ConfigError: an option is unknown or out of range, or does not belong to the others.
     """
     if budget is None:
-        if name in low_bit.FAMILIES and name != "shiftadd":
+        if name in ("group", "auto"):
             raise ConfigError(f"quant {name!r} needs a budget: bits a weight, with scales")
-        return Scheme.parse(name, bits, group_size)
+        return Scheme.parse(name, bits, group_size, outliers)
     if not 0 < budget <= MOST_BITS:  # also refuses what is no number
         raise ConfigError(f"budget is {budget}; allowed are more than 0 to {MOST_BITS} bits")
     if name not in low_bit.FAMILIES or bits is not None:
         known = ", ".join(low_bit.FAMILIES)
         raise ConfigError(f"a budget chooses the bits: give quant as one of {known}, and no bits")
-    return Budget(budget, low_bit.schemes_of(name, group_size), refine)
+    return Budget(budget, low_bit.schemes_of(name, group_size, outliers), refine)
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
     add("--quant", metavar="SCHEME",
         help="of the linears of a float checkpoint: int8; w2a8 to w8a8, with a scale and a zero "
-        "point a group; shiftadd, sums of powers of two")  # fmt: skip
-    add("--bits", type=positive, metavar="N", help="of shiftadd, 1 to 4; default 3")
-    add("--group-size", type=group_size, default=128, metavar="N",
-        help="columns with a scale of their own, times 8, or 'row'; default 128")  # fmt: skip
+        "point a group; shiftadd, sums of powers of two; codebook, any levels")  # fmt: skip
+    add("--bits", type=positive, metavar="N",
+        help="of shiftadd, 1 to 4, and codebook, 2 to 4; default 3")  # fmt: skip
+    add("--group-size", type=group_size, metavar="N",
+        help="columns with a scale of their own, times 8, or 'row'; default 128; of codebook, with "
+        "levels of their own, times 64; default 128, 256, 512 for 2, 3, 4 bits")  # fmt: skip
+    add("--outliers", type=share, default=0.0, metavar="SHARE",
+        help="of codebook: weights stored apart, such as 0.45%%; default none")  # fmt: skip
     add("--budget", type=float, metavar="BITS",
         help="bits a weight of all linears together, with scales: each linear, and each block of "
-        "its rows, gets those that serve best; with --quant group, shiftadd, or auto for both "
-        "(the default)")  # fmt: skip
+        "its rows, gets those that serve best; with --quant group, shiftadd, codebook, or auto for "
+        "all (the default)")  # fmt: skip
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
@@ -79,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def group_size(text: str) -> int:
     """Read a group size; "row" is 0."""
     return 0 if text == "row" else positive(text)
+
+
+def share(text: str) -> float:
+    """Read a share: 0.45% or 0.0045."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0.45%") from error
 
 
 def run(options: argparse.Namespace) -> int:
@@ -159,11 +171,12 @@ def _quantization(options: argparse.Namespace) -> "Quantization | None":
             name=quant,
             bits=options.bits,
             group_size=options.group_size,
+            outliers=options.outliers,
             budget=options.budget,
             refine=not options.no_refine,
         )
-    if options.bits is not None or options.budget is not None:
-        raise ConfigError("--bits and --budget do not belong to --quant int8")
+    if options.bits is not None or options.budget is not None or options.outliers:
+        raise ConfigError("--bits, --budget and --outliers do not belong to --quant int8")
     return None
 
 
@@ -172,7 +185,7 @@ def _plan(options: argparse.Namespace, chosen: "Quantization | None") -> int:
     from edgellm import api
 
     if chosen is None:
-        raise ConfigError("--dry-run needs --quant group, shiftadd or auto")
+        raise ConfigError("--dry-run needs --quant group, shiftadd, codebook or auto")
     plan = api.plan_export(
         options.source, chosen, calibration=options.calib, revision=options.revision
     )

@@ -1,4 +1,4 @@
-"""Ordinary float weights to 2 to 8 bits a weight: the integers of GroupLinear, ShiftAddLinear.
+"""Ordinary float weights to 2 to 8 bits a weight: the integers of the operators for them.
 
 A scheme says how; the result is what the operators take, and the unit of each row's integers.
 """
@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from edgellm.dtypes import SHIFT_TERMS, pack_bit_planes, unpack_bit_planes
 from edgellm.errors import ConfigError
-from edgellm.exporters.quantizers import binary_coding, rounding, uniform
+from edgellm.exporters.quantizers import binary_coding, codebook, rounding, uniform
 from edgellm.exporters.quantizers.binary_coding import Terms
 from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats, split_groups
 from edgellm.exporters.quantizers.rounding import Rounded
 
-Kind = Literal["group", "shiftadd"]
+Kind = Literal["group", "shiftadd", "codebook"]
 
 DEFAULT_BITS = 3
 UNIFORM = {f"w{bits}a8": bits for bits in range(2, 9)}
@@ -26,16 +26,35 @@ UNIFORM = {f"w{bits}a8": bits for bits in range(2, 9)}
 FAMILIES: Mapping[str, tuple[Kind, ...]] = {
     "group": ("group",),
     "shiftadd": ("shiftadd",),
-    "auto": ("group", "shiftadd"),
+    "codebook": ("codebook",),
+    "auto": ("group", "shiftadd", "codebook"),
 }
-CHOICE: Mapping[Kind, tuple[int, ...]] = {
-    "group": (2, 3, 4, 5, 6, 7, 8),
-    "shiftadd": (1, 2, 3, 4),
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of a kind, and what it allows.
+
+    Attributes:
+        label: with a place for the bits.
+        choice: bits that there can be; a budget chooses from them.
+        multiple: of columns, that a group is.
+    """
+
+    label: str
+    choice: tuple[int, ...]
+    multiple: int
+
+
+KINDS: Mapping[Kind, Facts] = {
+    "group": Facts("W{}A8", (2, 3, 4, 5, 6, 7, 8), 8),
+    "shiftadd": Facts("shift-and-add, {} bits", (1, 2, 3, 4), 8),
+    "codebook": Facts("codebook, {} bits", (2, 3, 4), 64),
 }
-"""Bits that a budget chooses from."""
+DEFAULT_GROUP = 128
 ROW = 0
 """A group size that means: a whole row."""
-GROUP_MULTIPLE = 8
+MOST_OUTLIERS = 0.1
 PASSES = 2
 """Over all columns, for codes and scales; a third lowers the error by 0.2 to 0.4 %."""
 SCALE_LIMIT = 32_767
@@ -54,78 +73,114 @@ class Scheme:
     """How linears are quantised.
 
     Attributes:
-        kind: "group" (scale and zero point a group) or "shiftadd" (binary coding).
-        bits: 2 to 8; 1 to 4 for "shiftadd".
-        group_size: columns with one scale, a multiple of 8; ROW for all of a row.
+        kind: "group" (scale and zero point a group), "shiftadd" (binary coding) or "codebook"
+            (any levels).
+        bits: 2 to 8; 1 to 4 for "shiftadd", 2 to 4 for "codebook".
+        group_size: columns with one scale, or the same levels, a multiple of 8, of 64 for
+            "codebook"; ROW for all of a row.
+        outliers: of "codebook": the share of the weights that are stored apart.
     """
 
     kind: Kind
     bits: int
     group_size: int
+    outliers: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        least, most = (1, 4) if self.kind == "shiftadd" else (2, 8)
-        if not least <= self.bits <= most:
-            raise ConfigError(f"bits is {self.bits}; {self.kind} allows {least} to {most}")
-        if self.group_size < 0 or self.group_size % GROUP_MULTIPLE:
+        choice, multiple = KINDS[self.kind].choice, KINDS[self.kind].multiple
+        if self.bits not in choice:
             raise ConfigError(
-                f"group size is {self.group_size}; allowed are multiples of {GROUP_MULTIPLE}, or "
+                f"bits is {self.bits}; {self.kind} allows {choice[0]} to {choice[-1]}"
+            )
+        if self.group_size < 0 or self.group_size % multiple:
+            raise ConfigError(
+                f"group size is {self.group_size}; {self.kind} allows multiples of {multiple}, or "
                 "'row' for one group a row"
             )
+        if not 0 <= self.outliers <= MOST_OUTLIERS:  # also refuses what is no number
+            raise ConfigError(
+                f"the share of outliers is {self.outliers}; allowed are 0 to {MOST_OUTLIERS:.0%}"
+            )
+        if self.outliers and self.kind != "codebook":
+            raise ConfigError(f"{self.kind} keeps no outliers apart; codebook does")
 
     def __str__(self) -> str:
         """Return what ``edgellm inspect`` shows."""
         width = f"groups of {self.group_size}" if self.group_size else "one group a row"
-        name = f"W{self.bits}A8" if self.kind == "group" else f"shift-and-add, {self.bits} bits"
-        return f"{name}, {width}"
+        apart = f", {100 * self.outliers:g} % outliers" if self.outliers else ""
+        return f"{KINDS[self.kind].label.format(self.bits)}, {width}{apart}"
 
     @classmethod
-    def parse(cls, name: str, bits: int | None, group_size: int) -> "Scheme":
+    def parse(
+        cls, name: str, bits: int | None, group_size: int | None, outliers: float = 0.0
+    ) -> "Scheme":
         """Return the scheme that options name.
 
         Args:
-            name: "shiftadd", or "w2a8" to "w8a8".
-            bits: of "shiftadd", 3 by default; the others name theirs.
-            group_size: columns with one scale, ROW for all of a row.
+            name: "shiftadd", "codebook", or "w2a8" to "w8a8".
+            bits: of the first two, 3 by default; the others name theirs.
+            group_size: columns with one scale, ROW for all of a row; None for the default.
+            outliers: of "codebook".
 
         Raises:
             ConfigError: an option is unknown or out of range.
         """
-        if name == "shiftadd":
-            return cls("shiftadd", DEFAULT_BITS if bits is None else bits, group_size)
+        if name in ("shiftadd", "codebook"):
+            kind: Kind = "shiftadd" if name == "shiftadd" else "codebook"
+            bits = DEFAULT_BITS if bits is None else bits
+            return cls(kind, bits, group_of(kind, bits, group_size), outliers)
         if name not in UNIFORM:
-            known = ", ".join(["shiftadd", *UNIFORM])
+            known = ", ".join(["shiftadd", "codebook", *UNIFORM])
             raise ConfigError(f"quant {name!r} is unknown; known are int8, {known}")
         if bits not in (None, UNIFORM[name]):
             raise ConfigError(f"bits is {bits}, but {name} has {UNIFORM[name]}")
-        return cls("group", UNIFORM[name], group_size)
+        return cls("group", UNIFORM[name], group_of("group", bits, group_size), outliers)
 
     def columns(self, width: int) -> int:
         """Return the columns of a group in a matrix of so many columns."""
-        whole = -(-width // GROUP_MULTIPLE) * GROUP_MULTIPLE
+        multiple = KINDS[self.kind].multiple
+        whole = -(-width // multiple) * multiple
         return min(self.group_size, whole) if self.group_size else whole
 
     def stored_bits(self, shape: tuple[int, int]) -> int:
-        """Return the bits that a weight (N, K) takes: codes, and scales and zeros or terms."""
+        """Return the bits that a weight (N, K) takes: codes, and what stands for their meaning."""
         rows, columns = shape
         groups = -(-columns // self.columns(columns))
-        scale = 8 * self.bits * TERMS[self.bits] if self.kind == "shiftadd" else SCALE_BITS
-        return rows * (columns * self.bits + groups * scale)
+        of_group = {
+            "group": SCALE_BITS,
+            "shiftadd": 8 * self.bits * TERMS.get(self.bits, 0),
+            "codebook": codebook.LEVEL_BITS << self.bits,
+        }
+        apart = codebook.sparse_bits(shape, self.outliers)
+        return rows * (columns * self.bits + groups * of_group[self.kind]) + apart
 
 
-def schemes_of(family: str, group_size: int) -> tuple[Scheme, ...]:
+def group_of(kind: Kind, bits: int | None, group_size: int | None) -> int:
+    """Return the group size that is asked for, or the one that suits best.
+
+    Tables of 2^bits levels take as much as other schemes' scales if their groups grow with them: a
+    quarter of a bit a weight.
+    """
+    if group_size is not None:
+        return group_size
+    return codebook.LEVEL_BITS * 4 << bits if kind == "codebook" and bits else DEFAULT_GROUP
+
+
+def schemes_of(family: str, group_size: int | None, outliers: float = 0.0) -> tuple[Scheme, ...]:
     """Return the schemes that a budget chooses from: one of ``FAMILIES``, of one group size.
 
-    A group that is a whole row is offered, too: it spares the bits of scales.
+    A group that is a whole row is offered, too: it spares the bits of scales. What is allowed to
+    few schemes alone, small groups and outliers, the others go without.
     """
-    sizes = dict.fromkeys((group_size, ROW))
-    return tuple(
-        Scheme(kind, bits, size)
-        for kind in FAMILIES[family]
-        for bits in CHOICE[kind]
-        for size in sizes
-    )
+    schemes = []
+    for kind in FAMILIES[family]:
+        multiple = KINDS[kind].multiple
+        apart = outliers if kind == "codebook" else 0.0
+        for bits in KINDS[kind].choice:
+            size = -(-group_of(kind, bits, group_size) // multiple) * multiple
+            schemes += [Scheme(kind, bits, one, apart) for one in dict.fromkeys((size, ROW))]
+    return tuple(schemes)
 
 
 def describe(schemes: Iterable[Scheme]) -> str:
@@ -152,6 +207,9 @@ class LowBitLinear:
 
     def real(self, columns: int) -> Floats:
         """Return the weights that the integers stand for, (N, columns)."""
+        if self.op_type == "CodebookLinear":
+            size = self.attributes["group_size"]
+            return codebook.from_tensors(self.tensors, columns, self.unit).real(size)
         planes = self.tensors["planes"].astype(np.uint8)
         rows, size = len(self.unit), self.attributes["group_size"]
         if self.op_type == "GroupLinear":
@@ -186,6 +244,10 @@ def quantize(weight: Floats, hessian: Floats | Singles | None, scheme: Scheme) -
     curvature = (
         np.eye(weight.shape[1], dtype=np.float32) if hessian is None else rounding.damp(hessian)
     )
+    if scheme.kind == "codebook":
+        shape = codebook.Shape(scheme.bits, size, scheme.outliers)
+        books = codebook.quantize(weight, curvature, shape, calibrated=hessian is not None)
+        return LowBitLinear("CodebookLinear", books.tensors(), {"group_size": size}, books.unit)
     groups = split_groups(weight, size)
     importance = split_groups(rounding.importance(curvature), size)
     maker = uniform if scheme.kind == "group" else binary_coding

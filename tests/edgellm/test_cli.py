@@ -114,6 +114,7 @@ def test_run_goes_on_with_a_session(random_bundle: Path, tmp_path: Path, main) -
         (("export", "--random", "CONFIG", "-o", "x", "--revision", "v"), 2, "needs a checkpoint"),
         (("export", "--random", "CONFIG", "-o", "BUNDLE"), 1, "pass --force"),
         (("export", "--random", "UNKNOWN", "-o", "x"), 3, "model_type 'other'"),
+        (("export", "CONFIG", "-o", "x", "--outliers", "1%"), 2, "do not belong to --quant int8"),
         (("inspect", "no-such-bundle"), 1, "no bundle here"),
         (("warmup", "no-such-bundle"), 1, "no bundle here"),
     ],
@@ -138,6 +139,7 @@ def test_errors_are_one_line_and_a_status(
     "words",
     [(), ("bogus",), ("run",), ("run", "b"), ("run", "b", "-p", "a", "-n", "0"),
      ("run", "b", "-p", "a", "-n", "x"), ("run", "b", "--ids", "1,a"), ("export", "-o", "x"),
+     ("export", "c", "-o", "x", "--outliers", "few"),
      ("run", "b", "-p", "a", "--speculate", "x"), ("bench", "b", "-t", "0"),
      ("verify", "b", "--executor", "gpu")],
 )  # fmt: skip

@@ -22,6 +22,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 QUANTIZATIONS = [
     api.Quantization(name="shiftadd", bits=2, group_size=16),
     api.Quantization(name="w3a8", group_size=0),
+    api.Quantization(name="codebook", bits=3, group_size=64, outliers=0.01),
 ]
 
 
@@ -145,6 +146,8 @@ def test_a_ternary_checkpoint_is_refused(
         (api.Quantization(name="int3"), "quant 'int3' is unknown"),
         (api.Quantization(name="w4a8", bits=3), "bits is 3, but w4a8 has 4"),
         (api.Quantization(name="shiftadd", bits=7), "bits is 7; shiftadd allows 1 to 4"),
+        (api.Quantization(name="codebook", group_size=32), "codebook allows multiples of 64"),
+        (api.Quantization(name="w4a8", outliers=0.01), "group keeps no outliers apart"),
         (api.Quantization(name="auto"), "quant 'auto' needs a budget"),
         (api.Quantization(name="auto", budget=float("nan")), "budget is nan; allowed are"),
         (api.Quantization(name="auto", budget=1.0), "the smallest of the schemes takes"),

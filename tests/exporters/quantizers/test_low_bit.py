@@ -8,8 +8,11 @@ from edgellm.errors import ConfigError
 from edgellm.exporters.quantizers import low_bit
 from edgellm.exporters.quantizers.low_bit import ROW, Kind, LowBitLinear, Scheme
 
-SCHEMES = [Scheme("group", bits, 32) for bits in (2, 3, 4, 8)] + [
-    Scheme("shiftadd", bits, 32) for bits in (1, 2, 3, 4)
+SCHEMES = [
+    *(Scheme("group", bits, 32) for bits in (2, 3, 4, 8)),
+    *(Scheme("shiftadd", bits, 32) for bits in (1, 2, 3, 4)),
+    *(Scheme("codebook", bits, 64) for bits in (2, 3, 4)),
+    Scheme("codebook", 3, ROW, 0.01),
 ]
 
 
@@ -45,7 +48,7 @@ def test_more_bits_lose_less(scheme: Scheme) -> None:
     assert ((real - weight) ** 2).mean() < 1.15 * step**2 / 12
 
 
-@pytest.mark.parametrize("kind", ["group", "shiftadd"])
+@pytest.mark.parametrize("kind", ["group", "shiftadd", "codebook"])
 @pytest.mark.parametrize("case", ["zero", "constant column", "zero row", "tiny", "huge"])
 def test_hard_weights(kind: Kind, case: str) -> None:
     weight = np.random.default_rng(7).normal(size=(5, 64))
@@ -75,6 +78,8 @@ def test_hard_weights(kind: Kind, case: str) -> None:
     [
         ("group", 1, 64, "bits is 1; group allows 2 to 8"),
         ("shiftadd", 5, 64, "bits is 5; shiftadd allows 1 to 4"),
+        ("codebook", 5, 64, "bits is 5; codebook allows 2 to 4"),
+        ("codebook", 3, 32, "group size is 32; codebook allows multiples of 64"),
         ("group", 4, 12, "group size is 12"),
         ("group", 4, -8, "group size is -8"),
     ],
@@ -82,6 +87,34 @@ def test_hard_weights(kind: Kind, case: str) -> None:
 def test_scheme_refuses(kind: Kind, bits: int, size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Scheme(kind, bits, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outliers", "message"),
+    [
+        ("codebook", 0.2, "the share of outliers is 0.2; allowed are 0 to 10%"),
+        ("codebook", -0.1, "the share of outliers is -0.1"),
+        ("codebook", float("nan"), "the share of outliers is nan"),
+        ("group", 0.01, "group keeps no outliers apart"),
+    ],
+)
+def test_outliers_that_are_not_allowed(kind: Kind, outliers: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Scheme(kind, 3, 64, outliers)
+
+
+def test_tables_take_a_quarter_of_a_bit() -> None:
+    for bits in (2, 3, 4):
+        scheme = Scheme.parse("codebook", bits, None)
+        assert scheme.stored_bits((8, 4096)) == 8 * 4096 * (bits + 0.25)
+
+
+def test_stored_bits_are_those_of_the_tensors() -> None:
+    weight = np.random.default_rng(8).normal(size=(64, 512))
+    for scheme in (Scheme("codebook", 3, 256, 0.01), Scheme("shiftadd", 2, 64)):
+        linear = low_bit.quantize(weight, None, scheme)
+        stored = 8 * sum(array.nbytes for array in linear.tensors.values())
+        assert stored == scheme.stored_bits((64, 512))
 
 
 def test_group_is_never_wider_than_a_row() -> None:
