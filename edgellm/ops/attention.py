@@ -249,6 +249,7 @@ def examples() -> Iterator[Example]:
         (2, 67, 3, 1, 7),
         (1, 301, 2, 7, 64),
         (5, 70, 3, 2, 128),
+        (2, 130, 1, 5, 512),
     )
     for tokens, length, groups, share, dim in sizes:
         name = f"random_{tokens}_of_{length}_{groups}x{share}x{dim}"
