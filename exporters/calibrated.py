@@ -161,10 +161,9 @@ class Calibrated:
         """
         weight = self._parts.weight(linear)
         if at.cross is None:
-            lacks: Activations = (at.wanted - at.x) @ weight.T
-            gap = _product(at.x, lacks)
+            gap = _product(at.x, np.asarray((at.wanted - at.x) @ weight.T, np.float32))
         else:
-            gap = at.cross @ weight.T
+            gap = np.asarray(at.cross @ weight.T, np.float32)
         if ends and at.lost is not None:
             gap += _product(at.x, at.lost)
         target = _regress(at.hessian, gap, weight)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, FloatParts, Linear, Run
 from edgellm.exporters.lowering.smoothing_sites import KINDS, Kind, Site
-from edgellm.exporters.output_gradients import LOGITS
 from edgellm.exporters.sensitivity import distance, divergence
 from edgellm.exporters.smoothed_weights import ChannelScales, Exponents
+from edgellm.graph_names import LOGITS
 
 STRENGTHS = (0.5, 0.25, 0.75)
 LARGE = 200_000_000

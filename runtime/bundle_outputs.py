@@ -31,14 +31,15 @@ def bundle_outputs(directory: Path, inputs: Sequence[Array]) -> Outputs:
     unit = np.float32(2.0**-facts.logits_frame)
     if facts.task in TASKS:
         encoder = EncoderEngine(load_plan(bundle), facts, threads=threads)
-        run = encoder.run_images if facts.task == CLASSIFICATION else encoder.run_texts
         with closing(encoder):
-            return [run(batch) * unit for batch in inputs]  # type: ignore[operator]
+            if facts.task == CLASSIFICATION:
+                return [encoder.run_images(batch.astype(np.uint8)) * unit for batch in inputs]
+            return [encoder.run_texts(list(batch.astype(np.int64))) * unit for batch in inputs]
     longest = max(len(ids) for ids in inputs)
     engine = Engine(load_plan(bundle), context_length=longest, threads=threads)
     outputs = []
     with closing(engine):
         for ids in inputs:
             cache = engine.new_cache(len(ids))
-            outputs.append(engine.forward(ids, cache, range(len(ids))) * unit)
+            outputs.append(engine.forward(ids.astype(np.int64), cache, range(len(ids))) * unit)
     return outputs
