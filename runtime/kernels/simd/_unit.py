@@ -189,6 +189,48 @@ class VectorUnit(ABC):
         lower = builder.and_(pairs, splat(total.type, 255))
         return builder.add(total, builder.add(lower, builder.lshr(pairs, splat(total.type, 8))))
 
+    def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
+        """Return ``table[index]`` for each lane of int32, of 64 entries of 16 bits."""
+        bytes_ = builder.bitcast(indices, self.bytes_type)
+        keys = builder.and_(bytes_, splat(bytes_.type, 15))
+        found = ir.Constant(indices.type, None)
+        for part in (0, 8):
+            quarters = [
+                self._look_up(builder, [entry >> part & 255 for entry in table[i : i + 16]], keys)
+                for i in range(0, 64, 16)
+            ]
+            for bit in (16, 32):
+                is_set = builder.icmp_unsigned(
+                    "!=", builder.and_(bytes_, splat(keys.type, bit)), ir.Constant(keys.type, None)
+                )
+                quarters = [
+                    builder.select(is_set, upper, lower)
+                    for lower, upper in zip(quarters[::2], quarters[1::2], strict=True)
+                ]
+            words = builder.and_(builder.bitcast(quarters[0], indices.type), splat(found.type, 255))
+            found = builder.or_(found, builder.shl(words, splat(found.type, part)))
+        return found
+
+    def widen(self, builder: Builder, vector: Value) -> list[Value]:
+        """Return a vector of int32 as two of int64, in an order that ``narrow`` undoes.
+
+        Here the lanes of even and of odd numbers, which take no instruction of their own.
+        """
+        pairs = builder.bitcast(vector, ir.VectorType(INT64, self.lanes // 2))
+        bits = splat(pairs.type, 32)
+        return [builder.ashr(builder.shl(pairs, bits), bits), builder.ashr(pairs, bits)]
+
+    def narrow(self, builder: Builder, halves: Values) -> Value:
+        """Return two vectors of int64, each element 0 to 2^32 - 1, as one of int32."""
+        even, odd = halves
+        both = builder.or_(even, builder.shl(odd, splat(odd.type, 32)))
+        return builder.bitcast(both, self.totals_type)
+
+    def multiply_words(self, builder: Builder, a: Value, b: Value) -> Value:
+        """Return the products of two vectors of int64, each element 0 to 2^32 - 1."""
+        word = splat(a.type, 2**32 - 1)
+        return builder.mul(builder.and_(a, word), builder.and_(b, word))
+
     def _look_up(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
         tables = constant_bytes([*table] * (keys.type.count // len(table)))
         return self.shuffle_bytes(builder, tables, keys)
@@ -278,6 +320,13 @@ def shuffle(builder: Builder, a: Value, b: Value, indices: Sequence[int]) -> Val
     return builder.shuffle_vector(a, b, mask)
 
 
+def splat_value(builder: Builder, value: Value, count: int) -> Value:
+    """Return a vector of ``count`` times a value."""
+    kind = ir.VectorType(value.type, count)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, INT32(0))
+    return shuffle(builder, first, first, [0] * count)
+
+
 def constant_bytes(values: Sequence[int]) -> Value:
     """Return a constant vector of bytes."""
     return ir.Constant(ir.VectorType(INT8, len(values)), list(values))
@@ -298,6 +347,18 @@ def per_quarter(kind: Type, values: Sequence[int]) -> Value:
 
 def sum_four(builder: Builder, vectors: Values) -> Value:
     """Return the sums of four vectors of int32, of any length from 4, as four int32."""
+    total = sum_fours(builder, vectors)
+    lanes = total.type.count
+    while lanes > 4:
+        lanes //= 2
+        lower = shuffle(builder, total, total, range(lanes))
+        upper = shuffle(builder, total, total, range(lanes, 2 * lanes))
+        total = builder.add(lower, upper)
+    return total
+
+
+def sum_fours(builder: Builder, vectors: Values) -> Value:
+    """Return the sums of four vectors of int32 in each 128 bits, one after the other."""
     a, b, c, d = vectors
     lanes = a.type.count
     starts = range(0, lanes, 4)
@@ -308,14 +369,7 @@ def sum_four(builder: Builder, vectors: Values) -> Value:
     cd = builder.add(shuffle(builder, c, d, low), shuffle(builder, c, d, high))
     low = [s + i for s in starts for i in (0, 1, lanes, lanes + 1)]
     high = [s + i for s in starts for i in (2, 3, lanes + 2, lanes + 3)]
-    # For every 128 bits: a, b, c, d.
-    total = builder.add(shuffle(builder, ab, cd, low), shuffle(builder, ab, cd, high))
-    while lanes > 4:
-        lanes //= 2
-        lower = shuffle(builder, total, total, range(lanes))
-        upper = shuffle(builder, total, total, range(lanes, 2 * lanes))
-        total = builder.add(lower, upper)
-    return total
+    return builder.add(shuffle(builder, ab, cd, low), shuffle(builder, ab, cd, high))
 
 
 def sum_one(builder: Builder, vector: Value) -> Value:

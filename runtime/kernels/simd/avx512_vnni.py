@@ -1,9 +1,12 @@
 """AVX-512 with VNNI (Ice Lake, Zen 4 and later): 64 products an instruction."""
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
+    INT16,
     INT32,
     INT64,
     Builder,
@@ -61,6 +64,14 @@ class Avx512Vnni(VectorUnit):
 
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.x86.avx512.pshuf.b.512", table.type, [table, keys])
+
+    def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
+        """Look up by ``vpermt2w``, of each lane the lower 16 bits."""
+        kind = ir.VectorType(INT16, 32)
+        low, high = (ir.Constant(kind, [*table[begin : begin + 32]]) for begin in (0, 32))
+        keys = builder.bitcast(indices, kind)
+        found = call(builder, "llvm.x86.avx512.vpermi2var.hi.512", kind, [low, keys, high])
+        return builder.and_(builder.bitcast(found, indices.type), splat(indices.type, 0xFFFF))
 
     def trit_codes(self, builder: Builder, packed: Value) -> list[list[Value]]:
         """Return groups of one vector, whose codes stay where the fours have them: no shift."""

@@ -60,6 +60,20 @@ class Neon(VectorUnit):
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.aarch64.neon.tbl1.v16i8", table.type, [table, keys])
 
+    def widen(self, builder: Builder, vector: Value) -> list[Value]:
+        """Return the lower and the upper half: products of them are one instruction."""
+        kind = ir.VectorType(INT64, 2)
+        halves = (shuffle(builder, vector, vector, lanes) for lanes in ((0, 1), (2, 3)))
+        return [builder.sext(half, kind) for half in halves]
+
+    def narrow(self, builder: Builder, halves: Values) -> Value:
+        low, high = (builder.trunc(half, ir.VectorType(INT32, 2)) for half in halves)
+        return shuffle(builder, low, high, range(4))
+
+    def multiply_words(self, builder: Builder, a: Value, b: Value) -> Value:
+        words = [builder.trunc(factor, ir.VectorType(INT32, 2)) for factor in (a, b)]
+        return call(builder, "llvm.aarch64.neon.umull.v2i64", a.type, words)
+
     def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
         return builder.add(
             total, call(builder, "llvm.aarch64.neon.uaddlp.v8i16.v16i8", total.type, [found])

@@ -23,6 +23,7 @@ from edgellm.runtime.kernels._scalar import (
     Int,
     Pair,
     bit_length,
+    clamp,
     share,
     stack_int8,
     stack_int16,
@@ -30,37 +31,42 @@ from edgellm.runtime.kernels._scalar import (
     stack_int64,
 )
 from edgellm.runtime.kernels.attention import (
-    BLOCK,
+    LOGIT_BITS,
     MAX_HEAD_DIM,
     SCALE_BITS,
     best_score,
     copy_column,
-    fold,
     largest,
     quantize_query,
-    weigh,
     write_mean,
 )
 from edgellm.runtime.kernels.simd import _unit
 from edgellm.runtime.kernels.simd._unit import Intrinsic, VectorUnit
-from edgellm.runtime.kernels.vector._attention_tiles import mix_tile, score_tile, settle_tile
+from edgellm.runtime.kernels.vector._attention_tiles import (
+    ROW_BLOCK,
+    mix_tile,
+    score_tile,
+    settle_tile,
+)
+from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
 
-SCRATCH = 1 << 18
+SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
+SCRATCH = SCORES + ROW_BLOCK
+"""Whole vectors are read of them."""
 MAX_HEADS = 64
-CODES, SUMS, PARTS, STEPS = (
+PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
+CODES, SUMS, PARTS = (
     MAX_HEADS * MAX_HEAD_DIM,
     2 * MAX_HEADS * MAX_HEAD_DIM,
-    2 * SCRATCH,
-    2 * MAX_HEADS,
+    2 * MAX_HEADS * ROW_BLOCK,
 )
-ROW_BLOCK = 64
-"""Rows of the cache that are read for all heads before the next."""
 
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
 Some = tuple[Int, Int, Int]
+Place = tuple[Int, Int, Int, Int, Int, Int]
 
 
 def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
@@ -90,46 +96,18 @@ def add(numbers: Ints, term: Int) -> None:
         numbers[j] += np.int32(term)
 
 
-def split(folded: npt.NDArray[np.int16], high: Bytes, low: Bytes) -> Int:
-    """Write weights, at most 32591, as ``256 * high + low``, signed bytes; return their sum."""
-    total = np.int64(0)
-    for j in range(high.shape[0]):
-        upper = np.int16((folded[j] + np.int16(128)) >> 8)
-        high[j] = upper
-        low[j] = folded[j] - (upper << 8)
-        total += folded[j]
-    return total
+def write_facts(best: Int, step: Pair, facts: Totals) -> None:
+    """Write what ``weigh_tile`` needs: the best score, mantissa, and both shifts of ``weigh``."""
+    drop = max(step[1] - 56, 0)
+    facts[0], facts[1] = best, step[0]
+    facts[2], facts[3] = min(drop, 62), clamp(step[1] - drop - LOGIT_BITS, 1, 62)
 
 
-def write_weights(
-    dots: Ints, scales: tuple[Ints, Ints], step: Pair, drop: Int, parts: Bytes
-) -> Pair:
-    """Write the weights of a query as two parts, and zeros behind each.
-
-    Args:
-        dots: (n,) its dot products.
-        scales: (n,) the absmax of the keys and of the values.
-        step: see ``quantize_query``.
-        drop: see ``fold``.
-        parts: (2 * width,) with width > n, or n a multiple of 4.
-
-    Returns:
-        The sum of the weights, and that of the weights with the scales of the values.
-    """
-    length, width = dots.shape[0], parts.shape[0] // 2
-    weights, folded = stack_int32(BLOCK), stack_int16(BLOCK)
-    best = best_score(dots, scales[0])
-    total, folded_total = np.int64(0), np.int64(0)
-    for begin in range(0, length, BLOCK):
-        end = min(begin + BLOCK, length)
-        count = end - begin
-        total += weigh(best, step, dots[begin:end], scales[0][begin:end], weights[:count])
-        fold(weights[:count], scales[1][begin:end], drop, folded)
-        high, low = parts[begin:end], parts[width + begin : width + end]
-        folded_total += split(folded, high, low)
-    for j in range(length, (length + 3) // 4 * 4):
-        parts[j] = parts[width + j] = 0
-    return total, folded_total
+def round_scales(absmax: Ints, drop: Int, out: Ints) -> None:
+    """Write ``absmax * 2^-drop``, rounded, at most 2^15."""
+    half = np.uint32((1 << drop) >> 1)
+    for j in range(absmax.shape[0]):
+        out[j] = np.uint32(np.uint32(absmax[j]) + half) >> np.uint32(drop)
 
 
 def join(parts: Ints, bias: Int, totals: Totals) -> None:
@@ -139,50 +117,105 @@ def join(parts: Ints, bias: Int, totals: Totals) -> None:
         totals[d] = (np.int64(parts[d]) << 8) + np.int64(parts[dim + d]) - bias
 
 
-def pass_over(
-    unit: VectorUnit, tile: Callable[[VectorUnit, int], Intrinsic]
-) -> Callable[..., None]:
-    """Return ``run(own, cache, sums, steps, heads, rows)``: a tile for all rows and heads.
+def tiles_of(unit: VectorUnit, tile: Callable[[VectorUnit, int], Intrinsic]) -> Callable[..., None]:
+    """Return ``run(own, cache, sums, steps, place, count)``: a tile for all queries of a head.
 
-    ``own`` and ``sums`` have ``steps`` numbers for each head; heads are (first, count, how many
-    share a head of the cache), rows are (begin, end, width); see the tiles.
+    ``own`` and ``sums`` have ``steps`` numbers for each query; see the tiles.
     """
     most = 4 if unit.tokens >= 4 else 2  # what the registers have room for
     many, two, one = (tile(unit, count) for count in (most, 2, 1))
 
     @register_jitable(**PART_POLICY)
-    def run(
-        own: Bytes,
-        cache: Bytes,
-        sums: Ints,
-        steps: Pair,
-        heads: Some,
-        rows: Some,
-    ) -> None:
-        first_head, count, shared = heads
+    def run(own: Bytes, cache: Bytes, sums: Ints, steps: Pair, place: Place, count: Int) -> None:
+        i = 0
+        while i < count:
+            mine, its = own[i * steps[0] :], sums[i * steps[1] :]
+            if count - i >= most:
+                many(mine, cache, its, place)
+                i += most
+            elif count - i >= 2:
+                two(mine, cache, its, place)
+                i += 2
+            else:
+                one(mine, cache, its, place)
+                i += 1
+
+    return run
+
+
+def next_group(i: Int, heads: Some, row_bytes: Int, dim: Int) -> Some:
+    """Return the group of head i, the first head of the next, and how far ahead that is read.
+
+    Behind the last group, which are the rows of the next block of the first one.
+    """
+    first, count, shared = heads
+    group = (first + i) // shared
+    after = min((group + 1) * shared - first, count)
+    back = (group - first // shared) * dim
+    return group, after, dim if after < count else ROW_BLOCK * row_bytes - back
+
+
+def score_over(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``run(codes, key, dots, heads, rows)``: the dot products of all rows and heads.
+
+    Heads are (first, count, how many share a head of the cache), rows are (begin, end, width).
+    """
+    score = tiles_of(unit, score_tile)
+
+    @register_jitable(**PART_POLICY)
+    def run(codes: Bytes, key: Bytes, dots: Ints, heads: Some, rows: Some) -> None:
         begin, end, width = rows
-        dim = cache.shape[2]
-        next_block = ROW_BLOCK * cache.shape[1] * dim
+        dim = key.shape[2]
         for first in range(begin, end, ROW_BLOCK):
             last = min(first + ROW_BLOCK, end)
             i = 0
-            while i < count:
-                group = (first_head + i) // shared
-                after = min((group + 1) * shared - first_head, count)
-                back = (group - first_head // shared) * dim
-                ahead = dim if after < count else next_block - back
+            while i < heads[1]:
+                group, after, ahead = next_group(i, heads, key.shape[1] * dim, dim)
                 place = group, first, last, begin, width, ahead
-                while i < after:
-                    mine, its = own[i * steps[0] :], sums[i * steps[1] :]
-                    if after - i >= most:
-                        many(mine, cache, its, place)
-                        i += most
-                    elif after - i >= 2:
-                        two(mine, cache, its, place)
-                        i += 2
-                    else:
-                        one(mine, cache, its, place)
-                        i += 1
+                score(codes[i * dim :], key, dots[i * width :], (dim, width), place, after - i)
+                i = after
+
+    return run
+
+
+def mix_over(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``run(dots, scales, value, facts, sums, place)``.
+
+    For a block of rows and a head of the cache it makes weights of the scores of all its queries,
+    as ``facts`` say, and adds the values times them to the first of ``sums``; the second are those
+    of ``weigh_tile``. Scales are those of the keys, and of the values as ``round_scales`` writes
+    them. ``place`` is heads and rows as ``score_over`` takes them.
+    """
+    weigh, mix = weigh_tile(unit), tiles_of(unit, mix_tile)
+
+    @register_jitable(**PART_POLICY)
+    def run(
+        dots: Ints,
+        scales: tuple[Ints, Ints],
+        value: Bytes,
+        facts: Totals,
+        sums: tuple[Ints, Totals],
+        place: tuple[Some, Some],
+    ) -> None:
+        heads, (begin, end, width) = place
+        dim = value.shape[2]
+        parts = stack_int8(PARTS)
+        steps = 2 * ROW_BLOCK, 2 * dim
+        for first in range(begin, end, ROW_BLOCK):
+            last = min(first + ROW_BLOCK, end)
+            sizes = last - first, ROW_BLOCK
+            i = 0
+            while i < heads[1]:
+                group, after, ahead = next_group(i, heads, value.shape[1] * dim, dim)
+                column = (group - heads[0] // heads[2]) * width + first
+                keys, folds = scales[0][column:], scales[1][column:]
+                for q in range(i, after):
+                    own_dots, own_facts = dots[q * width + first - begin :], facts[4 * q :]
+                    own_parts = parts[2 * (q - i) * ROW_BLOCK :]
+                    weigh(own_dots, keys, folds, own_parts, sums[1][2 * q :], own_facts, sizes)
+                here = group, first, last, first, ROW_BLOCK, ahead
+                mix(parts, value, sums[0][2 * i * dim :], steps, here, after - i)
+                i = after
 
     return run
 
@@ -219,7 +252,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
         first_row, row_step = (thread, threads) if by_rows else (0, 1)
         width = (length + 3) // 4 * 4
-        most = min(SCRATCH // width, MAX_HEADS)
+        most = min(SCORES // width, MAX_HEADS)
         key_scales, value_scales = stack_int32(SCRATCH), stack_int32(SCRATCH)
         while head < last_head:
             some = head, min(most, last_head - head), heads // groups
@@ -240,10 +273,10 @@ def build(unit: VectorUnit) -> Callable[..., None]:
 def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     """Return ``attend(row, out, caches, scales, place, scaling)``: some heads at one position.
 
-    ``place`` is heads and rows as ``pass_over`` takes them; ``scales`` hold what ``copy_scales``
+    ``place`` is heads and rows as ``score_over`` takes them; ``scales`` hold what ``copy_scales``
     wrote for keys and for values.
     """
-    score, mix, settle = pass_over(unit, score_tile), pass_over(unit, mix_tile), settle_tile(unit)
+    score, mix, settle = score_over(unit), mix_over(unit), settle_tile(unit)
     bias = np.int64(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
@@ -258,35 +291,34 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
         (first, count, shared), (begin, end, width) = place
         dim = caches[0].shape[2]
         codes, code_sums = stack_int8(CODES), stack_int64(MAX_HEADS)
-        steps, divisors = stack_int64(STEPS), stack_int64(MAX_HEADS)
-        biases, drops = stack_int64(MAX_HEADS), stack_int64(MAX_HEADS)
-        dots, parts = stack_int32(SCRATCH), stack_int8(PARTS)
+        steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
+        facts, divisors = stack_int64(FACTS), stack_int64(PAIRS)
+        dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
         sums, totals = stack_int32(SUMS), stack_int64(MAX_HEAD_DIM)
         for i in range(count):
             own = slice(i * dim, (i + 1) * dim)
             step = write_query(row[own], scaling, codes[own], code_sums[i : i + 1])
             steps[2 * i], steps[2 * i + 1] = step
-        score(codes, caches[0], dots, (dim, width), place[0], place[1])
+        score(codes, caches[0], dots, place[0], place[1])
+        done = -1
         for i in range(count):
-            column = ((first + i) // shared - first // shared) * width
-            key_scales = scales[0][column + begin : column + end]
-            value_scales = scales[1][column + begin : column + end]
-            drops[i] = max(bit_length(largest(value_scales)) - SCALE_BITS, 0)
+            group = (first + i) // shared - first // shared
+            own = slice(group * width + begin, group * width + end)
+            if group != done:
+                drop = max(bit_length(largest(scales[1][own])) - SCALE_BITS, 0)
+                round_scales(scales[1][own], drop, rounded[own])
+                done = group
+            drops[i] = drop
             own_dots = dots[i * width : i * width + end - begin]
             add(own_dots, -bias * code_sums[i])
-            divisors[i], folded = write_weights(
-                own_dots,
-                (key_scales, value_scales),
-                (steps[2 * i], steps[2 * i + 1]),
-                drops[i],
-                parts[2 * i * width : 2 * (i + 1) * width],
-            )
-            biases[i] = bias * folded
+            best = best_score(own_dots, scales[0][own])
+            write_facts(best, (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
         sums[: 2 * count * dim] = 0
-        mix(parts, caches[1], sums, (2 * width, 2 * dim), place[0], place[1])
+        divisors[: 2 * count] = 0
+        mix(dots, (scales[0], rounded), caches[1], facts, (sums, divisors), place)
         settle(sums, 2 * count * dim)
         for i in range(count):
-            join(sums[2 * i * dim : 2 * (i + 1) * dim], biases[i], totals[:dim])
-            write_mean(totals, divisors[i], drops[i], out[i * dim : (i + 1) * dim])
+            join(sums[2 * i * dim : 2 * (i + 1) * dim], bias * divisors[2 * i + 1], totals[:dim])
+            write_mean(totals, divisors[2 * i], drops[i], out[i * dim : (i + 1) * dim])
 
     return attend
