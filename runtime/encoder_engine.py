@@ -19,6 +19,8 @@ DEFAULT_CHUNK = 256
 """Rows a call: what a layer makes of them stays in a level-2 cache."""
 SHARED_WORK = 1 << 22
 """Weights times rows below which one thread does a call alone."""
+LEAST_ROWS = 32
+"""Rows a thread from which threads share the rows of a call instead of the weights."""
 
 Array = npt.NDArray[np.generic]
 Ids = npt.NDArray[np.int64]
@@ -64,7 +66,9 @@ class EncoderEngine:
         images = max(1, self.chunk // self.context_length)
         sizes = {IMAGES: images} if self._is_vision else {TOKENS: self.chunk, SEQUENCES: self.chunk}
         self._machine: Machine | PlacedMachine = (
-            Machine(plan, sizes, threads) if device is None else PlacedMachine(plan, device)
+            Machine(plan, sizes, threads, least_rows=LEAST_ROWS)
+            if device is None
+            else PlacedMachine(plan, device)
         )
         (self._output,) = plan.outputs
         self.width = int(plan.values[self._output].shape[1])
@@ -167,6 +171,7 @@ class EncoderEngine:
         if not self._is_vision:
             sizes = {SEQUENCES: count, TOKENS: len(feeds[IDS])}
         self._machine.resize(sizes)
+        self._machine.divide_by_rows(self._rows(feeds) >= LEAST_ROWS * self.threads)
 
     def _rows(self, feeds: Mapping[str, Array]) -> int:
         return len(feeds[ENDS]) * self.context_length if self._is_vision else len(feeds[IDS])
@@ -205,6 +210,7 @@ class EncoderEngine:
         values: dict[str, Array] = {}
         with self._lock:
             self._prepare(feeds, out)
+            self._machine.divide_by_rows(False)  # values are copied whole
             for index, step in enumerate(self._machine.steps):
                 self._machine.run(index, 1)
                 for name in step.outputs:

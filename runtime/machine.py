@@ -9,6 +9,7 @@ from edgellm.ops import evaluate_dim
 from edgellm.runtime.choices import Choices
 from edgellm.runtime.crew import Crew
 from edgellm.runtime.memory import ALIGNMENT
+from edgellm.runtime.phases import ALWAYS_COLUMNS
 from edgellm.runtime.plan import Plan, Step
 from edgellm.runtime.program import Places, lower
 
@@ -19,7 +20,12 @@ class Machine:
     """The table of a plan; the caller sees to it that inputs are checked and stay in memory."""
 
     def __init__(
-        self, plan: Plan, most: Mapping[str, int], threads: int, choices: Choices | None = None
+        self,
+        plan: Plan,
+        most: Mapping[str, int],
+        threads: int,
+        choices: Choices | None = None,
+        least_rows: int = ALWAYS_COLUMNS,
     ) -> None:
         """Compile or load the kernels, and lower the plan.
 
@@ -28,18 +34,20 @@ class Machine:
             most: the largest value of each dynamic size.
             threads: how many run each step, the caller's own included.
             choices: which kernels run; default: the best for this processor.
+            least_rows: rows from which ``divide_by_rows`` divides a step by rows.
 
         Raises:
             ConfigError: threads is out of range.
         """
         self.plan = plan
         self.threads = threads
-        self._program = lower(plan, most, choices)
-        self.arena_bytes = self._program.arena.size
+        self._program = lower(plan, most, choices, threads, least_rows)
+        self.arena_bytes = self._program.memory.arena.size
         self._arena = _aligned(self.arena_bytes)
         self._words = self._program.table.reshape(-1)
         self._table_address = self._words.ctypes.data
         self._many = False
+        self._by_rows = False
         self.use_kernels_for(many=True)
         places, offsets = self._program.offsets
         self._words[places] = offsets + self._arena.ctypes.data
@@ -64,6 +72,13 @@ class Machine:
             self._many = many
             chosen = self._program.many_tokens if many else self._program.one_token
             self._program.table[:, 0] = chosen
+
+    def divide_by_rows(self, by_rows: bool) -> None:
+        """Let threads share the rows of steps that have many, or the columns."""
+        if by_rows != self._by_rows:
+            self._by_rows = by_rows
+            division = self._program.by_rows if by_rows else self._program.by_columns
+            self._program.table[:, -division.shape[1] :] = division
 
     def bind(self, name: str, array: Array) -> None:
         """Let a graph input, output or constant be in this memory, in C order."""
@@ -114,8 +129,11 @@ class Machine:
         return self._crew.waited_seconds()
 
     def copy_value(self, name: str) -> Array | None:
-        """Return a copy of a value between steps, None if it is none of these."""
-        begin = self._program.arena.offsets.get(name)
+        """Return a copy of a value between steps, None if it is none of these.
+
+        Where threads share rows, they may have them apart: not after ``divide_by_rows(True)``.
+        """
+        begin = self._program.memory.arena.offsets.get(name)
         if begin is None:
             return None
         value = self.plan.values[name]

@@ -60,6 +60,21 @@ def place(values: Mapping[str, Lifetime]) -> Arena:
     return Arena(offsets, _align(end))
 
 
+def neighbours(values: Mapping[str, Lifetime], arena: Arena) -> dict[str, set[str]]:
+    """Return for each value the others that have some of its memory at other times."""
+    ends = {name: arena.offsets[name] + value.size for name, value in values.items()}
+    return {
+        name: {
+            other
+            for other in values
+            if other != name
+            and arena.offsets[other] < ends[name]
+            and arena.offsets[name] < ends[other]
+        }
+        for name in values
+    }
+
+
 def _first_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
     offset = 0
     for begin, end in taken:

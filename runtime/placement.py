@@ -121,6 +121,9 @@ class PlacedMachine:
     def resize(self, sizes: Mapping[str, int]) -> None:
         """Do nothing: the sizes are those of the arrays."""
 
+    def divide_by_rows(self, by_rows: bool) -> None:
+        """Do nothing: there are no threads."""
+
     def run(self, first: int = 0, count: int | None = None, *, alone: bool = False) -> None:
         """Run all steps; they cannot be run apart, and there are no threads.
 

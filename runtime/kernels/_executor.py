@@ -14,10 +14,13 @@ from edgellm.runtime.kernels._intrinsics import (
     load_acquire,
     nanoseconds,
     pause,
+    prefetch,
     sched_yield,
+    stack_words,
     store,
     usleep,
 )
+from edgellm.runtime.kernels._scalar import share
 
 SPINS = 64
 """Looks at the barrier before giving way: some 3 microseconds. A thread that shares its core with
@@ -30,43 +33,66 @@ LINGER_NS = 200_000
 what Python does between two, takes less."""
 LINE = 64
 """Bytes of a cache line."""
+MOST_FIELDS = 64
+"""Words of a step at most."""
+TAIL = 5
+"""Words of a row beside its fields and their growth."""
+AHEAD_WORDS = 3
+"""Of these those that tell which weights are read next."""
+AHEAD_BYTES = 128 << 10
+"""Weights that a waiting thread fetches at most: they have to stay in its level-2 cache."""
+LINES_A_LOOK = 4
+"""Cache lines that it asks for between two looks at the barrier."""
 
 
-def wait(word: int, count: int, meeting: int) -> bool:
-    """Wait until the word at an address is ``count`` or more; False when a thread gave up."""
+def wait(word: int, count: int, meeting: int, line: int, end: int) -> int:
+    """Wait until the word at an address is ``count`` or more, and fetch cache lines meanwhile.
+
+    Returns:
+        The address of the next line to fetch, -1 when a thread gave up.
+    """
     looks = 0
     while load_acquire(word) < count:
         looks += 1
+        for _ in range(LINES_A_LOOK):
+            if line < end:
+                prefetch(line)
+                line += LINE
         if looks < SPINS:
             pause()
             continue
         if load_acquire(meeting + 8) != 0:
-            return False
+            return -1
         if looks < SPINS + YIELDS:
             sched_yield()
         else:
             usleep(SLEEP_US)
-    return True
+    return line
 
 
-def meet(meeting: int, arrivals: int, thread: int) -> bool:
-    """Wait until ``arrivals`` threads have come here in all; False when one gave up."""
+def meet(meeting: int, arrivals: int, thread: int, line: int, end: int) -> int:
+    """Wait until ``arrivals`` threads have come here in all; as ``wait``."""
     if fetch_add(meeting, 1) + 1 == arrivals:
-        return True
+        return line
     begin = nanoseconds()
-    if not wait(meeting, arrivals, meeting):
-        return False
-    fetch_add(meeting + LINE * (1 + thread), nanoseconds() - begin)
-    return True
+    line = wait(meeting, arrivals, meeting, line, end)
+    if line >= 0:
+        fetch_add(meeting + LINE * (1 + thread), nanoseconds() - begin)
+    return line
 
 
 def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, meeting: int) -> None:
     """Run ``steps`` rows of a program as thread ``thread`` of ``threads``.
 
     Args:
-        program: address of the first row; a row starts with the address of its kernel, and ends
-            with 1 where all threads must have done the steps before it.
-        steps: number of rows.
+        program: address of the first row, of int64: the fields of the step, of which the first is
+            the address of its kernel; the address, the rows and the bytes a row of weights that are
+            read next, of which each thread reads its share; for each field how much it grows from
+            one row of the operands to the next, and for each from one thread to the next; which
+            field is the number of rows of the operands, if each thread gets rows of its own, else
+            0, and the kernel divides the work; and 1 where all threads must have done the steps
+            before it, else 0.
+        steps: number of rows of the program.
         row_bytes: distance of two rows.
         thread: 0 <= thread < threads; all of them must make this call.
         threads: number of threads.
@@ -74,14 +100,59 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
             the start, and non-zero to give up; then a line a thread, whose first number grows by
             the nanoseconds that the thread waited.
     """
-    arrivals = 0
+    arrivals = first = line = 0
+    own = stack_words(MOST_FIELDS)
+    size = (row_bytes - 8 * TAIL) // 3
     for step in range(steps):
         row = program + step * row_bytes
         if threads > 1 and load(row + row_bytes - 8) != 0:
             arrivals += threads
-            if not meet(meeting, arrivals, thread):
+            begin, end = weights_ahead(row + size, thread, threads)
+            if begin != first:
+                first = line = begin
+            line = meet(meeting, arrivals, thread, line, end)
+            if line < 0:
                 return
-        call_row(load(row), row, thread, threads)
+        count_field = load(row + row_bytes - 16) if threads > 1 else 0
+        if count_field == 0:
+            call_row(load(row), row, thread, threads)
+        elif take_rows(row, size, 8 * count_field, thread, threads, own):
+            call_row(load(row), own, 0, 1)
+
+
+def weights_ahead(words: int, thread: int, threads: int) -> tuple[int, int]:
+    """Return the addresses where the weights that a thread reads next begin and end.
+
+    Args:
+        words: address of three: see ``run``.
+        thread: who reads them.
+        threads: number of threads.
+    """
+    begin, end = share(load(words + 8), thread, threads)
+    first, size = load(words) + begin * load(words + 16), (end - begin) * load(words + 16)
+    return first, first + min(size, AHEAD_BYTES)
+
+
+def take_rows(row: int, size: int, count: int, thread: int, threads: int, own: int) -> bool:
+    """Write a step for the rows of one thread; False when it has none.
+
+    Args:
+        row: address of the step.
+        size: bytes of its fields.
+        count: where among them the number of rows is, in bytes.
+        thread: whose rows.
+        threads: number of threads.
+        own: address of room for the fields.
+    """
+    begin, end = share(load(row + count), thread, threads)
+    if begin == end:
+        return False
+    growth = row + size + 8 * AHEAD_WORDS
+    for field in range(0, size, 8):
+        grown = begin * load(growth + field) + thread * load(growth + size + field)
+        store(own + field, load(row + field) + grown)
+    store(own + count, end - begin)
+    return True
 
 
 AWAKE, ASLEEP = 0, 1
@@ -120,7 +191,7 @@ def lead(calls: int, threads: int, meeting: int) -> None:
             return
     store(calls + 32, 0)
     run(load(calls + 8), load(calls + 16), load(calls + 24), 0, threads, meeting)
-    wait(calls + LINE, load(calls) * (threads - 1), meeting)
+    wait(calls + LINE, load(calls) * (threads - 1), meeting, 0, 0)
 
 
 def attend(calls: int, thread: int, threads: int, meeting: int) -> None:

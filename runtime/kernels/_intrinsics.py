@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba.core import cgutils, types
+from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic, lower_builtin, type_callable
 from numba.np.arrayobj import populate_array
 
@@ -166,6 +167,21 @@ def fetch_add(_typing: Any, address: Any, value: Any) -> Any:  # noqa: ANN401
 
 
 @intrinsic
+def stack_words(_typing: Any, count: Any) -> Any:  # noqa: ANN401
+    """``stack_words(count)``: the address of so many int64 of the caller's stack, a constant."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise RequireLiteralValue(count)
+    block = ir.ArrayType(INT64, count.literal_value)
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:  # noqa: ANN401
+        with builder.goto_entry_block():  # once a call, not once a loop
+            memory = builder.alloca(block)
+        return builder.ptrtoint(memory, INT64)
+
+    return types.int64(count), generate
+
+
+@intrinsic
 def call_row(_typing: Any, function: Any, row: Any, thread: Any, threads: Any) -> Any:  # noqa: ANN401
     """``call_row(function, row, thread, threads)``: call a kernel by its address."""
 
@@ -190,6 +206,20 @@ def pause(_typing: Any) -> Any:  # noqa: ANN401
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def prefetch(_typing: Any, address: Any) -> Any:  # noqa: ANN401
+    """``prefetch(address)``: have the cache line there in the level-2 cache soon."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        int32 = ir.IntType(32)
+        place = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        for_reading, level_2, data = int32(0), int32(2), int32(1)
+        _call_void(builder, "llvm.prefetch.p0", [place, for_reading, level_2, data])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
 
 
 @intrinsic

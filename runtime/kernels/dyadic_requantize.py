@@ -9,7 +9,7 @@ from edgellm.runtime.kernels._scalar import clamp, round_shift, share
 CODE_LIMIT = 127
 
 
-@kernel("DyadicRequantize", split="columns")
+@kernel("DyadicRequantize", split="cells")
 def dyadic_requantize(
     thread: int,
     threads: int,

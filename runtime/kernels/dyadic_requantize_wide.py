@@ -7,7 +7,7 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import clamp, round_shift, share
 
 
-@kernel("DyadicRequantizeWide", split="columns")
+@kernel("DyadicRequantizeWide", split="cells")
 def dyadic_requantize_wide(
     thread: int,
     threads: int,

@@ -17,6 +17,7 @@ from edgellm.runtime.kernels._scalar import (
     normalize,
     product,
     round_shift,
+    share,
     stack_int16,
     stack_int32,
     stack_int64,
@@ -125,7 +126,7 @@ def find_sequence(ends: Totals, t: Int, number: Int) -> Int:
     return number
 
 
-@kernel("EncoderAttention")
+@kernel("EncoderAttention", split="queries")
 def encoder_attention(
     thread: int,
     threads: int,
@@ -141,13 +142,14 @@ def encoder_attention(
     scaling_mantissa: int,
     scaling_exponent: int,
 ) -> None:
-    """Split by rows."""
+    """Split by queries."""
     dim = query.shape[1] // heads
+    first, last = share(query.shape[0], thread, threads)
     codes, totals = stack_int16(MAX_HEAD_DIM), stack_int64(MAX_HEAD_DIM)
     scratch = stack_int32(MAX_LENGTH)
     scaling = scaling_mantissa, scaling_exponent
     number: Int = np.int64(0)
-    for t in range(thread, query.shape[0], threads):
+    for t in range(first, last):
         number = find_sequence(ends, t, number)
         begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
         dots = scratch[: end - begin]

@@ -23,7 +23,7 @@ from edgellm.runtime.kernels._scalar import (
 )
 
 
-@kernel("GroupLinear", split="columns")
+@kernel("GroupLinear", split="cells")
 def group_linear(
     thread: int,
     threads: int,

@@ -8,7 +8,7 @@ from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import share
 
 
-@kernel("Int8Linear", split="columns")
+@kernel("Int8Linear", split="cells")
 def int8_linear(
     thread: int,
     threads: int,

@@ -24,7 +24,7 @@ def requantize_columns(row: Ints, multiplier: Ints, bias: Ints, out: Ints, scale
         out[n] = saturate(wide + np.int64(bias[n]))
 
 
-@kernel("RequantizeBias", split="columns")
+@kernel("RequantizeBias", split="cells")
 def requantize_bias(
     thread: int,
     threads: int,

@@ -85,10 +85,14 @@ def sequence_quantize(
     mean: Ints,  # (B, M)
     group: int,
 ) -> None:
-    """Split by sequences and groups of columns, or whole strips of groups of one column."""
+    """Split by sequences and groups of columns, or whole strips of groups of one column.
+
+    Keys have groups, values do not: a thread that has a piece more of one has less of the other.
+    """
     width = group if group > 1 else min(STRIP, x.shape[1])
     pieces = (x.shape[1] + width - 1) // width
-    for item in range(thread, ends.shape[0] * pieces, threads):
+    first_item = (thread + 1) % threads if group > 1 else thread
+    for item in range(first_item, ends.shape[0] * pieces, threads):
         number, first = item // pieces, item % pieces * width
         begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
         last = min(first + width, x.shape[1])

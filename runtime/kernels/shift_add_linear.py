@@ -22,7 +22,7 @@ from edgellm.runtime.kernels._scalar import (
 )
 
 
-@kernel("ShiftAddLinear", split="columns")
+@kernel("ShiftAddLinear", split="cells")
 def shift_add_linear(
     thread: int,
     threads: int,

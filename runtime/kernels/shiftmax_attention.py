@@ -10,6 +10,7 @@ from edgellm.runtime.kernels._scalar import (
     Int,
     clamp,
     round_shift,
+    share,
     stack_int32,
     stack_int64,
 )
@@ -44,7 +45,7 @@ def weigh(scores: Ints, exponentials: Totals, bits: Int) -> None:
         scores[j] = (exponentials[best - scores[j]] * factor) >> (32 - bits)
 
 
-@kernel("ShiftmaxAttention")
+@kernel("ShiftmaxAttention", split="queries")
 def shiftmax_attention(
     thread: int,
     threads: int,
@@ -60,14 +61,15 @@ def shiftmax_attention(
     bits: int,
     half_bit: int,
 ) -> None:
-    """Split by rows."""
+    """Split by queries."""
     heads = multiplier.shape[0]
     dim = query.shape[1] // heads
     exponentials, totals = stack_int64(DISTANCES), stack_int64(MAX_HEAD_DIM)
     write_exponentials(exponentials, unit, n, half_bit)
+    first, last = share(query.shape[0], thread, threads)
     scratch = stack_int32(MAX_LENGTH)
     number: Int = np.int64(0)
-    for t in range(thread, query.shape[0], threads):
+    for t in range(first, last):
         number = find_sequence(ends, t, number)
         begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
         scores = scratch[: end - begin]

@@ -12,34 +12,37 @@ from edgellm.runtime.kernels import find
 SMALL = 3000
 """Elements of an example that plain Python gets through quickly."""
 SPLIT = [module for module in ops.modules() if find(module.SCHEMA.name).split]
-CASES = [
+ALL_CASES = [
     (module, example)
     for module in SPLIT
     for example in module.examples()
     if sum(array.size for array in example.inputs) <= SMALL
 ]
+BY_ROWS = ("rows", "cells")
+"""The executor divides these, or may."""
+CASES = [case for case in ALL_CASES if find(case[0].SCHEMA.name).split != "rows"]
+ROW_CASES = [case for case in ALL_CASES if find(case[0].SCHEMA.name).split in BY_ROWS]
 
 
 def own_elements(
     port: Port, shape: tuple[int, ...], split: str, head_dim: int, thread: tuple[int, int]
 ) -> np.ndarray | None:
     """Return which elements of an operand belong to thread (number, of how many); None: no rule."""
-    number, count = thread
-    if split == "rows" and port.dims[0] == "T":
-        rows = np.arange(shape[0]) % count == number
-        return np.broadcast_to(rows.reshape(-1, *[1] * (len(shape) - 1)), shape)
-    if split == "columns" and port.dims == ("T", "N"):
-        own = (np.arange(shape[1]) >= shape[1] * number // count) & (
-            np.arange(shape[1]) < shape[1] * (number + 1) // count
-        )
-        return np.broadcast_to(own, shape)
+    if split == "queries" and port.name in ("query", "y"):
+        return np.broadcast_to(own_part(shape[0], thread)[:, None], shape)
+    if split in ("columns", "cells") and port.dims == ("T", "N"):
+        return np.broadcast_to(own_part(shape[1], thread), shape)
     if split == "heads" and port.dims == ("T", "M"):
-        heads = shape[0] * shape[1] // head_dim
-        own = (np.arange(heads) >= heads * number // count) & (
-            np.arange(heads) < heads * (number + 1) // count
-        )
+        own = own_part(shape[0] * shape[1] // head_dim, thread)
         return np.repeat(own, head_dim).reshape(shape)
     return None
+
+
+def own_part(total: int, thread: tuple[int, int]) -> np.ndarray:
+    """Return which of so many items belong to thread (number, of how many)."""
+    number, count = thread
+    items = np.arange(total)
+    return (items >= total * number // count) & (items < total * (number + 1) // count)
 
 
 def head_dim_of(module: ModuleType, example: Example) -> int:
@@ -82,6 +85,31 @@ def test_a_thread_touches_its_own_elements_only(
         np.testing.assert_array_equal(made, wanted, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("module", "example"), ROW_CASES, ids=[f"{m.SCHEMA.name}-{e.name}" for m, e in ROW_CASES]
+)
+def test_rows_do_not_depend_on_each_other(module: ModuleType, example: Example) -> None:
+    """What the executor gives a thread: rows of some operands, all of the others."""
+    kernel, schema = find(module.SCHEMA.name), module.SCHEMA
+    expected = expected_outputs(module, example)
+    rows = len(expected[0])
+    sizes = schema.bind([array.shape for array in example.inputs])
+    for begin, end in ((0, rows // 2), (rows // 2, rows)):
+        if begin == end:
+            continue
+        inputs = [
+            array[begin:end]
+            if sizes[port.dims[0]] == sizes["T"] and port.dims[0] in "TR"
+            else array
+            for port, array in zip(schema.inputs, example.inputs, strict=True)
+        ]
+        outputs = [np.full_like(array[begin:end], 99) for array in expected]
+        kernel.py(0, 1, *inputs, *outputs, *example.attributes.values())
+        for wanted, made in zip(expected, outputs, strict=True):
+            np.testing.assert_array_equal(made, wanted[begin:end], strict=True)
+
+
 def test_every_kind_of_split_is_checked() -> None:
-    assert {find(module.SCHEMA.name).split for module, _ in CASES} == {"rows", "columns", "heads"}
-    assert {module.SCHEMA.name for module, _ in CASES} == {m.SCHEMA.name for m in SPLIT}
+    splits = {find(module.SCHEMA.name).split for module, _ in [*CASES, *ROW_CASES]}
+    assert splits == {"rows", "columns", "cells", "queries", "heads"}
+    assert {m.SCHEMA.name for m, _ in [*CASES, *ROW_CASES]} == {m.SCHEMA.name for m in SPLIT}

@@ -24,7 +24,9 @@ class Program:
         kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
         self.kernel = kernel_type(self.step)
         address = ctypes.cast(self.kernel, ctypes.c_void_p).value
-        self.rows = np.array([[address, int(step > 0)] for step in range(STEPS)], np.int64)
+        self.rows = np.array(
+            [[address, *[0] * 6, int(step > 0)] for step in range(STEPS)], np.int64
+        )
 
     def step(self, _row: int, thread: int, _threads: int) -> None:
         mine = self.counts[thread]

@@ -11,7 +11,7 @@ from edgellm import api, ops, registry
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import ConfigError, ContextLengthError, PlanError
 from edgellm.exporters import architectures
-from edgellm.runtime import encoder_contract
+from edgellm.runtime import encoder_contract, encoder_engine
 from edgellm.runtime import executors as executors_package
 from edgellm.runtime.encoder_engine import EncoderEngine
 from edgellm.runtime.encoder_golden import read_cases
@@ -71,8 +71,14 @@ def test_every_value_equals_the_reference(bundle: Bundle, name: str) -> None:
             np.testing.assert_array_equal(traces[name][value], expected, value, strict=True)
 
 
+@pytest.mark.parametrize("least_rows", [1, 1 << 30])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_neither_batch_nor_threads_matter(bundle: Bundle, threads: int) -> None:
+def test_neither_batch_nor_threads_matter(
+    bundle: Bundle, threads: int, least_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads share the work of this tiny model, too: rows, or columns."""
+    monkeypatch.setattr(encoder_engine, "SHARED_WORK", 0)
+    monkeypatch.setattr(encoder_engine, "LEAST_ROWS", least_rows)
     plan, items = load_plan(bundle), batch(bundle)
     results = []
     for chunk, count in ((None, 1), (1, threads), (4 * bundle.manifest.context_length, threads)):

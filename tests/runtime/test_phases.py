@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.runtime.kernels import find
-from edgellm.runtime.phases import cut_into_phases
+from edgellm.runtime.phases import ALWAYS_COLUMNS, Splits, cut_into_phases, splits_of
 from edgellm.runtime.plan import Plan, Step, Value, call_sizes
-from edgellm.runtime.program import lower
+from edgellm.runtime.program import Program, lower
 
 WIDTH = 8
 CONSTANTS = {
@@ -69,12 +69,14 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(tuple(steps), values, constants, (*inputs, "positions"), ())
 
 
+SIZES = call_sizes(3)
+LEAST_ROWS = st.sampled_from([1, ALWAYS_COLUMNS])
 ATTRIBUTES = {op_type: dict.fromkeys(find(op_type).schema.attributes, 1) for op_type in KINDS}
 
 
-def touched(step: Step, names: Sequence[str], *, output: bool) -> dict[str, object]:
+def touched(step: Step, split: str, names: Sequence[str], *, output: bool) -> dict[str, object]:
     """Return which elements of each operand a thread touches, as a word; written apart."""
-    schema, split = find(step.op_type).schema, find(step.op_type).split
+    schema = find(step.op_type).schema
     ports = schema.outputs if output else schema.inputs
     words: dict[str, object] = {}
     for index, (name, port) in enumerate(zip(names, ports, strict=True)):
@@ -85,21 +87,41 @@ def touched(step: Step, names: Sequence[str], *, output: bool) -> dict[str, obje
     return words
 
 
-@settings(deadline=None)  # the first example imports, or even compiles, kernels
-@given(plans())
-def test_no_thread_reads_what_another_wrote_in_the_same_phase(plan: Plan) -> None:
-    for phase in cut_into_phases(plan):
-        written: dict[str, object] = {}
-        for step in phase:
-            for name, part in touched(step, step.inputs, output=False).items():
-                assert written.get(name, part) == part, (step, name)
-            written |= touched(step, step.outputs, output=True)
+def assert_apart(plan: Plan, phase: Sequence[Step], splits: Splits) -> None:
+    """Check that no thread reads what another one writes."""
+    written: dict[str, object] = {}
+    for step in phase:
+        split = splits[step.name]
+        for name, part in touched(step, split, step.inputs, output=False).items():
+            assert written.get(name, part) == part, (step, name)
+        written |= touched(step, split, step.outputs, output=True)
 
 
 @settings(deadline=None)  # the first example imports, or even compiles, kernels
-@given(plans())
-def test_every_step_runs_once_and_after_those_it_needs(plan: Plan) -> None:
-    steps = [step for phase in cut_into_phases(plan) for step in phase]
+@given(plans(), LEAST_ROWS)
+def test_no_thread_reads_what_another_wrote_in_the_same_phase(plan: Plan, least: int) -> None:
+    splits = splits_of(plan, SIZES, least)
+    for phase in cut_into_phases(plan, splits):
+        assert_apart(plan, phase, splits)
+
+
+@settings(deadline=None)  # the first example imports, or even compiles, kernels
+@given(plans(), LEAST_ROWS)
+def test_a_program_can_be_divided_both_ways(plan: Plan, least: int) -> None:
+    program = lower(plan, SIZES, threads=2, least_rows=least)
+    for division, rows in ((program.by_columns, ALWAYS_COLUMNS), (program.by_rows, least)):
+        splits = splits_of(plan, SIZES, rows)
+        first = 0
+        for end in [*np.flatnonzero(division[:, -1]), len(program.steps)]:
+            assert_apart(plan, program.steps[first:end], splits)
+            first = end
+
+
+@settings(deadline=None)  # the first example imports, or even compiles, kernels
+@given(plans(), LEAST_ROWS)
+def test_every_step_runs_once_and_after_those_it_needs(plan: Plan, least: int) -> None:
+    phases = cut_into_phases(plan, splits_of(plan, SIZES, least))
+    steps = [step for phase in phases for step in phase]
 
     assert sorted(step.name for step in steps) == sorted(step.name for step in plan.steps)
     made = {*plan.inputs, *plan.constants}
@@ -109,20 +131,58 @@ def test_every_step_runs_once_and_after_those_it_needs(plan: Plan) -> None:
 
 
 @settings(deadline=None)  # the first example imports, or even compiles, kernels
-@given(plans())
-def test_memory_is_not_used_twice_in_a_phase(plan: Plan) -> None:
+@given(plans(), LEAST_ROWS, st.booleans())
+def test_memory_is_not_used_twice_in_a_phase(plan: Plan, least: int, by_rows: bool) -> None:
     """A thread that is steps ahead overwrites nothing that another still needs."""
-    program = lower(plan, call_sizes(3))
-    phase_of, phase = {}, 0
-    for step, meets in zip(program.steps, program.table[:, -1], strict=True):
-        phase += int(meets)
+    program = lower(plan, SIZES, threads=2, least_rows=least)
+    division = program.by_rows if by_rows else program.by_columns
+    found = times_of(program, np.cumsum(division[:, -1]).tolist())
+    if by_rows:  # what each thread has for itself is in memory of its own
+        found = {name: times for name, times in found.items() if name not in own_values(program)}
+    assert_memory_is_used_once(plan, program, found)
+
+
+@settings(deadline=None)  # the first example imports, or even compiles, kernels
+@given(plans(), st.sampled_from([1, 2]))
+def test_a_thread_overwrites_nothing_that_it_needs(plan: Plan, threads: int) -> None:
+    program = lower(plan, SIZES, threads=threads, least_rows=1)
+    assert_memory_is_used_once(plan, program, times_of(program, range(len(program.steps))))
+
+
+@settings(deadline=None)  # the first example imports, or even compiles, kernels
+@given(plans())
+def test_what_a_thread_has_for_itself_are_its_rows_in_one_phase(plan: Plan) -> None:
+    program = lower(plan, SIZES, threads=2, least_rows=1)
+    splits = splits_of(plan, SIZES, 1)
+    private = own_values(program)
+    for step in program.steps:
+        for names, output in ((step.inputs, False), (step.outputs, True)):
+            for name, part in touched(step, splits[step.name], names, output=output).items():
+                assert name not in private or splits[step.name] == part == "rows"
+    found = times_of(program, np.cumsum(program.by_rows[:, -1]).tolist())
+    assert all(len(set(found[name])) == 1 for name in private)
+
+
+def own_values(program: Program) -> set[str]:
+    return set(program.memory.neighbours)
+
+
+def times_of(program: Program, times: Sequence[int]) -> dict[str, list[int]]:
+    """Return when each value is touched, by the times of the steps."""
+    found: dict[str, list[int]] = {}
+    for step, time in zip(program.steps, times, strict=True):
         for name in (*step.inputs, *step.outputs):
-            phase_of.setdefault(name, []).append(phase)
-    places = program.arena.offsets
+            found.setdefault(name, []).append(time)
+    return found
+
+
+def assert_memory_is_used_once(plan: Plan, program: Program, found: dict[str, list[int]]) -> None:
+    """Check that values with the same memory are touched one after the other."""
+    places = {name: at for name, at in program.memory.arena.offsets.items() if name in found}
     for name, offset in places.items():
         for other, start in places.items():
-            apart = min(phase_of[other]) > max(phase_of[name])
-            behind = min(phase_of[name]) > max(phase_of[other])
+            apart = min(found[other]) > max(found[name])
+            behind = min(found[name]) > max(found[other])
             disjoint = offset + size(plan, name) <= start or start + size(plan, other) <= offset
             assert name == other or apart or behind or disjoint
 
@@ -152,7 +212,8 @@ def test_threads_meet_before_each_phase_but_the_first() -> None:
     constants = {name: np.zeros(fact[1], fact[0]) for name, fact in CONSTANTS.items()}
     plan = Plan(tuple(steps), values, constants, ("x",), ("z",))
 
-    phases = [[step.name for step in phase] for phase in cut_into_phases(plan)]
+    phases = cut_into_phases(plan, splits_of(plan, SIZES))
 
-    assert phases == [["0"], ["1", "2", "3", "4"], ["5", "6"]]
-    assert lower(plan, call_sizes(2)).table[:, -1].tolist() == [0, 1, 0, 0, 0, 1, 0]
+    names = [[step.name for step in phase] for phase in phases]
+    assert names == [["0"], ["1", "2", "3", "4"], ["5", "6"]]
+    assert lower(plan, call_sizes(2), threads=2).table[:, -1].tolist() == [0, 1, 0, 0, 0, 1, 0]

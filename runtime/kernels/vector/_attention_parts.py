@@ -32,8 +32,6 @@ WORD = 8
 """Bytes."""
 MIN_PADDED = 24
 """So few rows are not padded."""
-MIN_SHARED = 32
-"""Rows of a head that a thread works on at least, unless there are fewer."""
 
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
@@ -53,12 +51,10 @@ def padded(size: Int) -> Int:
     return round_up(size, PANEL_ROWS if size >= PANEL_ROWS else TILE_ROWS)
 
 
-def rows_at_once(length: Int, dim: Int, shares: Int) -> Int:
-    """Return how many rows of a head are worked on at once, if so many threads share it."""
+def rows_at_once(length: Int, dim: Int) -> Int:
+    """Return how many rows of a head are worked on at once."""
     room = min(SCORES // (round_up(length, BLOCK) + BLOCK), SUMS // (2 * (padded(dim) + BLOCK)))
-    most = min(QUERIES, room // TOKENS * TOKENS if room >= TOKENS else room)
-    share = -(-length // shares)
-    return min(most, max(share, MIN_SHARED))
+    return min(QUERIES, room // TOKENS * TOKENS if room >= TOKENS else room)
 
 
 def copy_rows(source: Bytes, place: Place, out: Bytes) -> None:

@@ -15,6 +15,7 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     Int,
+    share,
     stack_int8,
     stack_int16,
     stack_int32,
@@ -73,20 +74,21 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         dim = query.shape[1] // heads
         scales = stack_int64(MAX_HEAD_DIM)
-        item = 0
+        own_first, own_last = share(query.shape[0], thread, threads)
         for number in range(ends.shape[0]):
             begin, end = (ends[number - 1] if number > 0 else 0), ends[number]
-            step = rows_at_once(end - begin, dim, 1 if heads % threads == 0 else threads)
+            first_row, last_row = max(begin, own_first), min(end, own_last)
+            if first_row >= last_row:
+                continue
+            step = rows_at_once(end - begin, dim)
             for column in range(0, heads * dim, dim):
                 place = begin, end, column, column + dim
                 facts = np.int64(key_peak[number, column]), scaling_mantissa, scaling_exponent
                 means = scales, value_mean[number, column : column + dim]
                 write_scales(value_peak[number, column : column + dim], scales)
-                for first in range(begin, end, step):
-                    item += 1
-                    if item % threads == thread:
-                        rows = first, min(first + step, end)
-                        attend((query, key, value, y), rows, place, facts, means)
+                for first in range(first_row, last_row, step):
+                    rows = first, min(first + step, last_row)
+                    attend((query, key, value, y), rows, place, facts, means)
 
     return encoder_attention
 
