@@ -112,7 +112,10 @@ def mean_facts(divisor: Int) -> tuple[Int, Int, Int]:
 
 
 def attend_in_lanes(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``attend`` as ``encoder_attention.attend_with`` does."""
+    """Return ``attend`` as ``encoder_attention.attend_with`` does.
+
+    All products are of slices, in rows and in sums: one kind of arrays is compiled once.
+    """
     multiply = int8_product(unit)
     score, mix = score_with(multiply), mix_with(multiply)
     weigh_row = weigh_row_with(unit)
@@ -134,7 +137,7 @@ def attend_in_lanes(unit: VectorUnit) -> Callable[..., None]:
         parts = as_matrix(stack_int8(PARTS)[: 2 * tall * (across + BLOCK)], across + BLOCK)
         steps, divisors = stack_int64(STEPS), stack_int64(QUERIES)
         quantize_queries(query, (rows[0], rows[1], column, last), facts, codes, steps)
-        score(codes, key, place, dots)
+        score(codes[:, :inner], key, place, dots)
         for t in range(count):
             m, shift, far = steps[3 * t], steps[3 * t + 1], steps[3 * t + 2]
             divisors[t] = weigh_row(dots[t], length, parts[t], parts[tall + t], m, shift, far)
@@ -193,7 +196,7 @@ def mix_with(multiply: Product) -> Callable[..., None]:
                 scales[d] = means[0][d]
             turned: Bytes = as_matrix(copied[: wide * parts.shape[1]], parts.shape[1])
             copy_turned(value, place, turned, value_sums)
-            multiply(parts, turned, sums)
+            multiply(parts, turned, sums[:, :wide])
             for t in range(count):
                 facts = mean_facts(divisors[t])
                 mean_row(sums[t], sums[tall + t], value_sums, facts, scales, means[1], y[t])
@@ -207,7 +210,7 @@ def mix_with(multiply: Product) -> Callable[..., None]:
             across = round_up(after - first, BLOCK)
             turned = as_matrix(copied[: wide * across], across)
             copy_turned(value, (first, after, column, last), turned, value_sums)
-            multiply(parts[:, first - begin : first - begin + across], turned, sums)
+            multiply(parts[:, first - begin : first - begin + across], turned, sums[:, :wide])
             for t in range(count):
                 add_parts(sums[t], sums[tall + t], value_sums, totals[t])
         for t in range(count):
