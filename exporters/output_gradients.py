@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgellm.exporters.calibrated import rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input
+from edgellm.graph_names import LOGITS
 
 SEED = 5
 FLOOR = 0.1
@@ -20,7 +21,6 @@ FLOOR = 0.1
 ReLU that is never active, may cost something once its weights have errors. Where there is no such
 output it changes nothing to speak of: 0.002 bits a weight of stories260k, found on some texts and
 judged on others."""
-LOGITS = "logits"
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgellm.exporters.allocation import Choice, Option, Options
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
-from edgellm.exporters.output_gradients import LOGITS, row_weights
+from edgellm.exporters.output_gradients import row_weights
 from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantizers import low_bit, rounding, row_classes
 from edgellm.exporters.quantizers.cholesky import Singles
@@ -24,6 +24,7 @@ from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import Scheme
 from edgellm.exporters.quantizers.row_classes import Recipe
 from edgellm.exporters.row_blocks import RowBlock, cut, recipes
+from edgellm.graph_names import LOGITS
 
 SMALL = 4_000_000
 SHARE = 4

@@ -10,8 +10,9 @@ from edgellm.exporters import build
 from edgellm.exporters.architectures import llama
 from edgellm.exporters.calibrated import rows_of
 from edgellm.exporters.float_parts import FloatParts
-from edgellm.exporters.output_gradients import LOGITS, row_weights
+from edgellm.exporters.output_gradients import row_weights
 from edgellm.exporters.sensitivity import divergence
+from edgellm.graph_names import LOGITS
 from edgellm.runtime.float_parts import run_part
 
 LINEARS = ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]
