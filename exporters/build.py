@@ -36,7 +36,17 @@ from edgellm.exporters.lowering.smoothing_sites import DecoderSites
 from edgellm.exporters.lowering.stored_weights import HEAD_BITS, StoredWeights
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
-from edgellm.exporters.smoothing import Outputs, Smooth, Smoothing, SmoothingTask, find_smoothing
+from edgellm.exporters.smoothing import (
+    LARGE,
+    LARGE_TOKENS,
+    WORTH,
+    WORTH_OF_FEW_BITS,
+    Outputs,
+    Smooth,
+    Smoothing,
+    SmoothingTask,
+    find_smoothing,
+)
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
 
@@ -166,6 +176,9 @@ def _smooth(
     model.model.build(tracer)
     config = model.model.config
     inputs = smooth.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    if model.num_parameters > LARGE:
+        inputs = [ids[:LARGE_TOKENS] for ids in inputs[:1]]
+    worth = WORTH if options.low_bit is None else WORTH_OF_FEW_BITS
     with tempfile.TemporaryDirectory(prefix=".edgellm-smooth-", dir=beside.parent) as folder:
         parts = FloatParts(write_float_model(model, Path(folder) / "float"), smooth.run)
 
@@ -177,7 +190,7 @@ def _smooth(
                 writer.write_manifest(manifest)
                 return smooth.outputs(writer.path, inputs)
 
-        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters)
+        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters, worth)
         smoothing = find_smoothing(task)
     if smoothing is None:
         return model, None

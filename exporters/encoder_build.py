@@ -35,7 +35,15 @@ from edgellm.exporters.lowering.encoder_ivit import IvitEncoderLowering
 from edgellm.exporters.lowering.smoothing_sites import EncoderSites
 from edgellm.exporters.progress import Progress, ReportingWeights, part_of
 from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
-from edgellm.exporters.smoothing import Outputs, Smooth, Smoothing, SmoothingTask, find_smoothing
+from edgellm.exporters.smoothing import (
+    WORTH,
+    WORTH_OF_FEW_BITS,
+    Outputs,
+    Smooth,
+    Smoothing,
+    SmoothingTask,
+    find_smoothing,
+)
 from edgellm.image_processor import FILE as PROCESSOR
 
 LABELS = "labels.json"
@@ -157,7 +165,8 @@ def _smooth(
                 writer.write_manifest(manifest)
                 return smooth.outputs(writer.path, inputs)
 
-        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters)
+        worth = WORTH if options.low_bit is None else WORTH_OF_FEW_BITS
+        task = SmoothingTask(parts, tracer.sites(), inputs, attempt, model.num_parameters, worth)
         smoothing = find_smoothing(task)
     if smoothing is None:
         return model, None
