@@ -101,7 +101,7 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
             the nanoseconds that the thread waited.
     """
     arrivals = first = line = 0
-    own = stack_words(MOST_FIELDS)
+    own: int = stack_words(MOST_FIELDS)
     size = (row_bytes - 8 * TAIL) // 3
     for step in range(steps):
         row = program + step * row_bytes
