@@ -261,6 +261,10 @@ class VectorUnit(ABC):
         """Return bits 2 * field and 2 * field + 1 of each byte, shifted by ``column_shifts``."""
         return builder.and_(packed, splat(packed.type, 3 << 2 * field))
 
+    def signed_field(self, builder: Builder, packed: Value, field: int) -> Value:
+        """Return bits 2 * field and 2 * field + 1 of each byte, less 1, as ternary weights are."""
+        raise NotImplementedError
+
     def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
         """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
         return self.dot_codes(builder, total, [codes], [x])

@@ -1,5 +1,6 @@
 """AVX-512 with AMX (Sapphire Rapids and later): 16,384 products an instruction, of many tokens."""
 
+from edgellm.runtime.kernels.simd._unit import INT8, Builder, Value, call, constant_bytes
 from edgellm.runtime.kernels.simd.avx512_vbmi import Avx512Vbmi
 
 
@@ -17,13 +18,26 @@ class Avx512Amx(Avx512Vbmi):
         {
             "BitLinear",
             "CodebookLinear",
+            "ColumnBitLinear",
             "EncoderAttention",
+            "GatedBitLinear",
             "GroupLinear",
             "Int8Linear",
             "ShiftAddLinear",
             "TritLinear",
         }
     )
+
+    def signed_field(self, builder: Builder, packed: Value, field: int) -> Value:
+        """Return -1, 0 and 1 from the codes 0, 1 and 2, all at once (``vgf2p8affineqb``).
+
+        The instruction makes each bit of a byte from a choice of its bits, by exclusive or. Bit 0
+        is the complement of the code's lower bit, all others are that of both.
+        """
+        rows = [3 << 2 * field] * 7 + [1 << 2 * field]  # for bit 7 first
+        matrix = constant_bytes(rows * (packed.type.count // len(rows)))
+        name = "llvm.x86.vgf2p8affineqb.512"
+        return call(builder, name, packed.type, [packed, matrix, INT8(0xFF)])
 
 
 UNIT = Avx512Amx()

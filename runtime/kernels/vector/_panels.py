@@ -97,7 +97,7 @@ class Panels:
                 at_line = builder.icmp_unsigned("==", builder.and_(offset, INT64(63)), INT64(0))
                 with builder.if_then(at_line):
                     for place in at:
-                        prefetch(builder, move(builder, place, ahead))
+                        prefetch(builder, move(builder, place, ahead), 2)
                 first = builder.mul(loop.index, INT64(self.columns * self.rows))
                 self._lay_out(builder, at, move(builder, out, first))
             return context.get_dummy_value()
@@ -224,6 +224,29 @@ def signed_panels(unit: VectorUnit) -> Panels:
         return [builder.bitcast(chunk, unit.bytes_type) for chunk in chunks]
 
     return Panels(unit, CHUNK, CHUNK, spread)
+
+
+def signed_ternary_panels(unit: VectorUnit) -> Panels:
+    """Return the same of weights in the layout ternary-2bit/v1."""
+
+    def spread(builder: Builder, chunks: Values) -> list[Value]:
+        vectors = [builder.bitcast(chunk, unit.bytes_type) for chunk in chunks]
+        return [
+            unit.signed_field(builder, vector, plane) for plane in range(4) for vector in vectors
+        ]
+
+    return Panels(unit, BLOCK, CHUNK, spread)
+
+
+def signed_trit_panels(unit: VectorUnit) -> Panels:
+    """Return the same of weights in the layout ternary-5trit/v1."""
+    layout = trit_panels(unit)
+
+    def spread(builder: Builder, chunks: Values) -> list[Value]:
+        codes = layout.spread(builder, chunks)
+        return [builder.sub(code, splat(code.type, unit.ternary_bias)) for code in codes]
+
+    return Panels(unit, layout.columns, layout.block_bytes, spread)
 
 
 def _broadcast(builder: Builder, pointer: Value, unit: VectorUnit) -> Value:

@@ -12,18 +12,16 @@ from edgellm.runtime.kernels._dot import dot
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
-from edgellm.runtime.kernels.vector._amx import (
-    UNSIGNED_WEIGHTS,
-    describe_for,
-    release,
-    sweep,
-)
-from edgellm.runtime.kernels.vector._matrix_products import SHAPES, matrix_multiply
+from edgellm.runtime.kernels.vector._blocked_products import rows_of, with_matrix_tiles
+from edgellm.runtime.kernels.vector._last_block import lay_out_rest
+from edgellm.runtime.kernels.vector._matrix_products import matrix_multiply
 from edgellm.runtime.kernels.vector._panels import (
     TOKENS,
     Panels,
     int8_panels,
     signed_panels,
+    signed_ternary_panels,
+    signed_trit_panels,
     ternary_panels,
     trit_panels,
 )
@@ -71,21 +69,6 @@ def begin(acc: Accumulators, starts: Starts) -> None:
     """Set the accumulators of each token."""
     for t in range(acc.shape[0]):
         start_row(acc, t, starts[t])
-
-
-def lay_out_rest(x: Codes, rest: Codes, groups: int, size: int) -> None:
-    """Lay out the columns of x behind the last whole block, as tiles take them.
-
-    That is, for each group of the block: zeros, then ``size`` columns of x, which ends in zeros.
-    """
-    block = groups * BLOCK
-    whole = x.shape[1] // block * block
-    for t in range(x.shape[0]):
-        for g in range(groups):
-            for b in range(BLOCK):
-                k = whole + g * size + b - (BLOCK - size)
-                inside = b >= BLOCK - size and k < x.shape[1]
-                rest[t, g * BLOCK + b] = x[t, k] if inside else np.int8(0)
 
 
 def tiled(single: Operation, several: Operation, tokens: int) -> Add:
@@ -182,53 +165,31 @@ def multiply_panels(layout: Panels, add: Add) -> Multiply:
     return multiply
 
 
-def multiply_matrix_tiles(layout: Panels, add: Add) -> Multiply:
-    """Return the same for a unit with matrix tiles, which take any number of tokens."""
-    fill, rows, span = layout.fill(), layout.rows, layout.span
-    run = sweep(UNSIGNED_WEIGHTS)
-    block, block_bytes = layout.columns, layout.block_bytes
-    panel_bytes = rows * span
-
-    @register_jitable(**PART_POLICY)
-    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
-        many = x.shape[0] >= LEAST_MATRIX
-        paneled = weight.shape[0] // rows * rows if many else 0
-        whole = x.shape[1] // block * block
-        panel, shapes = stack_int8(panel_bytes), stack_int8(SHAPES)
-        describe_for(shapes, x.shape[0])
-        for n in range(0, paneled, rows):
-            begin(acc[:, n : n + rows], starts)
-            for k in range(0, whole, span):
-                count = min(span, whole - k)
-                fill(weight, panel, n, k // block * block_bytes, count // block)
-                run(x, panel, acc, shapes, (n, k, count))
-            if whole < x.shape[1]:
-                fill(weight, panel, n, weight.shape[1] - block_bytes, 1)
-                run(rest[: x.shape[0]], panel, acc, shapes, (n, 0, block))
-        if paneled > 0:
-            release()
-        begin(acc[:, paneled:], starts)
-        add(x, rest, weight[paneled:], acc[:, paneled:])
-
-    return multiply
-
-
 def fastest(layout: Callable[[VectorUnit], Panels], unit: VectorUnit, add: Add) -> Multiply:
     """Return the ``multiply`` that suits a unit."""
-    if unit.matrix_tiles:
-        return multiply_matrix_tiles(layout(unit), add)
     return multiply_panels(layout(unit), add) if unit.panels else multiply_tiled(add)
 
 
 def ternary_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-2bit/v1."""
+    product = vector_ternary_product(unit)
+    if unit.matrix_tiles:
+        return with_matrix_tiles(rows_of(signed_ternary_panels(unit)), product)
+    return product
+
+
+def vector_ternary_product(unit: VectorUnit) -> Product:
+    """Return the same without matrix tiles."""
     operation = ternary(unit)
     return _packed_product(unit, (operation, operation), ternary_panels)
 
 
 def trit_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-5trit/v1."""
-    return _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
+    product = _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
+    if unit.matrix_tiles:
+        return with_matrix_tiles(rows_of(signed_trit_panels(unit)), product)
+    return product
 
 
 def _packed_product(

@@ -11,6 +11,8 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int16, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._blocked_products import LEAST_TOKENS, blocked_multiply
+from edgellm.runtime.kernels.vector._column_panels import by_input
 from edgellm.runtime.kernels.vector._columns import (
     FIELDS,
     INPUTS,
@@ -21,6 +23,7 @@ from edgellm.runtime.kernels.vector._columns import (
     place_of,
     trailing_zeros,
 )
+from edgellm.runtime.kernels.vector._sums import SumsWriter
 
 Codes = npt.NDArray[np.int8]
 Indices = npt.NDArray[np.int16]
@@ -45,7 +48,9 @@ BLOCK_BYTES = 16
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    one, many = multiply_tokens(unit, 1), multiply_tokens(unit, TOKENS)
+    product = tiled_product(unit)
+    if unit.matrix_tiles:
+        product = matrix_product(unit, product)
 
     def column_bit_linear(
         thread: int,
@@ -56,6 +61,17 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         lines = packed.shape[0] * ((packed.shape[2] + LINE_BYTES - 1) // LINE_BYTES)
         begin, end = share(lines, thread, threads)
+        product(x, packed, acc, begin, end)
+
+    return column_bit_linear
+
+
+def tiled_product(unit: VectorUnit) -> Multiply:
+    """Return ``product(x, packed, acc, begin, end)``: see ``multiply_tokens``, for all tokens."""
+    one, many = multiply_tokens(unit, 1), multiply_tokens(unit, TOKENS)
+
+    @register_jitable(**PART_POLICY)
+    def product(x: Codes, packed: Packed, acc: Sums, begin: Int, end: Int) -> None:
         t = 0
         while t + 1 < x.shape[0]:
             many(x[t : t + TOKENS], packed, acc[t : t + TOKENS], begin, end)
@@ -63,7 +79,29 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         if t < x.shape[0]:
             one(x[t:], packed, acc[t:], begin, end)
 
-    return column_bit_linear
+    return product
+
+
+def matrix_product(unit: VectorUnit, few: Multiply) -> Multiply:
+    """Return the same, which multiplies all inputs with matrix tiles where tokens are many."""
+    multiply = blocked_multiply(by_input(unit), SumsWriter())
+
+    @register_jitable(**PART_POLICY)
+    def product(x: Codes, packed: Packed, acc: Sums, begin: Int, end: Int) -> None:
+        if x.shape[0] < LEAST_TOKENS:
+            few(x, packed, acc, begin, end)
+        else:
+            outputs = (first_output(packed, begin), first_output(packed, end))
+            multiply(x, packed, acc, acc, outputs)
+
+    return product
+
+
+def first_output(packed: Packed, line: Int) -> Int:
+    """Return the first output of a line, counted strip by strip."""
+    width = packed.shape[2]
+    lines = (width + LINE_BYTES - 1) // LINE_BYTES
+    return (line // lines * width + line % lines * LINE_BYTES) * FIELDS
 
 
 def multiply_tokens(unit: VectorUnit, tokens: int) -> Multiply:

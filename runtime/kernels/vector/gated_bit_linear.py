@@ -11,13 +11,22 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
+from edgellm.runtime.kernels.vector._blocked_products import (
+    LEAST_TOKENS,
+    PANEL_ROWS,
+    blocked_multiply,
+    rows_of,
+)
 from edgellm.runtime.kernels.vector._chosen_rows import AHEAD, chosen_rows_tile
-from edgellm.runtime.kernels.vector._products import SPAN, ternary_product, total
+from edgellm.runtime.kernels.vector._panels import signed_ternary_panels
+from edgellm.runtime.kernels.vector._products import SPAN, total, vector_ternary_product
+from edgellm.runtime.kernels.vector._sums import SumsWriter
 from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix, ternary
 
 Codes = npt.NDArray[np.int8]
 Packed = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
+Product = Callable[[Codes, Packed, Sums, Sums, Int, Int], None]
 
 LISTED_ROWS = 4096
 """Rows whose open ones are listed at once: 16 KiB on the stack."""
@@ -48,7 +57,9 @@ def close(gate: Sums, acc: Sums) -> None:
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    product, multiply = ternary_product(unit), open_product(unit)
+    multiply, product = open_product(unit), closed_product(unit)
+    if unit.matrix_tiles:
+        product = matrix_product(unit, product)
 
     def gated_bit_linear(
         thread: int,
@@ -61,12 +72,41 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         begin, end = share(packed.shape[0], thread, threads)
         if x.shape[0] == 1:
             multiply(x, packed[begin:end], gate[0, begin:end], acc[:, begin:end])
-            return
-        product(x, packed[begin:end], acc[:, begin:end])
+        else:
+            product(x, packed, gate, acc, begin, end)
+
+    return gated_bit_linear
+
+
+def closed_product(unit: VectorUnit) -> Product:
+    """Return ``product(x, packed, gate, acc, begin, end)`` for some tokens, of a slice of rows.
+
+    All of them are multiplied; then those that are closed become 0.
+    """
+    of_all = vector_ternary_product(unit)
+
+    @register_jitable(**PART_POLICY)
+    def product(x: Codes, packed: Packed, gate: Sums, acc: Sums, begin: Int, end: Int) -> None:
+        of_all(x, packed[begin:end], acc[:, begin:end])
         for t in range(x.shape[0]):
             close(gate[t, begin:end], acc[t, begin:end])
 
-    return gated_bit_linear
+    return product
+
+
+def matrix_product(unit: VectorUnit, few: Product) -> Product:
+    """Return the same, which uses matrix tiles where there are rows and tokens enough."""
+    multiply = blocked_multiply(rows_of(signed_ternary_panels(unit)), SumsWriter(gated=True))
+
+    @register_jitable(**PART_POLICY)
+    def product(x: Codes, packed: Packed, gate: Sums, acc: Sums, begin: Int, end: Int) -> None:
+        many = x.shape[0] >= LEAST_TOKENS
+        paneled = begin + (end - begin) // PANEL_ROWS * PANEL_ROWS if many else begin
+        if paneled > begin:
+            multiply(x, packed, acc, gate, (begin, paneled))
+        few(x, packed, gate, acc, paneled, end)
+
+    return product
 
 
 def open_product(unit: VectorUnit) -> Callable[[Codes, Packed, Sums, Sums], None]:

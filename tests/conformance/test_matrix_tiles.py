@@ -1,0 +1,71 @@
+"""Products with AMX against the references, in sizes that their blocking cuts up.
+
+Panels have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out at
+once.
+"""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from edgellm import ops
+from edgellm.dtypes import TERNARY_5TRIT, TERNARY_LAYOUTS, pack_ternary, pack_ternary_columns
+from edgellm.runtime import cpu, kernels
+from edgellm.runtime.kernels import _objects, simd
+
+VARIANT = "avx512_amx"
+SIZES = (
+    (16, 64, 64),  # tokens, columns, rows
+    (17, 30, 64),
+    (33, 200, 192),
+    (31, 1344, 128),
+    (300, 1344, 128),
+    (257, 4250, 64),
+)
+
+pytestmark = pytest.mark.skipif(
+    VARIANT not in simd.available(cpu.host()), reason="this processor has no AMX"
+)
+
+
+def draw_inputs(op_type: str, tokens: int, columns: int, rows: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(tokens)
+    x = rng.integers(-127, 128, (tokens, columns), np.int8)
+    weight = rng.integers(-1, 2, (rows, columns), np.int8)
+    match op_type:
+        case "BitLinear":
+            return [x, pack_ternary(weight)]
+        case "TritLinear":
+            return [x, TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)]
+        case "ColumnBitLinear":
+            return [x, pack_ternary_columns(weight, 1 if rows % 128 else 2)]
+        case "GatedBitLinear":
+            return [x, pack_ternary(weight), rng.integers(-2, 3, (tokens, rows), np.int32)]
+        case _:
+            return [x, rng.integers(-128, 128, (rows, columns), np.int8)]
+
+
+@pytest.mark.parametrize(
+    "op_type", ["BitLinear", "ColumnBitLinear", "GatedBitLinear", "Int8Linear", "TritLinear"]
+)
+@pytest.mark.parametrize(("tokens", "columns", "rows"), SIZES)
+def test_products_equal_the_reference(op_type: str, tokens: int, columns: int, rows: int) -> None:
+    inputs = draw_inputs(op_type, tokens, columns, rows)
+    kernel = kernels.find(op_type, VARIANT)
+    assert kernel.variant == VARIANT
+    sizes = kernel.schema.bind([array.shape for array in inputs])
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    call = prototype(_objects.kernel_address(kernel))
+    (module,) = (module for module in ops.modules() if module.SCHEMA.name == op_type)
+    expected = module.reference(*inputs)
+
+    for threads in (1, 3):
+        acc = np.full((tokens, rows), 99, np.int32)
+        addresses = [array.ctypes.data for array in (*inputs, acc)]
+        letters = [sizes[letter] for letter in kernel.schema.letters]
+        row = np.array([0, *addresses, *letters], np.int64)
+        for thread in range(threads):
+            call(row.ctypes.data, thread, threads)
+
+        np.testing.assert_array_equal(acc, expected, strict=True)
