@@ -20,18 +20,29 @@ from edgellm.graph_names import (
     present_name,
 )
 from edgellm.runtime.choices import Choices
+from edgellm.runtime.kernels import simd
 from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.machine import Machine
 from edgellm.runtime.plan import TOP, Plan, Step, call_sizes
 
 DEFAULT_CHUNK = 64
 """Tokens a call: at 128 the arena is twice as large and prefill no faster."""
+MATRIX_CHUNK = 256
+"""Tokens a call where products use matrix tiles: unpacking weights takes as long as the products of
+some 40 tokens. At 512 values between steps are further away, which costs what is gained."""
 SHARED_WORK_BYTES = 4 << 20
 """Bytes of weights, times tokens, below which one thread does a call alone: it takes 0.1 to 0.4 ms
 then, and waking another thread and meeting it 60 times (5 layers) takes 0.1 ms."""
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.int32]
+
+
+def usual_chunk(plan: Plan, choices: Choices) -> int:
+    """Return how many tokens a call of a plan takes at most, if nobody says otherwise."""
+    variants = {choices.kernel(plan, step, many=True).variant for step in plan.steps}
+    units = [simd.find(variant) for variant in variants - {simd.PORTABLE}]
+    return MATRIX_CHUNK if any(unit.matrix_tiles for unit in units) else DEFAULT_CHUNK
 
 
 class Engine:
@@ -55,7 +66,7 @@ class Engine:
             plan: a checked graph.
             context_length: positions a cache has room for.
             threads: how many run each step, the caller's own included.
-            chunk: tokens a call; longer inputs take several.
+            chunk: tokens a call; longer inputs take several. Default: what suits the kernels.
             choices: which kernels run; default: the best for this processor.
 
         Raises:
@@ -67,9 +78,9 @@ class Engine:
         self.context_length = context_length
         self.threads = threads
         self.vocab_size = plan.vocab_size
-        self.chunk = min(chunk or DEFAULT_CHUNK, context_length)
-        self.bytes_per_token = plan.weight_bytes_per_token()
         self.choices = choices or Choices()
+        self.chunk = min(chunk or usual_chunk(plan, self.choices), context_length)
+        self.bytes_per_token = plan.weight_bytes_per_token()
         self._machine = Machine(plan, call_sizes(self.chunk), threads, self.choices)
         self.arena_bytes = self._machine.arena_bytes
         self._ids = np.zeros(self.chunk, np.int64)

@@ -10,10 +10,13 @@ import pytest
 
 from edgellm.bundle import Bundle, open_bundle
 from edgellm.errors import ConfigError, ContextLengthError
+from edgellm.runtime import cpu
 from edgellm.runtime import engine as engine_module
-from edgellm.runtime.engine import Engine
+from edgellm.runtime.choices import Choices
+from edgellm.runtime.engine import Engine, usual_chunk
 from edgellm.runtime.executors import reference
 from edgellm.runtime.feed_engine import FeedEngine
+from edgellm.runtime.kernels import simd
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 
@@ -50,6 +53,19 @@ def engine(plan: Plan) -> Iterator[Engine]:
     made = Engine(plan, context_length=CONTEXT, threads=1, chunk=16)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"), [("portable", 64), ("avx512_vnni", 64), ("avx512_amx", 256)]
+)
+def test_matrix_tiles_take_more_tokens_at_once(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, variant: str, expected: int
+) -> None:
+    if variant not in simd.available(cpu.host()):
+        pytest.skip("this processor cannot run it")
+    monkeypatch.setenv(simd.ENVIRONMENT, variant)
+
+    assert usual_chunk(plan, Choices()) == expected
 
 
 @pytest.mark.usefixtures("shared_work")
