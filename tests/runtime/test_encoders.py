@@ -190,7 +190,7 @@ def test_hostile_sizes_are_refused(
     operator = ops.find(op_type)
     sizes = operator.SCHEMA.bind([plan.values[name].shape for name in step.inputs])
     with pytest.raises(PlanError, match=reason):
-        check_step(wrong, operator, sizes, bundles["vit"].manifest.context_length)
+        check_step(wrong, operator, sizes, bundles["vit"].manifest.context_length, {})
 
 
 def test_rows_that_are_not_all_tokens_are_refused(bundles: dict[str, Bundle]) -> None:
@@ -198,7 +198,7 @@ def test_rows_that_are_not_all_tokens_are_refused(bundles: dict[str, Bundle]) ->
     step = next(step for step in plan.steps if step.op_type == "EncoderAttention")
     sizes = {"T": "images*16", "M": 60, "B": "images"}
     with pytest.raises(PlanError, match="all those that sequence_ends counts"):
-        check_step(step, ops.find(step.op_type), sizes, 17)
+        check_step(step, ops.find(step.op_type), sizes, 17, {})
 
 
 def test_a_damaged_case_is_no_crash(bundles: dict[str, Bundle], tmp_path: Path) -> None:
