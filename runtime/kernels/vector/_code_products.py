@@ -123,7 +123,7 @@ def group_products(unit: VectorUnit) -> Callable[..., None]:
         x: Codes, planes: Planes, grid: Grid, acc: Sums, rows: Range, numbers: Range
     ) -> None:
         (begin, end), (size, shift) = rows, numbers
-        totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
+        totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         starts = stack_int32(START_WORDS)
         tokens = tokens_at_once(x.shape[1], size)
         for t in range(0, x.shape[0], tokens):
@@ -162,7 +162,8 @@ def tokens_at_once(columns: Int, size: Int) -> Int:
 @register_jitable(**PART_POLICY)
 def fill_starts(x: Codes, size: Int, bias: np.int32, starts: Sums) -> None:
     """Write what the products of each part and token begin with (see ``int8_multiply``)."""
-    column, place = 0, 0
+    column: Int = 0
+    place: Int = 0
     while column < x.shape[1]:
         stop = end_of_part(column, size, x.shape[1])
         whole = column + (stop - column) // BLOCK * BLOCK

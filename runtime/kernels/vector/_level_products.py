@@ -88,7 +88,7 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
             add_up(terms[plane], first, last, scales[plane * ROWS :])
         for row in range(last - first):
             fill_levels(scales[row:], planes, low, high)
-            own = row_of(codes, row)[start:]
+            own: Codes = row_of(codes, row)[start:]
             look_up(own, stop - start, low, row_of(lower, row)[start:])
             look_up(own, stop - start, high, row_of(upper, row)[start:])
 
@@ -116,7 +116,7 @@ def level_products(unit: VectorUnit) -> Callable[..., None]:
         """Add the products of the rows of a block."""
         first, last, size = place
         rows, columns = last - first, x.shape[1]
-        unpacked = as_matrix(stack_int8(CODE_BYTES), WIDTH)
+        unpacked: Codes = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         lower = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         upper = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         sums: Sums = as_matrix(stack_int32(SUM_WORDS), SUM_COLUMNS)
@@ -140,7 +140,7 @@ def level_products(unit: VectorUnit) -> Callable[..., None]:
         x: Codes, planes: Planes, terms: Terms, acc: Sums, rows: Range, numbers: Range
     ) -> None:
         (begin, end), (size, shift) = rows, numbers
-        totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
+        totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         starts = stack_int32(START_WORDS)
         for t in range(0, x.shape[0], PASS):
             some = x[t : t + PASS]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import stack_int32, token_shift
+from edgellm.ops._gelu import FRAME
+from edgellm.runtime.kernels._scalar import Int, stack_int32, token_shift
 from edgellm.runtime.kernels.activation_quantize import (
     BUMP,
     BUMP_TANH,
-    FRAME,
     MAX_COLUMNS,
     activate_columns,
 )
@@ -43,7 +43,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         y = stack_int32(MAX_COLUMNS)[: acc.shape[1]]
         table = BUMP if activation == 1 else BUMP_TANH
-        added = largest_magnitude(bias)
+        added: Int = largest_magnitude(bias)
         for t in range(thread, acc.shape[0], threads):
             mantissa, total = np.int64(scale[t, 0]), token_shift(np.int64(scale[t, 1]), shift)
             most, peak = np.int64(0), np.int64(0)

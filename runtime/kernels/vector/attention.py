@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.ops.attention import LOGIT_BITS
 from edgellm.runtime.kernels import attention as portable
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
@@ -31,7 +32,6 @@ from edgellm.runtime.kernels._scalar import (
     stack_int64,
 )
 from edgellm.runtime.kernels.attention import (
-    LOGIT_BITS,
     MAX_HEAD_DIM,
     SCALE_BITS,
     best_score,
@@ -168,7 +168,7 @@ def score_over(unit: VectorUnit) -> Callable[..., None]:
         dim = key.shape[2]
         for first in range(begin, end, ROW_BLOCK):
             last = min(first + ROW_BLOCK, end)
-            i = 0
+            i: Int = 0
             while i < heads[1]:
                 group, after, ahead = next_group(i, heads, key.shape[1] * dim, dim)
                 place = group, first, last, begin, width, ahead
@@ -204,7 +204,7 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
         for first in range(begin, end, ROW_BLOCK):
             last = min(first + ROW_BLOCK, end)
             sizes = last - first, ROW_BLOCK
-            i = 0
+            i: Int = 0
             while i < heads[1]:
                 group, after, ahead = next_group(i, heads, value.shape[1] * dim, dim)
                 column = (group - heads[0] // heads[2]) * width + first
@@ -300,7 +300,7 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
             step = write_query(row[own], scaling, codes[own], code_sums[i : i + 1])
             steps[2 * i], steps[2 * i + 1] = step
         score(codes, caches[0], dots, place[0], place[1])
-        done = -1
+        done: Int = -1
         for i in range(count):
             group = (first + i) // shared - first // shared
             own = slice(group * width + begin, group * width + end)

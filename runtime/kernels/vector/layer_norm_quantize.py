@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._scalar import (
     INT32_MAX,
+    Int,
     bit_length,
     clamp,
     stack_int64,
@@ -52,7 +53,7 @@ def build(_unit: VectorUnit) -> Callable[..., None]:
         epsilon, gain = (epsilon_mantissa, epsilon_exponent), (gain_mantissa, gain_exponent)
         columns, peaks = np.int64(x.shape[1]), stack_int64(ROWS)
         drops, squares = stack_int64(ROWS), stack_int64(ROWS)
-        added = largest_magnitude(bias)
+        added: Int = largest_magnitude(bias)
         short = (np.int64(1) << PRODUCT_BITS >> shift) + 1 + added <= INT32_MAX
         for begin in range(thread, x.shape[0], ROWS * threads):
             end = min(begin + ROWS * threads, x.shape[0])

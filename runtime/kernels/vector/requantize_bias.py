@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import share, token_shift
+from edgellm.runtime.kernels._scalar import Int, share, token_shift
 from edgellm.runtime.kernels.requantize_bias import requantize_columns
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._requantized_rows import (
@@ -33,7 +33,7 @@ def build(_unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         begin, end = share(multiplier.shape[0], thread, threads)
         channel, offset = multiplier[begin:end], bias[begin:end]
-        added = largest_magnitude(offset)
+        added: Int = largest_magnitude(offset)
         for t in range(acc.shape[0]):
             mantissa, total = np.int64(scale[t, 0]), token_shift(np.int64(scale[t, 1]), shift)
             row, out = acc[t][begin:end], y[t][begin:end]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._scalar import token_shift
+from edgellm.runtime.kernels._scalar import Int, token_shift
 from edgellm.runtime.kernels.residual_add_bias import add_columns
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._requantized_rows import add_row, fits, largest_magnitude
@@ -28,7 +28,7 @@ def build(_unit: VectorUnit) -> Callable[..., None]:
         y: npt.NDArray[np.int32],  # (T, N)
         shift: int,
     ) -> None:
-        added = largest_magnitude(bias)
+        added: Int = largest_magnitude(bias)
         for t in range(thread, acc.shape[0], threads):
             mantissa, total = np.int64(scale[t, 0]), token_shift(np.int64(scale[t, 1]), shift)
             most, most_x = add_row(x[t], acc[t], multiplier, bias, y[t], mantissa, total)
