@@ -73,9 +73,9 @@ def _fast(times: Times) -> list[str]:
 
 def _seconds(own: Mapping[str, float], variant: str) -> float:
     """Return the seconds of a kind where a variant is chosen, of which it may have none."""
-    if variant not in own and variant != simd.PORTABLE:
-        variant = simd.find(variant).base
-    return own.get(variant, own[simd.PORTABLE])
+    while variant not in own and variant != simd.PORTABLE:
+        variant = simd.find(variant).base or simd.PORTABLE
+    return own[variant]
 
 
 class _Race:

@@ -47,4 +47,6 @@ def _find(op_type: str, variant: str) -> Kernel:
     if variant == simd.PORTABLE or not (VECTOR_LOOPS / f"{name}.py").exists():
         return found
     unit = simd.find(variant)
-    return replace(found, variant=variant if unit.has_own(op_type) else unit.base or simd.PORTABLE)
+    if unit.has_own(op_type):
+        return replace(found, variant=variant)
+    return _find(op_type, unit.base or simd.PORTABLE)
