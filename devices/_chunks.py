@@ -54,13 +54,15 @@ def cut(work: MatMul, most: tuple[int, int, int]) -> list[Chunk]:
     """
     high, wide, deep = most
     group = min(work.group_size or deep, deep)
+    spans = _ranges(work.k, work.group_size) if group < work.group_size else [range(work.k)]
     return [
         Chunk(rows, columns, inputs, group, work.k)
         for rows in _ranges(work.m, high)
         for columns in _ranges(work.n, wide)
-        for inputs in _ranges(work.k, deep)
+        for span in spans
+        for inputs in _ranges(span.stop, deep, span.start)
     ]
 
 
-def _ranges(size: int, part: int) -> list[range]:
-    return [range(begin, min(begin + part, size)) for begin in range(0, size, part)]
+def _ranges(end: int, part: int, begin: int = 0) -> list[range]:
+    return [range(first, min(first + part, end)) for first in range(begin, end, part)]
