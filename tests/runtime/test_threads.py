@@ -82,7 +82,9 @@ class Barrier:
         kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
         self.kernel = kernel_type(self.step)  # kept: the program holds its address
         address = ctypes.cast(self.kernel, ctypes.c_void_p).value
-        self.program = np.array([[address, int(step > 0)] for step in range(steps)], np.int64)
+        self.program = np.array(
+            [[address, *[0] * 6, int(step > 0)] for step in range(steps)], np.int64
+        )
         self.run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(_objects.executor_address())
 
     def step(self, _row: int, thread: int, _threads: int) -> None:
@@ -95,7 +97,8 @@ class Barrier:
 
     def task(self, number: int) -> None:
         program, state = self.program.ctypes.data, self.state.ctypes.data
-        self.run(program, len(self.program), 16, number, self.threads, state)
+        row_bytes = self.program.strides[0]
+        self.run(program, len(self.program), row_bytes, number, self.threads, state)
 
     def give_up(self) -> None:
         self.state[1] = 1
