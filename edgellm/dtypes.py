@@ -233,9 +233,8 @@ So six bits of a byte choose from a table of 64, or three bits twice from one of
 bytes from 192 on need another: fewer instructions than digits of base 3, where one byte chooses
 from 243."""
 
-TRIT_BLOCK = 320
-"""Columns in one block of TERNARY_5TRIT."""
 TRIT_BLOCK_BYTES = 64
+"""Of 320 columns."""
 TRITS = 5
 """Weights in a byte of TERNARY_5TRIT."""
 TRIT_BYTES = 3**TRITS
