@@ -89,14 +89,12 @@ def compile_kernel(target: Kernel, cpu: Cpu) -> bytes:
 
 def lower_kernel(target: Kernel, cpu: Cpu) -> Any:  # noqa: ANN401
     """Return a kernel as an LLVM module that defines its symbol and nothing else."""
-    from numba import njit
-
-    from edgellm.runtime.kernels import _intrinsics
+    from edgellm.runtime.kernels import _intrinsics, _numba_target
 
     _let_numba_see(cpu)
     plain = target.function()
     _share_parts(plain)
-    function = njit(**POLICY)(plain)
+    function = _numba_target.declare(**POLICY)(plain)
     operands = _intrinsics.operands(target.schema)
 
     def run_row(call: int, thread: int, threads: int) -> None:
@@ -179,16 +177,14 @@ def _emit(module: Any, cpu: Cpu) -> bytes:  # noqa: ANN401
 def _lower(function: Callable[..., None], symbol: str) -> Any:  # noqa: ANN401
     """Compile ``function`` of int64 arguments and export it as the C function ``symbol``."""
     from llvmlite import binding
-    from numba import int64, njit
+
+    from edgellm.runtime.kernels import _numba_target
 
     arguments = len(inspect.signature(function).parameters)
-    dispatcher = njit(**POLICY)(function)
-    dispatcher.compile((int64,) * arguments)
-    (compiled,) = dispatcher.overloads.values()
-    module = binding.parse_assembly(compiled.library.get_llvm_str())
-    inner = compiled.fndesc.llvm_func_name
+    module, inner = _numba_target.lower(function, POLICY, arguments)
     module.link_in(binding.parse_assembly(_c_function(symbol, inner, arguments)))
     _hide_all_but(module, symbol)
+    _optimize(module)
     module.verify()
     return module
 
@@ -222,13 +218,20 @@ def _hide_all_but(module: Any, symbol: str) -> None:  # noqa: ANN401
     manager.run(module, _pass_builder())
 
 
+def _optimize(module: Any) -> None:  # noqa: ANN401
+    builder = _pass_builder()
+    builder.getModulePassManager().run(module, builder)
+
+
 def _pass_builder() -> Any:  # noqa: ANN401
+    """Return LLVM's passes as Numba chooses them: -O3, without vectors from straight code."""
     from llvmlite import binding
 
     from edgellm.runtime import cpu
 
-    machine = target_machine(cpu.host())
-    return binding.create_pass_builder(machine, binding.create_pipeline_tuning_options())
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.slp_vectorization = False
+    return binding.create_pass_builder(target_machine(cpu.host()), options)
 
 
 def target_machine(cpu: Cpu) -> Any:  # noqa: ANN401
