@@ -16,6 +16,7 @@ class Avx512Amx(Avx512Vbmi):
     base = "avx512_vbmi"
     operators = frozenset(
         {
+            "Attention",
             "BitLinear",
             "CodebookLinear",
             "ColumnBitLinear",

@@ -48,6 +48,11 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
     score_tile,
     settle_tile,
 )
+from edgellm.runtime.kernels.vector._prompt_attention import (
+    LEAST_TOKENS,
+    attend_prompt,
+    most_queries,
+)
 from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
 
 SCORES = 1 << 18
@@ -226,7 +231,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     if not unit.panels:
         return plain
     plain = register_jitable(**PART_POLICY)(plain)
-    attend = attend_heads(unit)
+    attend, attend_many = attend_heads(unit), attend_prompt(unit)
 
     def attention(
         thread: int,
@@ -248,6 +253,11 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             plain(thread, threads, query, key, scales[0], value, scales[1], y, *scaling, window)
             return
         rows, heads = query.shape[0], query.shape[1] // dim
+        most = most_queries(length, dim)
+        if rows >= LEAST_TOKENS and most >= heads // groups:
+            work, cache = (thread, threads, most), (key, key_absmax, value, value_absmax)
+            attend_many(work, query, cache, y, scaling, window)
+            return
         by_rows = rows >= 2 * threads
         head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
         first_row, row_step = (thread, threads) if by_rows else (0, 1)

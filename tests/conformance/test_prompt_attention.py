@@ -1,0 +1,96 @@
+"""Attention of many tokens against the reference, in sizes that its blocks and panels cut up.
+
+Blocks have up to 256 queries, panels 32 keys or columns; values are read 1,024 rows at a time.
+"""
+
+import ctypes
+import math
+
+import numpy as np
+import pytest
+
+from edgellm.ops import attention
+from edgellm.ops._examples import dyadic
+from edgellm.runtime import cpu, kernels
+from edgellm.runtime.kernels import Kernel, _objects, simd
+
+VARIANTS = [
+    name
+    for name in simd.available(cpu.host())
+    if name != simd.PORTABLE
+    and simd.find(name).panels
+    and kernels.find("Attention", name).variant == name
+]
+SIZES = (
+    (16, 16, 1, 1, 64, 0),  # tokens, length, heads of the cache, queries of each, dim, window
+    (17, 90, 2, 3, 64, 0),
+    (70, 70, 1, 4, 128, 0),
+    (33, 1100, 1, 2, 64, 0),
+    (40, 200, 2, 1, 192, 37),
+    (100, 130, 1, 5, 64, 50),
+    (16, 40, 1, 20, 512, 0),
+)
+
+
+def draw_inputs(
+    tokens: int, length: int, heads: int, share: int, dim: int
+) -> tuple[np.ndarray, ...]:
+    """Return inputs of which the absmax differ by up to 2^8, and whose weights are not all 0."""
+    rng = np.random.default_rng(length)
+    absmax = [
+        (rng.integers(2**17, 2**18, (length, heads)) << rng.integers(0, 8, (length, heads)))
+        for _ in range(2)
+    ]
+    key, value = (rng.integers(-128, 128, (length, heads, dim)).astype(np.int8) for _ in range(2))
+    query = rng.integers(-(2**18), 2**18, (tokens, heads * share * dim))
+    query >>= rng.integers(0, 12, (tokens, 1))
+    key_absmax, value_absmax = (one.astype(np.int32) for one in absmax)
+    return query.astype(np.int32), key, key_absmax, value, value_absmax
+
+
+def attributes(dim: int, window: int) -> tuple[int, int, int]:
+    mantissa, exponent = dyadic(math.log2(math.e) / math.sqrt(dim) / 127**2 * 2.0**-36)
+    return mantissa, exponent, window
+
+
+def run(kernel: Kernel, inputs: tuple[np.ndarray, ...], values: tuple[int, ...], threads: int):
+    sizes = kernel.schema.bind([array.shape for array in inputs])
+    y = np.full(inputs[0].shape, 99, np.int64)
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    call = prototype(_objects.kernel_address(kernel))
+    addresses = [array.ctypes.data for array in (*inputs, y)]
+    letters = [sizes[letter] for letter in kernel.schema.letters]
+    row = np.array([0, *addresses, *letters, *values], np.int64)
+    for thread in range(threads):
+        call(row.ctypes.data, thread, threads)
+    return y
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("tokens", "length", "heads", "share", "dim", "window"), SIZES)
+def test_prompts_equal_the_reference(
+    variant: str, tokens: int, length: int, heads: int, share: int, dim: int, window: int
+) -> None:
+    inputs = draw_inputs(tokens, length, heads, share, dim)
+    mantissa, exponent, _ = values = attributes(dim, window)
+    scaling = {"scaling_mantissa": mantissa, "scaling_exponent": exponent}
+    expected = attention.reference(*inputs, **scaling, window=window)
+
+    for threads in (1, 3):
+        y = run(kernels.find("Attention", variant), inputs, values, threads)
+
+        np.testing.assert_array_equal(y, expected, strict=True)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_prompt_is_what_its_tokens_are_one_by_one(variant: str) -> None:
+    kernel = kernels.find("Attention", variant)
+    query, *cache = draw_inputs(24, 60, 2, 2, 64)
+    values = attributes(64, 0)
+
+    together = run(kernel, (query, *cache), values, 1)
+
+    for t in range(24):
+        seen = [np.ascontiguousarray(part[: 37 + t]) for part in cache]
+        alone = run(kernel, (query[t : t + 1].copy(), *seen), values, 1)
+        np.testing.assert_array_equal(alone[0], together[t])
