@@ -4,8 +4,6 @@ A layout id names bytes on disk for ever: a change of the bytes is a new id, nev
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -333,52 +331,3 @@ def damaged_ternary(packed: Packed) -> npt.NDArray[np.bool_]:
 def damaged_trits(packed: Packed) -> npt.NDArray[np.bool_]:
     """Tell which bytes of TERNARY_5TRIT stand for nothing."""
     return packed >= TRIT_BYTES
-
-
-@dataclass(frozen=True)
-class TernaryLayout:
-    """A layout of ternary weights whose rows are packed one by one.
-
-    Attributes:
-        name: its versioned id.
-        alias: what a user calls it.
-        op_type: the operator that multiplies with it.
-        row_bytes: columns -> bytes of a row.
-        pack: (N, K) weights -> (N, row_bytes(K)) bytes.
-        unpack: (bytes, K) -> weights.
-        damaged: bytes -> which of them stand for nothing.
-    """
-
-    name: str
-    alias: str
-    op_type: str
-    row_bytes: Callable[[int], int]
-    pack: Callable[[Codes], Packed]
-    unpack: Callable[[Packed, int], Codes]
-    damaged: Callable[[Packed], npt.NDArray[np.bool_]]
-
-
-TERNARY_LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        TernaryLayout(
-            name=TERNARY_2BIT,
-            alias="2bit",
-            op_type="BitLinear",
-            row_bytes=packed_columns,
-            pack=pack_ternary,
-            unpack=unpack_ternary,
-            damaged=damaged_ternary,
-        ),
-        TernaryLayout(
-            name=TERNARY_5TRIT,
-            alias="5trit",
-            op_type="TritLinear",
-            row_bytes=trit_bytes,
-            pack=pack_trits,
-            unpack=unpack_trits,
-            damaged=damaged_trits,
-        ),
-    )
-}
-"""By name."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
 from edgellm.config import JsonFields
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
@@ -49,6 +49,7 @@ from edgellm.exporters.smoothing import (
 )
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
+from edgellm.ternary_layouts import TERNARY_LAYOUTS, TernaryLayout
 
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 65_535

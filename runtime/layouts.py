@@ -1,6 +1,7 @@
 """Pack ternary weights in another layout when a plan is loaded, where its own does not suit."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -10,22 +11,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
 from edgellm.errors import BundleError
 from edgellm.runtime import cpu
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import Plan, Step, Value
 from edgellm.runtime.process_memory import available_memory_bytes
-from edgellm.ternary_planes import (
-    COLUMNS,
-    PLANES,
-    ROWS,
-    TERNARY_PLANES,
-    pack_ternary_planes,
-    ternary_planes_shape,
-    unpack_ternary_planes,
-)
+from edgellm.ternary_layouts import LOOK_UPS, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.ternary_planes import TERNARY_PLANES
 
 logger = logging.getLogger(__name__)
 
@@ -35,26 +29,9 @@ BLOCK_WEIGHTS = 1 << 18
 """Weights that are packed at once: they stay in a level-2 cache."""
 SCAN_BYTES = 1 << 24
 
-Packed = npt.NDArray[np.uint8]
-
-
-def _planes_bytes(columns: int) -> int:
-    return PLANES * -(-columns // COLUMNS)
-
-
-LOOK_UPS = TernaryLayout(
-    name=TERNARY_PLANES,
-    alias="planes",
-    op_type="LookUpBitLinear",
-    row_bytes=_planes_bytes,
-    pack=lambda weight: pack_ternary_planes(weight).reshape(len(weight), -1),
-    unpack=lambda packed, columns: unpack_ternary_planes(
-        packed.reshape(ternary_planes_shape(len(packed), columns)), columns
-    ),
-    damaged=lambda packed: np.zeros(packed.shape, np.bool_),
-)
-"""What no bundle has: blocks of 64 rows, for processors that look up faster than they multiply."""
 TARGETS = {**TERNARY_LAYOUTS, TERNARY_PLANES: LOOK_UPS}
+
+Packed = npt.NDArray[np.uint8]
 
 
 def names(plan: Plan) -> tuple[str, ...]:
@@ -162,10 +139,7 @@ def converted_bytes(plan: Plan, layout: str) -> int:
     """Return the memory that ``convert`` takes."""
     target = TARGETS[layout]
     weights = {step.inputs[1]: step for step in _steps_to_change(plan, target)}
-    return sum(
-        len(plan.constants[name]) * target.row_bytes(_columns(plan, step))
-        for name, step in weights.items()
-    )
+    return sum(target.size_bytes(*_size(plan, step)) for step in weights.values())
 
 
 def find_damage(packed: npt.NDArray[np.generic], layout: TernaryLayout) -> str:
@@ -196,18 +170,20 @@ def _steps_to_change(plan: Plan, target: TernaryLayout) -> list[Step]:
     """Return the steps whose weights have another layout and are used in no other way."""
     steps = _packed_steps(plan)
     uses = Counter(name for step in plan.steps for name in step.inputs)
-    alike = Counter((step.inputs[1], step.op_type, _columns(plan, step)) for step in steps)
+    alike = Counter((step.inputs[1], step.op_type, _size(plan, step)) for step in steps)
     return [
         step
         for step in steps
         if _layout(step) is not target
-        and (target is not LOOK_UPS or len(plan.constants[step.inputs[1]]) % ROWS == 0)
-        and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _columns(plan, step)]
+        and target.fits(_size(plan, step)[0])
+        and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _size(plan, step)]
     ]
 
 
-def _columns(plan: Plan, step: Step) -> int:
-    return int(plan.values[step.inputs[0]].shape[1])
+def _size(plan: Plan, step: Step) -> tuple[int, int]:
+    """Return the rows and columns of the weights of a step."""
+    rows = len(plan.constants[step.inputs[1]]) * _layout(step).block_rows
+    return rows, int(plan.values[step.inputs[0]].shape[1])
 
 
 def _pack_again(
@@ -218,22 +194,32 @@ def _pack_again(
     with ThreadPoolExecutor(cpu.host().physical_cores) as pool:
         parts = []
         for name, step in steps.items():
-            source, columns = plan.constants[name], _columns(plan, step)
-            out = _aligned(len(source), target.row_bytes(columns))
+            source, (rows, columns) = _layout(step), _size(plan, step)
+            out = _aligned(target.shape(rows, columns))
             made[name] = out
-            rows = max(1, BLOCK_WEIGHTS // columns // ROWS) * ROWS
-            for first in range(0, len(source), rows):
-                block = source[first : first + rows].view(np.uint8)
-                arguments = (block, out[first : first + rows], columns, _layout(step), target)
-                parts.append(pool.submit(_pack_rows, *arguments))
+            together = math.lcm(source.block_rows, target.block_rows)
+            at_once = max(1, BLOCK_WEIGHTS // columns // together) * together
+            for first in range(0, rows, at_once):
+                parts.append(
+                    pool.submit(
+                        _pack_rows,
+                        _rows(plan.constants[name].view(np.uint8), source, first, at_once),
+                        _rows(out, target, first, at_once),
+                        columns,
+                        source,
+                        target,
+                    )
+                )
         for part in parts:
             part.result()
-    for name, step in steps.items():
-        made[name].setflags(write=False)
-        if target is LOOK_UPS:
-            shape = ternary_planes_shape(len(made[name]), _columns(plan, step))
-            made[name] = made[name].reshape(shape)
+    for packed in made.values():
+        packed.setflags(write=False)
     return made
+
+
+def _rows(packed: Packed, layout: TernaryLayout, first: int, count: int) -> Packed:
+    """Return the bytes of some rows, whole blocks of them."""
+    return packed[first // layout.block_rows : (first + count) // layout.block_rows]
 
 
 def _pack_rows(
@@ -242,7 +228,8 @@ def _pack_rows(
     out[:] = target.pack(source.unpack(block, columns))
 
 
-def _aligned(rows: int, columns: int) -> Packed:
-    raw = np.empty(rows * columns + ALIGNMENT, np.uint8)
+def _aligned(shape: tuple[int, ...]) -> Packed:
+    size = math.prod(shape)
+    raw = np.empty(size + ALIGNMENT, np.uint8)
     begin = -raw.ctypes.data % ALIGNMENT
-    return raw[begin : begin + rows * columns].reshape(rows, columns)
+    return raw[begin : begin + size].reshape(shape)

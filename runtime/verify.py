@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgellm import registry
 from edgellm.bundle import Bundle, open_bundle
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ChecksumError
 from edgellm.graph_names import present_name
 from edgellm.runtime import encoder_contract, encoder_verify
@@ -26,6 +26,7 @@ from edgellm.runtime.layouts import LAYOUT_OF, find_damage, for_this_machine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.reports import Check, first_difference
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
 
 ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import dtypes
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.integer_values import node_name
 from edgellm.exporters.quantizers import int4, int8, ternary
@@ -15,6 +15,7 @@ from edgellm.exporters.quantizers.row_classes import JoinedLinear, QuantizedWeig
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
 from edgellm.int4 import pack_int4
 from edgellm.ops._planes import residual_norms
+from edgellm.ternary_layouts import TERNARY_LAYOUTS, TernaryLayout
 
 Floats = npt.NDArray[np.float64]
 
@@ -285,7 +286,7 @@ class StoredWeights:
         """Store packed codes and return the scale of each row, which is the same for all."""
         rows, columns = matrix.shape
         packed = map(layout.pack, matrix.blocks())
-        self._graph.streamed(name, "uint8", (rows, layout.row_bytes(columns)), packed)
+        self._graph.streamed(name, "uint8", layout.shape(rows, columns), packed)
         return np.full(rows, matrix.scale)
 
     def _ternary_columns(self, name: str, matrix: TernaryMatrix) -> Floats:

@@ -17,6 +17,7 @@ RANKS = {
     "edgellm.registry": 1,
     "edgellm.dtypes": 1,
     "edgellm.ternary_planes": 1,
+    "edgellm.ternary_layouts": 2,
     "edgellm.config": 2,
     "edgellm.ops": 2,
     "edgellm.bundle": 3,

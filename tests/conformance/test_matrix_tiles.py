@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edgellm import ops
-from edgellm.dtypes import TERNARY_5TRIT, TERNARY_LAYOUTS, pack_ternary, pack_ternary_columns
+from edgellm.dtypes import TERNARY_5TRIT, pack_ternary, pack_ternary_columns
 from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import _objects, simd
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
 
 VARIANT = "avx512_amx"
 SIZES = (

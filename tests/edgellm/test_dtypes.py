@@ -2,41 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgellm import dtypes
-from edgellm.dtypes import TERNARY_5TRIT, TERNARY_LAYOUTS
-from edgellm.errors import CheckpointError
-
-LAYOUTS = list(TERNARY_LAYOUTS.values())
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-@given(rows=st.integers(1, 4), columns=st.integers(1, 1400), seed=st.integers(0, 99))
-def test_unpacking_gives_what_was_packed(layout, rows, columns, seed):
-    weight = np.random.default_rng(seed).integers(-1, 2, (rows, columns)).astype(np.int8)
-    packed = layout.pack(weight)
-
-    assert packed.shape == (rows, layout.row_bytes(columns))
-    assert not layout.damaged(packed).any()
-    np.testing.assert_array_equal(layout.unpack(packed, columns), weight, strict=True)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_bytes_that_stand_for_nothing_are_found_and_refused(layout):
-    every_byte = np.arange(256, dtype=np.uint8).reshape(1, -1)
-    wrong = np.flatnonzero(layout.damaged(every_byte)[0])
-    sound = {0b11 << 2 * place for place in range(4)}
-
-    if layout.name == TERNARY_5TRIT:
-        assert wrong.tolist() == list(range(243, 256))
-    else:
-        assert len(wrong) == 256 - 3**4
-        assert sound <= set(wrong.tolist())
-    columns = next(k for k in range(1, 2000) if layout.row_bytes(k) == 256)
-    with pytest.raises(CheckpointError, match="packed ternary row 0 holds the"):
-        layout.unpack(every_byte, columns)
 
 
 def test_five_trits_have_a_byte_each_as_the_layout_says():

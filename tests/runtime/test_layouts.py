@@ -11,7 +11,7 @@ import pytest
 import edgellm
 from edgellm import api
 from edgellm.bundle import open_bundle
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT, TERNARY_LAYOUTS
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
 from edgellm.errors import BundleError, ConfigError
 from edgellm.exporters.architectures import bitnet, llama
 from edgellm.runtime import layouts
@@ -19,6 +19,7 @@ from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
 
 # Wider than one block of either layout, and no whole blocks.
 CONFIG = {**bitnet.TINY, "hidden_size": 416, "intermediate_size": 700, "num_attention_heads": 4,

@@ -9,7 +9,6 @@ import pytest
 import edgellm
 from edgellm import api
 from edgellm.bundle import open_bundle
-from edgellm.dtypes import TERNARY_LAYOUTS
 from edgellm.errors import BundleError
 from edgellm.exporters.architectures import bitnet
 from edgellm.runtime import cpu, layouts, tuner, tuning
@@ -18,6 +17,7 @@ from edgellm.runtime.kernels import simd
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.tuner import tune
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
 from edgellm.ternary_planes import TERNARY_PLANES
 
 # Of its linears that are BitLinear, all but k_proj and v_proj have whole blocks of 64 rows.
