@@ -87,18 +87,18 @@ TERNARY_LAYOUTS = {
             unpack=unpack_trits,
             damaged=damaged_trits,
         ),
+        TernaryLayout(
+            name=TERNARY_PLANES,
+            alias="lookup",
+            op_type="LookUpBitLinear",
+            block_rows=ROWS,
+            shape=ternary_planes_shape,
+            pack=pack_ternary_planes,
+            unpack=unpack_ternary_planes,
+            damaged=lambda packed: np.zeros(packed.shape, np.bool_),
+        ),
     )
 }
 """By name."""
-
-LOOK_UPS = TernaryLayout(
-    name=TERNARY_PLANES,
-    alias="lookup",
-    op_type="LookUpBitLinear",
-    block_rows=ROWS,
-    shape=ternary_planes_shape,
-    pack=pack_ternary_planes,
-    unpack=unpack_ternary_planes,
-    damaged=lambda packed: np.zeros(packed.shape, np.bool_),
-)
-"""For processors that look up faster than they multiply; no bundle has it."""
+LAYOUT_OF = {layout.op_type: layout for layout in TERNARY_LAYOUTS.values()}
+"""The layout of the weights of an operator, its second input."""

@@ -302,6 +302,7 @@ def _write_graph(
                 offset_keys=calibration is not None,
             )
         )
+        _check_layout_is_used(layout, builder)
         manifest = _manifest(model, builder, options)
         if quantized is not None:
             manifest = replace(manifest, quantization=quantized.label)
@@ -350,6 +351,14 @@ def _layout(model: Source, options: ExportOptions) -> TernaryLayout:
             f"layout is {options.layout!r}; it is for ternary weights, and this model has none"
         )
     return LAYOUTS[options.layout]
+
+
+def _check_layout_is_used(layout: TernaryLayout, builder: GraphBuilder) -> None:
+    if layout.alias != DEFAULT_LAYOUT and layout.op_type not in builder.op_types:
+        raise ConfigError(
+            f"layout is {layout.alias!r}; it is for linears whose outputs are a multiple of "
+            f"{layout.block_rows}, and this model has none: export it with {DEFAULT_LAYOUT!r}"
+        )
 
 
 def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> Manifest:

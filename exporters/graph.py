@@ -53,6 +53,11 @@ class GraphBuilder:
         self._value_infos: dict[str, onnx.ValueInfoProto] = {}
         self._op_types: set[str] = set()
 
+    @property
+    def op_types(self) -> frozenset[str]:
+        """The operators of ``ai.edgellm`` that were called."""
+        return frozenset(self._op_types)
+
     def input(self, name: str, dtype: str, shape: Shape) -> str:
         """Declare a graph input."""
         self.shapes[name] = shape

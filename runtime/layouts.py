@@ -4,32 +4,28 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import BundleError
 from edgellm.runtime import cpu
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import Plan, Step, Value
 from edgellm.runtime.process_memory import available_memory_bytes
-from edgellm.ternary_layouts import LOOK_UPS, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.ternary_layouts import LAYOUT_OF, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.ternary_planes import TERNARY_PLANES
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_OF = {layout.op_type: layout for layout in TERNARY_LAYOUTS.values()}
-"""The layout of the weights of an operator, their second input."""
 BLOCK_WEIGHTS = 1 << 18
 """Weights that are packed at once: they stay in a level-2 cache."""
 SCAN_BYTES = 1 << 24
-
-TARGETS = {**TERNARY_LAYOUTS, TERNARY_PLANES: LOOK_UPS}
 
 Packed = npt.NDArray[np.uint8]
 
@@ -42,8 +38,8 @@ def names(plan: Plan) -> tuple[str, ...]:
 def for_this_machine(plan: Plan, look_ups: bool | None = None) -> Plan:
     """Return the plan with its ternary weights packed as this processor reads them fastest.
 
-    In ternary-planes/v1 where it looks up faster than it multiplies; in ternary-2bit/v1 where it
-    reads ternary-5trit/v1 slowly, which is said in a warning. Weights that were mapped stay as they
+    In ternary-planes/v1 where it looks up faster than it multiplies; else in ternary-2bit/v1 where
+    it is slow on their layout, which is said in a warning. Weights that were mapped stay as they
     are if the memory is not there.
 
     Args:
@@ -54,26 +50,25 @@ def for_this_machine(plan: Plan, look_ups: bool | None = None) -> Plan:
         BundleError: a byte of the weights stands for nothing.
     """
     variant = simd.chosen(cpu.host())
-    if looks_up(variant) if look_ups is None else look_ups:
-        plan = _pack_for_look_ups(plan)
-    if TERNARY_5TRIT not in names(plan) or suits(TERNARY_5TRIT, variant):
-        return plan
-    reason = f"this processor ({cpu.host().model}) is slow on weights packed as {TERNARY_5TRIT}"
-    size = converted_bytes(plan, TERNARY_2BIT)
-    if size > available_memory_bytes():
-        logger.warning(
-            "%s, and there are no %d MiB of memory to pack them as %s; export with --layout 2bit",
-            reason, size >> 20, TERNARY_2BIT,
-        )  # fmt: skip
-        return plan
-    begin = time.perf_counter()
-    converted = convert(plan, TERNARY_2BIT)
-    logger.warning(
-        "%s: they were packed as %s in %.1f s and take %d MiB of memory; "
-        "a bundle exported with --layout 2bit is mapped instead",
-        reason, TERNARY_2BIT, time.perf_counter() - begin, size >> 20,
-    )  # fmt: skip
-    return converted
+    wanted = looks_up(variant) if look_ups is None else look_ups
+    advised = TERNARY_PLANES if wanted else TERNARY_2BIT
+    if wanted:
+        others = tuple(name for name in names(plan) if name != TERNARY_PLANES)
+        plan = _convert_and_say(plan, others, TERNARY_PLANES, advised, logging.INFO)
+    slow = tuple(name for name in names(plan) if not suits(name, variant, look_ups))
+    return _convert_and_say(plan, slow, TERNARY_2BIT, advised, logging.WARNING)
+
+
+def arranged(plan: Plan, *, look_ups: bool) -> Plan:
+    """Return the plan with its ternary weights packed for look-ups, or for products; see above.
+
+    Nothing is said, and the memory has to be there.
+    """
+    variant = simd.chosen(cpu.host())
+    if look_ups:
+        plan = convert(plan, TERNARY_PLANES)
+    slow = [name for name in names(plan) if not suits(name, variant, look_ups)]
+    return convert(plan, TERNARY_2BIT, slow)
 
 
 def looks_up(variant: str) -> bool:
@@ -81,43 +76,65 @@ def looks_up(variant: str) -> bool:
     return variant != simd.PORTABLE and simd.find(variant).looks_up_ternary
 
 
-def _pack_for_look_ups(plan: Plan) -> Plan:
-    size = converted_bytes(plan, TERNARY_PLANES)
+def _convert_and_say(
+    plan: Plan, sources: Collection[str], target: str, advised: str, level: int
+) -> Plan:
+    """Convert if the memory is there; say so, and which layout to export with instead."""
+    size = converted_bytes(plan, target, sources)
     if size == 0:
         return plan
+    packed = " and ".join(sources)
+    slow = f"this processor ({cpu.host().model}) is slow on weights packed as {packed}"
+    option = f"--layout {TERNARY_LAYOUTS[advised].alias}"
     if size > available_memory_bytes():
-        logger.info("no %d MiB of memory to pack weights as %s", size >> 20, TERNARY_PLANES)
+        logger.log(
+            level,
+            "%s, and there are no %d MiB of memory to pack them as %s; export with %s",
+            slow, size >> 20, target, option,
+        )  # fmt: skip
         return plan
     begin = time.perf_counter()
-    converted = convert(plan, TERNARY_PLANES)
-    logger.info(
-        "weights were packed as %s in %.1f s and take %d MiB of memory",
-        TERNARY_PLANES, time.perf_counter() - begin, size >> 20,
+    converted = convert(plan, target, sources)
+    logger.log(
+        level,
+        "%s: they were packed as %s in %.1f s and take %d MiB of memory; "
+        "a bundle exported with %s is mapped instead",
+        slow, target, time.perf_counter() - begin, size >> 20, option,
     )  # fmt: skip
     return converted
 
 
-def suits(layout: str, variant: str) -> bool:
-    """Tell whether kernels of a variant read a layout as fast as its bytes come from memory."""
+def suits(layout: str, variant: str, look_ups: bool | None = None) -> bool:
+    """Tell whether kernels of a variant read a layout as fast as its bytes come from memory.
+
+    Args:
+        layout: a name in ``TERNARY_LAYOUTS``.
+        variant: of the kernels.
+        look_ups: whether they look up faster than they multiply; default: what is usual.
+    """
+    if layout == TERNARY_PLANES:
+        return looks_up(variant) if look_ups is None else look_ups
     if layout == TERNARY_2BIT:
         return True
     return variant != simd.PORTABLE and simd.find(variant).reads_trits_fast
 
 
-def convert(plan: Plan, layout: str) -> Plan:
+def convert(plan: Plan, layout: str, sources: Collection[str] = tuple(TERNARY_LAYOUTS)) -> Plan:
     """Return a plan that computes the same, whose ternary weights are in another layout.
 
-    They are packed in memory, and no longer mapped.
+    They are packed in memory, and no longer mapped. Matrices that have no whole blocks of the
+    layout stay as they are.
 
     Args:
         plan: a checked plan.
-        layout: a name in ``TARGETS``.
+        layout: a name in ``TERNARY_LAYOUTS``.
+        sources: names of the layouts that are converted; default: all others.
 
     Raises:
         BundleError: a byte of the weights stands for nothing.
     """
-    target = TARGETS[layout]
-    changing = _steps_to_change(plan, target)
+    target = TERNARY_LAYOUTS[layout]
+    changing = _steps_to_change(plan, target, sources)
     for step in changing:
         if damage := find_damage(plan.constants[step.inputs[1]], _layout(step)):
             raise BundleError(f"{step.inputs[1]}: {damage}: the file is damaged")
@@ -135,10 +152,12 @@ def convert(plan: Plan, layout: str) -> Plan:
     return replace(plan, steps=steps, values=values, constants=constants)
 
 
-def converted_bytes(plan: Plan, layout: str) -> int:
+def converted_bytes(
+    plan: Plan, layout: str, sources: Collection[str] = tuple(TERNARY_LAYOUTS)
+) -> int:
     """Return the memory that ``convert`` takes."""
-    target = TARGETS[layout]
-    weights = {step.inputs[1]: step for step in _steps_to_change(plan, target)}
+    target = TERNARY_LAYOUTS[layout]
+    weights = {step.inputs[1]: step for step in _steps_to_change(plan, target, sources)}
     return sum(target.size_bytes(*_size(plan, step)) for step in weights.values())
 
 
@@ -166,8 +185,8 @@ def _packed_steps(plan: Plan) -> list[Step]:
     ]
 
 
-def _steps_to_change(plan: Plan, target: TernaryLayout) -> list[Step]:
-    """Return the steps whose weights have another layout and are used in no other way."""
+def _steps_to_change(plan: Plan, target: TernaryLayout, sources: Collection[str]) -> list[Step]:
+    """Return the steps whose weights have one of other layouts and are used in no other way."""
     steps = _packed_steps(plan)
     uses = Counter(name for step in plan.steps for name in step.inputs)
     alike = Counter((step.inputs[1], step.op_type, _size(plan, step)) for step in steps)
@@ -175,6 +194,7 @@ def _steps_to_change(plan: Plan, target: TernaryLayout) -> list[Step]:
         step
         for step in steps
         if _layout(step) is not target
+        and _layout(step).name in sources
         and target.fits(_size(plan, step)[0])
         and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _size(plan, step)]
     ]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
 from edgellm.runtime import cpu, layouts
 from edgellm.runtime.choices import Choices, kind_of
@@ -28,6 +29,7 @@ from edgellm.runtime.tuning import (
     remember,
     remember_look_ups,
 )
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
 from edgellm.ternary_planes import TERNARY_PLANES
 
 Key = TypeVar("Key", bound=int)
@@ -129,15 +131,19 @@ def compile_variants(plan: Plan, progress: Progress) -> None:
     """Compile every kernel that the tuner may run on a plan, as the bundle has it."""
     op_types = {step.op_type for step in plan.steps}
     if can_look_up(plan):
-        op_types.add(layouts.LOOK_UPS.op_type)
+        op_types |= {TERNARY_LAYOUTS[name].op_type for name in (TERNARY_2BIT, TERNARY_PLANES)}
     compile_missing(
         [kernel for name in sorted(op_types) for kernel in variants_of(name).values()], progress
     )
 
 
 def can_look_up(plan: Plan) -> bool:
-    """Tell whether packing the weights of a plan for look-ups may pay on this machine."""
+    """Tell whether weights of a plan can be looked up or multiplied here, whichever is faster.
+
+    They have one layout or the other; for the other there has to be memory.
+    """
     size = layouts.converted_bytes(plan, TERNARY_PLANES)
+    size += layouts.converted_bytes(plan, TERNARY_2BIT, (TERNARY_PLANES,))
     return layouts.looks_up(simd.chosen(cpu.host())) and 0 < size <= available_memory_bytes()
 
 
@@ -238,7 +244,7 @@ def _time_layouts(plan: Plan, seconds: float) -> dict[bool, float]:
     """Return the seconds of a decoded token with weights for look-ups (True) and without."""
     engines = {
         look_ups: Engine(
-            layouts.for_this_machine(plan, look_ups),
+            layouts.arranged(plan, look_ups=look_ups),
             context_length=TOKENS_A_ROUND,
             threads=1,
             chunk=1,

@@ -22,11 +22,11 @@ from edgellm.runtime.feed_engine import FeedEngine
 from edgellm.runtime.golden import GoldenCase, feeds, layer_checksums, read_cases
 from edgellm.runtime.golden_files import Arrays
 from edgellm.runtime.kv_cache import KvCache
-from edgellm.runtime.layouts import LAYOUT_OF, find_damage, for_this_machine
+from edgellm.runtime.layouts import find_damage, for_this_machine
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.reports import Check, first_difference
-from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_layouts import LAYOUT_OF, TERNARY_LAYOUTS
 
 ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""

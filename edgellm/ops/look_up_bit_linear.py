@@ -87,3 +87,6 @@ def examples() -> Iterator[Example]:
     yield Example("longest_row", (np.concatenate([127 * ones, -127 * ones]), signs))
     long = draw.codes(rng, 2, 33_000)
     yield Example("random_2x33000x64", (long, planes(64, 33_000)))
+    packed = planes(64, 61)
+    packed[:, -1] |= 0b11100000  # columns that are not there
+    yield Example("bits_behind_the_last_column", (draw.codes(rng, 2, 61), packed))

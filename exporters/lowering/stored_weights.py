@@ -15,11 +15,11 @@ from edgellm.exporters.quantizers.row_classes import JoinedLinear, QuantizedWeig
 from edgellm.exporters.weights import FloatMatrix, TernaryMatrix, WeightSource
 from edgellm.int4 import pack_int4
 from edgellm.ops._planes import residual_norms
-from edgellm.ternary_layouts import TERNARY_LAYOUTS, TernaryLayout
+from edgellm.ternary_layouts import LAYOUT_OF, TERNARY_LAYOUTS, TernaryLayout
 
 Floats = npt.NDArray[np.float64]
 
-TERNARY_OPERATORS = ("BitLinear", "TritLinear", "GatedBitLinear", "ColumnBitLinear")
+TERNARY_OPERATORS = (*LAYOUT_OF, "GatedBitLinear", "ColumnBitLinear")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ class StoredWeights:
             graph: which gets the weights.
             weights: of the model.
             quantizer: for linears that are not ternary; without one they become int8.
-            layout: of those that are, but for the operators that skip zeros.
+            layout: of those that are, but for the operators that skip zeros, and matrices that
+                are no whole blocks of it: those have ternary-2bit/v1.
             head_bits: of a weight of the head; with 4, an embedding tied to it is stored apart.
         """
         self._graph = graph
@@ -181,7 +182,8 @@ class StoredWeights:
         if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
             return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):
-            layout = TERNARY_LAYOUTS[TERNARY_2BIT] if gated else self._layout
+            suits = self._layout.fits(shape[0]) and not gated
+            layout = self._layout if suits else TERNARY_LAYOUTS[TERNARY_2BIT]
             op_type = "GatedBitLinear" if gated else layout.op_type
             return StoredLinear(op_type, (name,), self._ternary(name, matrix, layout))
         if self._quantizer is not None:
@@ -285,7 +287,10 @@ class StoredWeights:
     def _ternary(self, name: str, matrix: TernaryMatrix, layout: TernaryLayout) -> Floats:
         """Store packed codes and return the scale of each row, which is the same for all."""
         rows, columns = matrix.shape
-        packed = map(layout.pack, matrix.blocks())
+        blocks = matrix.blocks()
+        if layout.block_rows > 1:
+            blocks = ternary.regrouped(blocks, layout.block_rows)
+        packed = map(layout.pack, blocks)
         self._graph.streamed(name, "uint8", layout.shape(rows, columns), packed)
         return np.full(rows, matrix.scale)
 

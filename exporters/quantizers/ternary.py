@@ -87,7 +87,7 @@ def pack_columns(
     """
     _, columns, width = shape
     piece = dtypes.packed_columns(dtypes.TERNARY_BLOCK)
-    groups = _regrouped(blocks, dtypes.TERNARY_BLOCK)
+    groups = regrouped(blocks, dtypes.TERNARY_BLOCK)
     while (rows := next(groups, None)) is not None:
         strip = np.empty((columns, width), np.uint8)
         strip[:, :piece] = dtypes.pack_ternary(rows.T)
@@ -96,8 +96,8 @@ def pack_columns(
         yield strip
 
 
-def _regrouped(blocks: Iterable[Codes], count: int) -> Iterator[Codes]:
-    """Yield the same rows, ``count`` at a time."""
+def regrouped(blocks: Iterable[Codes], count: int) -> Iterator[Codes]:
+    """Yield the same rows, ``count`` at a time; they are a multiple of it."""
     rest: Codes | None = None
     for block in blocks:
         rows = block if rest is None else np.concatenate([rest, block])

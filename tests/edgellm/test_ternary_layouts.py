@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
 from edgellm.errors import CheckpointError
-from edgellm.ternary_layouts import LOOK_UPS, TERNARY_LAYOUTS
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_planes import TERNARY_PLANES
 
-LAYOUTS = [*TERNARY_LAYOUTS.values(), LOOK_UPS]
+LAYOUTS = list(TERNARY_LAYOUTS.values())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -38,7 +39,7 @@ def test_blocks_of_rows_are_packed_one_by_one(layout):
 
 def test_only_whole_blocks_fit():
     assert {layout.name: layout.fits(65) for layout in LAYOUTS} == {
-        TERNARY_2BIT: True, TERNARY_5TRIT: True, LOOK_UPS.name: False
+        TERNARY_2BIT: True, TERNARY_5TRIT: True, TERNARY_PLANES: False
     }  # fmt: skip
 
 
@@ -60,7 +61,8 @@ def test_bytes_that_stand_for_nothing_are_found_and_refused(name):
 
 
 def test_planes_have_no_byte_that_stands_for_nothing():
+    layout = TERNARY_LAYOUTS[TERNARY_PLANES]
     every_byte = np.arange(64 * 2 * 8, dtype=np.uint8).reshape(1, 8, 64, 2)
 
-    assert not LOOK_UPS.damaged(every_byte).any()
-    assert set(np.unique(LOOK_UPS.unpack(every_byte, 64))) == {-1, 0, 1}
+    assert not layout.damaged(every_byte).any()
+    assert set(np.unique(layout.unpack(every_byte, 64))) == {-1, 0, 1}

@@ -1,5 +1,6 @@
-"""Both layouts of ternary weights give the same answers, from the bundle or packed at load."""
+"""All layouts of ternary weights give the same answers, from the bundle or packed at load."""
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -10,21 +11,24 @@ import pytest
 
 import edgellm
 from edgellm import api
-from edgellm.bundle import open_bundle
+from edgellm.bundle import Bundle, open_bundle
 from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
 from edgellm.errors import BundleError, ConfigError
 from edgellm.exporters.architectures import bitnet, llama
-from edgellm.runtime import layouts
+from edgellm.runtime import cpu, layouts
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_planes import TERNARY_PLANES
 
-# Wider than one block of either layout, and no whole blocks.
-CONFIG = {**bitnet.TINY, "hidden_size": 416, "intermediate_size": 700, "num_attention_heads": 4,
+# Wider than one block of any layout, and no whole blocks; only gate_proj has whole blocks of rows.
+CONFIG = {**bitnet.TINY, "hidden_size": 416, "intermediate_size": 704, "num_attention_heads": 4,
           "num_key_value_heads": 2}  # fmt: skip
 IDS = np.arange(3, 40, dtype=np.int64)
+VARIANTS = simd.available(cpu.host())
+UNUSUAL = (TERNARY_5TRIT, TERNARY_PLANES)
 
 
 @pytest.fixture(scope="module")
@@ -63,35 +67,56 @@ def test_a_bundle_says_its_layout_and_is_smaller_with_five_trits(bundles: dict[s
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 64])
-def test_layouts_give_the_same_logits(plans: dict[str, Plan], chunk: int) -> None:
+@pytest.mark.parametrize("layout", UNUSUAL)
+def test_layouts_give_the_same_logits(plans: dict[str, Plan], layout: str, chunk: int) -> None:
     np.testing.assert_array_equal(
-        logits(plans[TERNARY_5TRIT], chunk), logits(plans[TERNARY_2BIT], chunk), strict=True
+        logits(plans[layout], chunk), logits(plans[TERNARY_2BIT], chunk), strict=True
     )
 
 
-def test_golden_cases_do_not_depend_on_the_layout(bundles: dict[str, Path]) -> None:
-    golden = [(path / "golden" / "cases.json").read_bytes() for path in bundles.values()]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_kernels_give_the_same_logits_from_all_layouts(
+    plans: dict[str, Plan], variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are stored, and as a processor of that kind packs them."""
+    expected = logits(plans[TERNARY_2BIT])
+    monkeypatch.setenv(simd.ENVIRONMENT, variant)
 
-    assert golden[0] == golden[1]
-    report = edgellm.verify(bundles[TERNARY_5TRIT])
+    for plan in plans.values():
+        for chunk in (1, 64):
+            np.testing.assert_array_equal(logits(plan, chunk), expected, strict=True)
+        suited = layouts.for_this_machine(plan)
+        assert all(layouts.suits(name, variant) for name in layouts.names(suited))
+        np.testing.assert_array_equal(logits(suited), expected, strict=True)
+
+
+@pytest.mark.parametrize("layout", UNUSUAL)
+def test_golden_cases_do_not_depend_on_the_layout(bundles: dict[str, Path], layout: str) -> None:
+    golden = {(path / "golden" / "cases.json").read_bytes() for path in bundles.values()}
+
+    assert len(golden) == 1
+    report = edgellm.verify(bundles[layout])
     assert {"numba", "onnxruntime", "reference"} <= {c.name.split(",")[0] for c in report.checks}
 
 
-@pytest.mark.parametrize("target", list(TERNARY_LAYOUTS))
-def test_conversion_gives_what_the_export_would_have(plans: dict[str, Plan], target: str) -> None:
-    (source,) = set(TERNARY_LAYOUTS) - {target}
-
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(TERNARY_LAYOUTS, 2)))
+def test_conversion_gives_what_the_export_would_have(
+    plans: dict[str, Plan], source: str, target: str
+) -> None:
     converted = layouts.convert(plans[source], target)
+    if target == TERNARY_PLANES:  # an export has what fits no block of it in two bits
+        converted = layouts.convert(converted, TERNARY_2BIT, (TERNARY_5TRIT,))
 
-    assert layouts.names(converted) == (target,)
+    assert set(layouts.names(converted)) == set(layouts.names(plans[target]))
+    assert target in layouts.names(converted)
     assert [step.op_type for step in converted.steps] == [s.op_type for s in plans[target].steps]
     for name, expected in plans[target].constants.items():
         np.testing.assert_array_equal(converted.constants[name], expected, strict=True)
         assert converted.values[name] == plans[target].values[name]
     packed = [
-        converted.constants[s.inputs[1]]
-        for s in plans[target].steps
-        if s.op_type in layouts.LAYOUT_OF
+        converted.constants[step.inputs[1]]
+        for before, step in zip(plans[source].steps, converted.steps, strict=True)
+        if step.op_type == TERNARY_LAYOUTS[target].op_type != before.op_type
     ]
     assert layouts.converted_bytes(plans[source], target) == sum(array.nbytes for array in packed)
     assert all(array.ctypes.data % 64 == 0 and not array.flags.writeable for array in packed)
@@ -116,28 +141,38 @@ def test_weights_that_are_used_in_two_ways_stay_as_they_are(plans: dict[str, Pla
     assert kinds[other.name] == "TritLinear"
 
 
+@pytest.mark.parametrize("layout", UNUSUAL)
 def test_a_machine_without_a_fast_kernel_packs_again_and_says_so(
-    plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plans: dict[str, Plan],
+    layout: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv(simd.ENVIRONMENT, simd.PORTABLE)
-    plan = plans[TERNARY_5TRIT]
+    plan = plans[layout]
     size = layouts.converted_bytes(plan, TERNARY_2BIT)
     with caplog.at_level(logging.WARNING):
         suited = layouts.for_this_machine(plan)
 
     assert layouts.names(suited) == (TERNARY_2BIT,)
+    assert f"slow on weights packed as {layout}: they were packed as {TERNARY_2BIT}" in caplog.text
     assert f"take {size >> 20} MiB of memory" in caplog.text
+    assert "exported with --layout 2bit is mapped instead" in caplog.text
     assert layouts.for_this_machine(suited) is suited
     np.testing.assert_array_equal(logits(suited), logits(plan))
 
 
+@pytest.mark.parametrize("layout", UNUSUAL)
 def test_without_the_memory_weights_stay_mapped(
-    plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plans: dict[str, Plan],
+    layout: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv(simd.ENVIRONMENT, simd.PORTABLE)
     monkeypatch.setattr(layouts, "available_memory_bytes", lambda: 1000)
     with caplog.at_level(logging.WARNING):
-        assert layouts.for_this_machine(plans[TERNARY_5TRIT]) is plans[TERNARY_5TRIT]
+        assert layouts.for_this_machine(plans[layout]) is plans[layout]
 
     assert "export with --layout 2bit" in caplog.text
 
@@ -146,6 +181,10 @@ def test_a_machine_with_a_fast_kernel_maps_the_weights(plans: dict[str, Plan]) -
     assert layouts.suits(TERNARY_2BIT, simd.PORTABLE)
     assert layouts.suits(TERNARY_5TRIT, "avx512_vbmi")
     assert not layouts.suits(TERNARY_5TRIT, "avx2")
+    assert layouts.suits(TERNARY_PLANES, "avx2")
+    assert not layouts.suits(TERNARY_PLANES, "avx2", look_ups=False)
+    assert not layouts.suits(TERNARY_PLANES, "avx512_vbmi")
+    assert not layouts.suits(TERNARY_PLANES, simd.PORTABLE)
     plan = plans[TERNARY_2BIT]
     assert layouts.for_this_machine(plan) is plan
 
@@ -170,15 +209,44 @@ def test_a_row_of_another_length_is_refused(bundles: dict[str, Path], tmp_path: 
     for node in model.graph.node:
         if node.op_type == "BitLinear":
             node.op_type = "TritLinear"
-    path = tmp_path / "bundle"
+    with pytest.raises(edgellm.EdgeLLMError, match="another number of columns"):
+        load_plan(with_graph(bundles[TERNARY_2BIT], model, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((11, 26, 64, 4), "packed"),
+        ((11, 52, 32, 4), "packed"),
+        ((22, 26, 64, 2), "another number of columns"),
+        ((11, 52, 128), "packed"),
+        ((704, 104), "packed"),
+        ((12, 52, 64, 2), "bytes are no uint8 of shape"),
+        ((1, 52, 64, 2), "bytes are no uint8 of shape"),
+    ],
+)
+def test_planes_of_another_shape_are_refused(
+    bundles: dict[str, Path], tmp_path: Path, shape: tuple[int, ...], message: str
+) -> None:
+    model = onnx.load(bundles[TERNARY_PLANES] / "model.onnx", load_external_data=False)
+    names = {node.input[1] for node in model.graph.node if node.op_type == "LookUpBitLinear"}
+    assert names
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            assert tuple(tensor.dims) == (11, 52, 64, 2)
+            tensor.dims[:] = shape
+    with pytest.raises(edgellm.EdgeLLMError, match=message):
+        load_plan(with_graph(bundles[TERNARY_PLANES], model, tmp_path / "bundle"))
+
+
+def with_graph(bundle: Path, model: onnx.ModelProto, path: Path) -> Bundle:
+    """Return a bundle that has another graph."""
     path.mkdir()
-    for file in bundles[TERNARY_2BIT].iterdir():
+    for file in bundle.iterdir():
         if file.name != "golden":
             (path / file.name).write_bytes(file.read_bytes())
     (path / "model.onnx").write_bytes(model.SerializeToString())
-    bundle = open_bundle(bundles[TERNARY_2BIT])
-    with pytest.raises(edgellm.EdgeLLMError, match="another number of columns"):
-        load_plan(type(bundle)(path=path, manifest=bundle.manifest))
+    return Bundle(path=path, manifest=open_bundle(bundle).manifest)
 
 
 def test_an_ordinary_model_has_no_layout(tmp_path: Path) -> None:
