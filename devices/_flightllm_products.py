@@ -22,14 +22,15 @@ from edgellm.dtypes import (
     unpack_planes,
     unpack_ternary,
     unpack_ternary_columns,
-    unpack_trits,
 )
 from edgellm.errors import DeviceError
 from edgellm.int4 import unpack_int4
 from edgellm.ops._bit_planes import rounded
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, requantize, saturate
+from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
 
 Numbers = npt.NDArray[Any]
+Decoder = Callable[[Sequence[Numbers]], Numbers]
 
 
 def _group_codes(inputs: Sequence[Numbers]) -> Numbers:
@@ -46,11 +47,14 @@ def _signs(inputs: Sequence[Numbers]) -> Numbers:
     return 2 * bits.astype(np.int8) - 1
 
 
-DECODERS: dict[str, Callable[[Sequence[Numbers]], Numbers]] = {
-    "BitLinear": lambda inputs: unpack_ternary(inputs[1], inputs[0].shape[1])[None],
+def _ternary(layout: TernaryLayout) -> Decoder:
+    return lambda inputs: layout.unpack(inputs[1], inputs[0].shape[1])[None]
+
+
+DECODERS: dict[str, Decoder] = {
+    **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
     "GatedBitLinear": lambda inputs: unpack_ternary(inputs[1], inputs[0].shape[1])[None],
     "ColumnBitLinear": lambda inputs: unpack_ternary_columns(inputs[1])[None],
-    "TritLinear": lambda inputs: unpack_trits(inputs[1], inputs[0].shape[1])[None],
     "Int8Linear": lambda inputs: inputs[1][None],
     "LogitsHead": lambda inputs: inputs[2][None],
     "PlanarLogitsHead": lambda inputs: unpack_planes(inputs[2], inputs[3])[None],

@@ -1,14 +1,15 @@
 """The weights of a linear operator as one integer code each, whatever layout they come in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.device import Array
-from edgellm.dtypes import unpack_bit_planes, unpack_ternary, unpack_ternary_columns, unpack_trits
+from edgellm.dtypes import unpack_bit_planes, unpack_ternary_columns
 from edgellm.ops._bit_planes import rounded
+from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
 
 Int64 = npt.NDArray[np.int64]
 
@@ -41,27 +42,30 @@ class LinearWeights:
         return sums.astype(np.int32) if self.shift is None else rounded(sums, self.shift)
 
 
+Decoder = Callable[[Sequence[Array], Mapping[str, int]], LinearWeights]
+"""(inputs, attributes) of a call -> its weights."""
+
+
 def decode(op_type: str, inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
     """Return the weights of a call of one of ``DECODERS``."""
     return DECODERS[op_type](inputs, attributes)
 
 
-def _ternary(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
-    weight = unpack_ternary(inputs[1].astype(np.uint8), inputs[0].shape[1])
-    return _one_group(weight, bits=2, zero=1)
+def _ternary(layout: TernaryLayout) -> Decoder:
+    def decode(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
+        weight = layout.unpack(inputs[1].astype(np.uint8), inputs[0].shape[1])
+        return _one_group(weight, bits=2, zero=1)
+
+    return decode
 
 
 def _gated(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
-    return replace(_ternary(inputs, attributes), gate=inputs[2].astype(np.int64))
+    weights = DECODERS["BitLinear"](inputs, attributes)
+    return replace(weights, gate=inputs[2].astype(np.int64))
 
 
 def _by_columns(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
     return _one_group(unpack_ternary_columns(inputs[1].astype(np.uint8)), bits=2, zero=1)
-
-
-def _trits(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
-    weight = unpack_trits(inputs[1].astype(np.uint8), inputs[0].shape[1])
-    return _one_group(weight, bits=2, zero=1)
 
 
 def _int8(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
@@ -89,11 +93,10 @@ def _grouped(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWe
     )
 
 
-DECODERS = {
-    "BitLinear": _ternary,
+DECODERS: dict[str, Decoder] = {
+    **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
     "GatedBitLinear": _gated,
     "ColumnBitLinear": _by_columns,
-    "TritLinear": _trits,
     "Int8Linear": _int8,
     "GroupLinear": _grouped,
 }

@@ -11,6 +11,7 @@ from edgellm.device import Array, Call, MatMul
 from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.errors import DeviceError
 from edgellm.ops._integers import exact_matmul
+from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
 
 Place = tuple[int, int]
 """The vector of the result and the vector of what goes in."""
@@ -18,9 +19,16 @@ EffectOf = Callable[[str, Place, tuple[int, int, bool], range], Effect]
 """(name of the instruction, its place, (number of the pass, of the instruction, whether it is the
 last), rows) -> what it does."""
 
-UNPACK: Mapping[str, Callable[[Array, int], npt.NDArray[np.int8]]] = {
-    "BitLinear": lambda packed, columns: dtypes.unpack_ternary(_bytes(packed), columns),
-    "TritLinear": lambda packed, columns: dtypes.unpack_trits(_bytes(packed), columns),
+Unpack = Callable[[Array, int], npt.NDArray[np.int8]]
+"""(weights, columns) -> a matrix."""
+
+
+def _ternary(layout: TernaryLayout) -> Unpack:
+    return lambda packed, columns: layout.unpack(_bytes(packed), columns)
+
+
+UNPACK: Mapping[str, Unpack] = {
+    **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
     "ColumnBitLinear": lambda packed, _: dtypes.unpack_ternary_columns(_bytes(packed)),
 }
 """How the weights of an operator become the numbers of a matrix."""
