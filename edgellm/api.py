@@ -60,8 +60,9 @@ def export(  # noqa: PLR0913 (the options of the command)
             default: a small built-in one. For arithmetic "ivit" images or a text, see
             ``encoder_api.Arithmetic``.
         quantization: fewer bits for the linears of a float checkpoint; default: int8.
-        layout: how ternary weights are packed: "2bit", or "5trit" (five a byte), which takes four
-            fifths of the memory and is for processors with AVX-512 VBMI.
+        layout: how ternary weights are packed: "2bit"; "5trit" (five a byte), which takes four
+            fifths of the memory and is for processors with AVX-512 VBMI; or "lookup", for those
+            without dot products (AVX2, Raspberry Pi 3 and 4). Any of them runs everywhere.
         head_bits: of a weight of a language model's logits head, 8 or 4; 4 loses against the
             checkpoint. A tied embedding keeps its 8 bits, in a table of its own.
         arithmetic: of an encoder: "sound", or "ivit" as I-ViT published it.

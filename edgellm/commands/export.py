@@ -71,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale channels by powers of two where int8 activations then lose less on the inputs "
         "of --calib; auto: of int8 exports with --calib")  # fmt: skip
     add("--layout", default="2bit", metavar="L",
-        help="of ternary weights: 2bit, or 5trit (smaller; for AVX-512 VBMI)")  # fmt: skip
+        help="of ternary weights: 2bit; 5trit (smaller; for AVX-512 VBMI); lookup (AVX2, and Arm "
+        "without dot products). up_proj and down_proj of squared ReLU, and with lookup what has no "
+        "multiple of 64 outputs, keep two bits. edgellm doctor says which suits a machine; another "
+        "is packed again at load")  # fmt: skip
     add("--head-bits", type=int, choices=(8, 4), default=8,
         help="of a weight of the logits head; default 8. 4 halves what a token reads of it, and "
         "loses against the checkpoint. A tied embedding stays at 8: two tables then")  # fmt: skip
