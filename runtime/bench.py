@@ -6,15 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgellm.bundle import WEIGHTS
+from edgellm.bundle import WEIGHTS, open_bundle
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
-from edgellm.runtime import cpu
+from edgellm.runtime import cpu, layouts
 from edgellm.runtime.engine import Engine
+from edgellm.runtime.kernels import simd
 from edgellm.runtime.limits import BANDWIDTH_METHOD, read_bandwidth
+from edgellm.runtime.loader import load_plan
 from edgellm.runtime.model import Model
 from edgellm.runtime.observations import GREEDY_BYTES, Observation, observe
+from edgellm.runtime.plan import Plan
 from edgellm.runtime.process_memory import peak_memory_bytes
 from edgellm.runtime.profile import Profile, profile
+from edgellm.runtime.tuning import recall_look_ups
+from edgellm.ternary_planes import TERNARY_PLANES
 
 TOKEN_ID = 0
 """What is fed; speed does not depend on the id."""
@@ -77,11 +83,29 @@ class Bandwidth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TernaryWeights:
+    """The layouts of ternary weights.
+
+    Attributes:
+        stored: in the bundle.
+        run: as they were run.
+        export_layout: which to export with for this machine.
+        suited: whether that is what the bundle has.
+    """
+
+    stored: tuple[str, ...]
+    run: tuple[str, ...]
+    export_layout: str
+    suited: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchResult:
     """A benchmark and what is needed to repeat it.
 
     ``kernel_variants`` holds for each operator type which of its kernels decode: for a vector unit,
-    or "portable"; several where the tuner chose by shape. ``profile`` is there where it was wanted.
+    or "portable"; several where the tuner chose by shape. ``ternary_weights`` is there where some
+    are ternary, ``profile`` where it was wanted.
     """
 
     bundle: str
@@ -97,6 +121,7 @@ class BenchResult:
     cpu_name: str
     cpu_features: tuple[str, ...]
     kernel_variants: dict[str, str]
+    ternary_weights: TernaryWeights | None
     rows: tuple[BenchRow, ...]
     read_bandwidth: tuple[Bandwidth, ...]
     observations: tuple[Observation, ...]
@@ -129,6 +154,7 @@ def bench(
             rows.append(_measure(model, request, load_time, progress))
             manifest, bytes_per_token = model.info, model.engine.bytes_per_token
             variants = _variants(model.engine)
+            ternary = _ternary_weights(load_plan(open_bundle(path)), model.engine.plan)
     peak = peak_memory_bytes()  # before the bandwidth's array
     progress("observations")
     with Model(path, threads=1, context=request.context) as model:
@@ -151,6 +177,7 @@ def bench(
         cpu_name=host.name,
         cpu_features=tuple(name[1:] for name in host.features if name.startswith("+")),
         kernel_variants=variants,
+        ternary_weights=ternary,
         rows=tuple(rows),
         read_bandwidth=bandwidths,
         observations=observations,
@@ -164,6 +191,25 @@ def _variants(engine: Engine) -> dict[str, str]:
         variant = engine.choices.kernel(engine.plan, step, many=False).variant
         names.setdefault(step.op_type, set()).add(variant)
     return {op_type: ", ".join(sorted(names[op_type])) for op_type in sorted(names)}
+
+
+def _ternary_weights(stored: Plan, plan: Plan) -> TernaryWeights | None:
+    """Describe the weights of a plan, which a bundle has as ``stored``."""
+    kept = layouts.names(stored)
+    if not kept:
+        return None
+    # What has no whole blocks is not exported for look-ups.
+    fits = TERNARY_PLANES in kept or layouts.converted_bytes(stored, TERNARY_PLANES) > 0
+    look_ups = recall_look_ups(stored) if fits else False
+    best = layouts.best_layout(simd.chosen(cpu.host()), look_ups)
+    # Beside another layout, two bits are of what has no whole blocks of it.
+    chosen = next((name for name in kept if name != TERNARY_2BIT), TERNARY_2BIT)
+    return TernaryWeights(
+        stored=kept,
+        run=layouts.names(plan),
+        export_layout=best.alias,
+        suited=best.name == chosen,
+    )
 
 
 def _profile(model: Model, request: BenchRequest, progress: Callable[[str], object]) -> Profile:

@@ -44,6 +44,7 @@ def examine(*, measure: bool = False) -> list[Finding]:
     """
     findings = [*_python(), *_packages(), *_processor()]
     if all(finding.ok for finding in findings):
+        findings += _layout()
         findings += _tuning()
         findings += _measurements() if measure else ()
     return [*findings, *_cache(), *_memory(), *_large_pages()]
@@ -102,6 +103,19 @@ def _suitability(host: "Cpu", unit: "VectorUnit") -> str:
         return f"does not run: it is for {unit.machines[0]}"
     missing = [name for name in unit.features if not host.has(name)]
     return f"does not run: the processor lacks {' '.join(missing)}"
+
+
+def _layout() -> Iterator[Finding]:
+    """Tell which layout of ternary weights is mapped as these kernels read it fastest."""
+    from edgellm.runtime import cpu
+    from edgellm.runtime.kernels import simd
+    from edgellm.runtime.layouts import best_layout, packed_again
+
+    variant = simd.chosen(cpu.host())
+    alias = best_layout(variant).alias
+    others = " and ".join(packed_again(variant))
+    value = f"edgellm export --layout {alias} suits these kernels; packed again at load: {others}"
+    yield Finding(name="ternary weights", value=value)
 
 
 def _tuning() -> Iterator[Finding]:

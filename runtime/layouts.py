@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import TERNARY_2BIT
+from edgellm.dtypes import TERNARY_2BIT, TERNARY_5TRIT
 from edgellm.errors import BundleError
 from edgellm.runtime import cpu
 from edgellm.runtime.kernels import simd
@@ -117,6 +117,22 @@ def suits(layout: str, variant: str, look_ups: bool | None = None) -> bool:
     if layout == TERNARY_2BIT:
         return True
     return variant != simd.PORTABLE and simd.find(variant).reads_trits_fast
+
+
+def best_layout(variant: str, look_ups: bool | None = None) -> TernaryLayout:
+    """Return the layout to export with for kernels of a variant; ``look_ups`` as for ``suits``."""
+    by_speed = (TERNARY_PLANES, TERNARY_5TRIT, TERNARY_2BIT)
+    return TERNARY_LAYOUTS[next(name for name in by_speed if suits(name, variant, look_ups))]
+
+
+def packed_again(variant: str) -> tuple[str, ...]:
+    """Return what users call the layouts that ``for_this_machine`` converts where it can."""
+    best = best_layout(variant)
+    return tuple(
+        layout.alias
+        for layout in TERNARY_LAYOUTS.values()
+        if layout is not best and (best.name == TERNARY_PLANES or not suits(layout.name, variant))
+    )
 
 
 def convert(plan: Plan, layout: str, sources: Collection[str] = tuple(TERNARY_LAYOUTS)) -> Plan:

@@ -15,7 +15,7 @@ from edgellm.commands._output import (
 )
 
 if TYPE_CHECKING:
-    from edgellm.runtime.bench import BenchResult
+    from edgellm.runtime.bench import BenchResult, TernaryWeights
     from edgellm.runtime.observations import Observation
     from edgellm.runtime.profile import CallFigures, Profile
 
@@ -72,6 +72,7 @@ def _write(result: "BenchResult") -> None:
             ("bundle", f"{result.bundle} ({result.model_type}, {result.num_parameters} weights)"),
             ("processor", f"{result.cpu_model} ({result.cpu_name})"),
             ("kernels", _kernels(result.kernel_variants)),
+            *_ternary_weights(result.ternary_weights),
             ("peak memory", human_bytes(result.peak_memory_bytes)),
             *((item.name, _in_unit(item)) for item in result.observations),
         ]
@@ -117,6 +118,18 @@ def _kernels(variants: dict[str, str]) -> str:
     for op_type, variant in variants.items():
         groups.setdefault(variant, []).append(op_type)
     return "; ".join(f"{variant}: {', '.join(names)}" for variant, names in sorted(groups.items()))
+
+
+def _ternary_weights(found: "TernaryWeights | None") -> list[tuple[str, str]]:
+    """Return what is said of their layouts: nothing where there are none."""
+    if found is None:
+        return []
+    packed = " and ".join(found.run)
+    if set(found.run) != set(found.stored):
+        packed = f"{' and '.join(found.stored)}, packed again at load as {packed}"
+    if not found.suited:
+        packed += f"; edgellm export --layout {found.export_layout} suits this machine"
+    return [("ternary weights", packed)]
 
 
 def write_profile(profile: "Profile") -> None:

@@ -123,11 +123,20 @@ def _decoder_facts(result: "Inspection") -> list[tuple[str, object]]:
     kept = human_bytes(result.cache_bytes)
     return [
         ("size", f"{size}, vocabulary {facts.vocab_size}"),
-        ("layout", facts.layout or "none: no weights are packed"),
+        ("layout", _layout(facts)),
         ("context", f"{facts.context_length} tokens"),
         ("read a token", human_bytes(result.weight_bytes_per_token)),
         ("cache", f"{kept} at {'any length' if facts.state_size else 'the full context'}"),
     ]
+
+
+def _layout(facts: "Manifest") -> str:
+    from edgellm.ternary_layouts import TERNARY_LAYOUTS
+
+    if not facts.layout:
+        return "none: no weights are packed"
+    known = TERNARY_LAYOUTS.get(facts.layout)
+    return f"{facts.layout} (export --layout {known.alias})" if known else facts.layout
 
 
 def _encoder_facts(facts: "Manifest") -> list[tuple[str, object]]:

@@ -205,13 +205,16 @@ def test_tables_for_people(
     monkeypatch.delenv(simd.ENVIRONMENT, raising=False)
     assert "us a decoded token" in main("tune", random_bundle)[1]
     (tmp_path / "text.txt").write_text("one")
-    assert "bitnet" in main("inspect", random_bundle, "--ops", "--tensors")[1]
+    inspected = main("inspect", random_bundle, "--ops", "--tensors")[1]
+    assert "bitnet" in inspected
+    assert "ternary-2bit/v1 (export --layout 2bit)" in inspected
     words = ("--text", tmp_path / "text.txt", "-t", 1)
     assert "nats per token" in main("eval", random_bundle, *words)[1]
     out = main("bench", random_bundle, "-p", 4, "-n", "2,3", "-t", 2, "-r", 1, "--by-op")[1]
     assert "decode 3" in out
     assert "threads wait" in out
     assert "LogitsHead K=" in out
+    assert "ternary-2bit/v1" in out
     assert main("warmup", random_bundle, "-t", 1)[0] == 0
     assert main("doctor")[1].startswith("ok")
 

@@ -2,9 +2,15 @@ from pathlib import Path
 
 import pytest
 
+from edgellm.bundle import open_bundle
+from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
-from edgellm.runtime import kernels, limits
-from edgellm.runtime.bench import BenchRequest, bench
+from edgellm.runtime import kernels, layouts, limits, tuning
+from edgellm.runtime.bench import BenchRequest, _ternary_weights, bench
+from edgellm.runtime.kernels import simd
+from edgellm.runtime.loader import load_plan
+from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_planes import TERNARY_PLANES
 
 
 def test_every_length_is_measured_with_every_number_of_threads(
@@ -53,6 +59,38 @@ def test_the_operators_are_measured_where_that_is_wanted(
 
     assert result.profile is not None
     assert result.profile.decode.context == 63  # and a token more: the context of this bundle
+
+
+@pytest.mark.parametrize(
+    ("variant", "packed", "advised"),
+    [
+        ("avx2", (TERNARY_2BIT, TERNARY_PLANES), "lookup"),
+        ("avx2", (TERNARY_PLANES, TERNARY_PLANES), "lookup"),
+        ("avx512_vbmi", (TERNARY_2BIT, TERNARY_2BIT), "5trit"),
+        ("avx512_vnni", (TERNARY_PLANES, TERNARY_2BIT), "2bit"),
+        ("portable", (TERNARY_2BIT, TERNARY_2BIT), "2bit"),
+    ],
+)
+def test_which_layout_suits_is_said_and_which_is_run(
+    random_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variant: str,
+    packed: tuple[str, str],
+    advised: str,
+) -> None:
+    stored, run = packed
+    monkeypatch.setattr(simd, "chosen", lambda _: variant)
+    monkeypatch.setattr(tuning, "tuning_path", lambda: tmp_path / "none.json")
+    plan = layouts.convert(load_plan(open_bundle(random_bundle)), stored)
+
+    found = _ternary_weights(plan, layouts.for_this_machine(plan))
+
+    assert found is not None
+    assert found.stored[0] == stored
+    assert found.run[0] == run
+    assert found.export_layout == advised
+    assert found.suited == (TERNARY_LAYOUTS[stored].alias == advised)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,15 @@ def test_each_vector_unit_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPat
     assert find_unit("avx_vnni") == "does not run: the processor lacks avxvnni"
     assert find_unit("neon") == "does not run: it is for aarch64"
     assert findings()["kernels"].value.startswith("avx2: the best")
+    assert findings()["ternary weights"].value == (
+        "edgellm export --layout lookup suits these kernels; packed again at load: 2bit and 5trit"
+    )
 
     monkeypatch.setenv(simd.ENVIRONMENT, "portable")
     assert findings()["kernels"].value == "portable: EDGELLM_KERNELS says so"
+    assert findings()["ternary weights"].value == (
+        "edgellm export --layout 2bit suits these kernels; packed again at load: 5trit and lookup"
+    )
 
 
 def test_limits_are_measured_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
