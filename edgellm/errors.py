@@ -2,6 +2,7 @@
 
 EdgeLLMError
 +-- ConfigError            an option or argument is out of range
+|   +-- NothingToReadError a text to calibrate on has no token
 +-- CheckpointError        the source model is damaged or not what its config says
 +-- UnsupportedModelError  the source model is sound, but nothing here can export it
 +-- ExportError            the export cannot go on (output exists, value out of range, ...)
@@ -29,6 +30,16 @@ class ConfigError(EdgeLLMError, ValueError):
     """An option or argument is out of range."""
 
     exit_code = 2
+
+
+class NothingToReadError(ConfigError):
+    """There is nothing to calibrate on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the text to calibrate on has no token of this model; give another one, such as text "
+            "that the model will read"
+        )
 
 
 class CheckpointError(EdgeLLMError):

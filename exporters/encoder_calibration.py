@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import GRAPH, WEIGHTS
-from edgellm.errors import ConfigError
+from edgellm.errors import NothingToReadError
 from edgellm.exporters.activation_statistics import Feed, Floats, RunEach, Statistics, measure
 from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.encoder_source import EncoderSource
@@ -48,11 +48,11 @@ def measure_activations(model: EncoderSource, calibration: Calibration) -> Stati
     """Run the float32 model on the inputs and return what its activations are like.
 
     Raises:
-        ConfigError: there are no inputs.
+        NothingToReadError: there are no inputs.
     """
     inputs = calibration.read(model)
     if not inputs:
-        raise ConfigError("there is nothing to calibrate on")
+        raise NothingToReadError
     with tempfile.TemporaryDirectory(prefix="edgellm-calibrate-") as folder:
         graph, sites = _write_float_model(model, Path(folder))
         return measure(graph, sites, _feeds(model, inputs), calibration.run)

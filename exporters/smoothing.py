@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ConfigError
+from edgellm.errors import NothingToReadError
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, FloatParts, Linear, Run
 from edgellm.exporters.lowering.smoothing_sites import KINDS, Kind, Site
@@ -101,7 +101,7 @@ def find_smoothing(task: SmoothingTask) -> Smoothing | None:
         )
 
     if not task.inputs:
-        raise ConfigError("the text to calibrate on has no token of this model")
+        raise NothingToReadError
     peaks = _measure_peaks(task)
     best = ChannelScales()
     first = least = loss(best)

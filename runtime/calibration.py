@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, open_bundle
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, NothingToReadError
 from edgellm.runtime import cpu
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.evaluate import SEPARATOR, encode_texts, read_text
@@ -89,7 +89,7 @@ def key_offsets(directory: Path, text: str) -> dict[str, npt.NDArray[np.int32]]:
         constant, for each layer.
 
     Raises:
-        ConfigError: the tokenizer finds no token in the text.
+        NothingToReadError: the tokenizer finds no token in the text.
     """
     bundle = open_bundle(directory)
     plan = load_plan(bundle)
@@ -110,7 +110,7 @@ def key_offsets(directory: Path, text: str) -> dict[str, npt.NDArray[np.int32]]:
             for keys in layers:
                 sums[keys.offset] = sums.get(keys.offset, 0) + _sum_at_zero(plan, keys, arrays)
     if not count:
-        raise ConfigError("the text to calibrate on has no token of this model")
+        raise NothingToReadError
     return {keys.offset: _offset(plan, keys, sums[keys.offset], count) for keys in layers}
 
 
