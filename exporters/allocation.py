@@ -77,24 +77,25 @@ def allocate(options: Options, most: int, bits: Bits = total_bits) -> Choice:
     Raises:
         ConfigError: the smallest options of all need more.
     """
+    hulls = {path: useful(of_path) for path, of_path in options.items()}
+    smallest = {path: hull[0] for path, hull in hulls.items()}
+    if bits(smallest) > most:
+        raise ConfigError(
+            f"the budget is {most} bits for these linears; the smallest options take "
+            f"{bits(smallest)}"
+        )
     kept = 0
     while True:
-        choice = _spend(options, most - kept)
+        choice = _spend(hulls, smallest, most - kept)
         over = bits(choice) - most
         if over <= 0:
             return choice
         kept += over
 
 
-def _spend(options: Options, most: int) -> Choice:
-    hulls = {path: useful(of_path) for path, of_path in options.items()}
-    choice = {path: hull[0] for path, hull in hulls.items()}
-    spent = total_bits(choice)
-    if spent > most:
-        raise ConfigError(
-            f"the budget is {most} bits for these linears, and the smallest of the schemes takes "
-            f"{spent}; give {spent / most:.2f} times as many, or larger groups"
-        )
+def _spend(hulls: Options, smallest: Choice, most: int) -> Choice:
+    """Return the smallest options, made larger where that helps the most within ``most`` bits."""
+    choice, spent = dict(smallest), total_bits(smallest)
     steps = [_step(path, hull, 1) for path, hull in hulls.items() if len(hull) > 1]
     heapq.heapify(steps)
     while steps:

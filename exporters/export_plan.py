@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm.exporters.float_parts import FloatParts
-from edgellm.exporters.low_bit_export import Choices, LowBit, Task, choose_schemes
+from edgellm.exporters.low_bit_export import Choices, LowBit, Task, check, choose_schemes
 from edgellm.exporters.quantizers import row_classes
 from edgellm.exporters.quantizers.low_bit import Scheme
 
@@ -71,8 +71,9 @@ def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
         num_parameters: of the whole model.
 
     Raises:
-        ConfigError: the budget is too small.
+        ConfigError: see ``low_bit_export.check``.
     """
+    check(task, options.plan)
     with tempfile.TemporaryDirectory(prefix="edgellm-plan-") as folder:
         parts = FloatParts(task.write_float_model(Path(folder)), options.run)
         choices = choose_schemes(parts, task, options.plan)

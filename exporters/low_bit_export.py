@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ConfigError, ExportError
+from edgellm.errors import ConfigError, ExportError, NothingToReadError
 from edgellm.exporters import row_blocks
 from edgellm.exporters.allocation import Choice, Options, allocate, refine
 from edgellm.exporters.calibrated import Calibrated, Inputs
@@ -243,10 +243,10 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
         What to export with; it reads the results in ``work``, which may go afterwards.
 
     Raises:
-        ConfigError: there is nothing to calibrate on, or the budget is too small.
+        ConfigError: see ``check``.
         ExportError: ``work`` exists and is not of an earlier export.
     """
-    _check_inputs(task)
+    check(task, options.plan)
     results = Results(task.work, _key(task, options.plan))
     done = 0
 
@@ -329,12 +329,29 @@ def round_plainly(plan: Scheme | Budget) -> Quantized:
     return Quantized(lambda _path, weight: low_bit.quantize(weight, None, plan), str(plan))
 
 
-def _check_inputs(task: Task) -> None:
+def check(task: Task, plan: Scheme | Budget) -> None:
+    """Refuse at once what cannot be done; warn of a short text.
+
+    Raises:
+        ConfigError: there is nothing to calibrate on, or the budget is too small.
+    """
+    if isinstance(plan, Budget):
+        least = sum(
+            min(scheme.stored_bits(shape) for scheme in plan.schemes)
+            for shape in task.linears.values()
+        )
+        if least > plan.bits * task.num_weights:
+            # Rounded up: what is said is enough.
+            enough = math.ceil(1000 * least / task.num_weights) / 1000
+            raise ConfigError(
+                f"the budget is {plan.bits:g} bits a weight; with scales the smallest of the schemes "
+                f"takes {enough:.3f}: give as many, or larger groups"
+            )
     # The rows of an image are its patches: more than the pixels of most.
     tokens = sum(array.size for array in task.inputs)
     widest = max(columns for _, columns in task.linears.values())
     if not tokens:
-        raise ConfigError("the text to calibrate on has no token of this model")
+        raise NothingToReadError
     if tokens < widest:
         LOG.warning(
             "%d tokens to calibrate on are few for linears of %d columns; give a longer text with "

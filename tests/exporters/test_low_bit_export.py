@@ -162,6 +162,21 @@ def test_bad_options_are_refused(
         api.export(checkpoint, tmp_path / "out", quantization=quantization)
 
 
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_measured(
+    tmp_path: Path, checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_bit_export, "Sensitivity", pytest.fail)
+    quantization = api.Quantization(name="auto", budget=1.0)
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(ConfigError, match=r"takes 1\.2\d\d: give as many"):
+        api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+    with pytest.raises(ConfigError, match=r"takes 1\.2\d\d: give as many"):
+        api.plan_export(checkpoint, quantization, calibration=text)
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_progress_grows_up_to_its_total(tmp_path: Path, checkpoint: Path, text: Path) -> None:
     seen: list[tuple[int, int]] = []
 
