@@ -344,8 +344,8 @@ def check(task: Task, plan: Scheme | Budget) -> None:
             # Rounded up: what is said is enough.
             enough = math.ceil(1000 * least / task.num_weights) / 1000
             raise ConfigError(
-                f"the budget is {plan.bits:g} bits a weight; with scales the smallest of the schemes "
-                f"takes {enough:.3f}: give as many, or larger groups"
+                f"the budget is {plan.bits:g} bits a weight; the smallest of the schemes takes "
+                f"{enough:.3f} with its scales: give as many, or larger groups"
             )
     # The rows of an image are its patches: more than the pixels of most.
     tokens = sum(array.size for array in task.inputs)
