@@ -14,14 +14,13 @@ A bundle comes from strangers: every path, size and count is checked before use.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from edgellm.errors import BundleError, ChecksumError, ConfigError, ExportError
+from edgellm.work_folders import WorkFolder, remove_abandoned
 
 FORMAT = "edgellm-bundle"
 FORMAT_VERSION = 1
@@ -30,6 +29,9 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 MAX_MANIFEST_BYTES = 1 << 24
 MAX_NAME_BYTES = 255
+WORK_PREFIX = ".edgellm-export-"
+OLD = "old"
+"""In a folder that an export works in: the bundle that it replaces, until the new one is there."""
 CHUNK_BYTES = 1 << 22
 
 RANGES = {
@@ -313,8 +315,9 @@ class BundleWriter:
             raise ExportError(f"{self.destination} exists and is no bundle; it is not replaced")
         parent = self.destination.parent
         parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".edgellm-export-", dir=parent))
-        self.path = self._folder / "bundle"
+        remove_abandoned(parent, WORK_PREFIX, keep=OLD)
+        self._folder = WorkFolder(parent, WORK_PREFIX)
+        self.path = self._folder.path / "bundle"
         self.path.mkdir()
 
     def __enter__(self) -> "BundleWriter":
@@ -323,7 +326,7 @@ class BundleWriter:
 
     def __exit__(self, *exception: object) -> None:
         """Remove what was not finished."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def open(self, name: str) -> BinaryIO:
         """Create the file ``name`` for writing; its folder is made if needed."""
@@ -350,7 +353,7 @@ class BundleWriter:
         Raises:
             ExportError: something came to be there since the export began.
         """
-        old = self._folder / "old"
+        old = self._folder.path / OLD
         try:
             if self._force and self.destination.exists():
                 os.replace(self.destination, old)
