@@ -53,7 +53,9 @@ def attributes(dim: int, window: int) -> tuple[int, int, int]:
     return mantissa, exponent, window
 
 
-def run(kernel: Kernel, inputs: tuple[np.ndarray, ...], values: tuple[int, ...], threads: int):
+def run(
+    kernel: Kernel, inputs: tuple[np.ndarray, ...], values: tuple[int, ...], threads: int
+) -> np.ndarray:
     sizes = kernel.schema.bind([array.shape for array in inputs])
     y = np.full(inputs[0].shape, 99, np.int64)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -67,10 +69,9 @@ def run(kernel: Kernel, inputs: tuple[np.ndarray, ...], values: tuple[int, ...],
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("tokens", "length", "heads", "share", "dim", "window"), SIZES)
-def test_prompts_equal_the_reference(
-    variant: str, tokens: int, length: int, heads: int, share: int, dim: int, window: int
-) -> None:
+@pytest.mark.parametrize("sizes", SIZES)
+def test_prompts_equal_the_reference(variant: str, sizes: tuple[int, ...]) -> None:
+    tokens, length, heads, share, dim, window = sizes
     inputs = draw_inputs(tokens, length, heads, share, dim)
     mantissa, exponent, _ = values = attributes(dim, window)
     scaling = {"scaling_mantissa": mantissa, "scaling_exponent": exponent}

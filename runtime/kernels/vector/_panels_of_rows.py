@@ -119,6 +119,22 @@ def _interleave(builder: Builder, places: Values, size: int) -> Value:
 
 
 @intrinsic
+def clear(_: Context, row: Type, begin: Type, end: Type) -> Intrinsic:
+    """``clear(row, begin, end)``: zeros in a row of bytes, and up to a block behind the end."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, signature, args[:1])
+        kind = ir.VectorType(INT8, BLOCK)
+        with cgutils.for_range_slice(builder, args[1], args[2], INT64(BLOCK), INT64) as (at, _):
+            place = move(builder, bytes_of(builder, array), at)
+            zeros = ir.Constant(kind, None)
+            builder.store(zeros, builder.bitcast(place, kind.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(row, types.int64, types.int64), generate
+
+
+@intrinsic
 def clear_columns(_: Context, sums: Type, n: Type, count: Type) -> Intrinsic:
     """``clear_columns(sums, n, count)``: zeros in so many columns of all rows from n on."""
 
@@ -167,8 +183,8 @@ def sweeps(unit: VectorUnit) -> tuple[Sweep, Sweep]:
     ``bias_of(unit)`` is added. Between ``begin`` and ``end`` of ``tile_registers`` only.
     """
     if unit.matrix_tiles:
-        write, add = (Tile(2, SIGNED, fresh).build() for fresh in (True, False))
-        return _sweep(write, MATRIX_TOKENS), _sweep(add, MATRIX_TOKENS)
+        fresh, begun = (Tile(2, SIGNED, is_fresh).build() for is_fresh in (True, False))
+        return _sweep(fresh, MATRIX_TOKENS), _sweep(begun, MATRIX_TOKENS)
     layout = int8_panels(unit)
     add, rows = _sweep(layout.tile(), TOKENS), layout.rows
 

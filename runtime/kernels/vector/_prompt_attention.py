@@ -46,6 +46,7 @@ from edgellm.runtime.kernels.vector._panels import CHUNK, SPAN
 from edgellm.runtime.kernels.vector._panels_of_rows import (
     TALL,
     bias_of,
+    clear,
     fill_values,
     panels_of_keys,
     sweeps,
@@ -141,12 +142,6 @@ def copy_rows(source: Bytes, out: Bytes) -> None:
             copied[d] = row[d]
 
 
-def clear(row: Bytes, begin: Int, end: Int) -> None:
-    """Set some bytes to 0."""
-    for j in range(begin, end):
-        row[j] = 0
-
-
 def join(high: Ints, low: Ints, bias: Int, totals: Totals) -> None:
     """Write ``256 * high + low - bias``."""
     for d in range(totals.shape[0]):
@@ -170,7 +165,7 @@ def attend_prompt(unit: VectorUnit) -> Callable[..., None]:
         window: Int,
     ) -> None:
         thread, threads, most = work
-        length, groups, dim = cache[0].shape
+        groups, dim = cache[0].shape[1:]
         tokens, shared = query.shape[0], query.shape[1] // dim // groups
         step = tokens_at_once(tokens, threads, groups, most // shared)
         scales = stack_int32(SCALES), stack_int32(SCALES)
@@ -218,10 +213,14 @@ def block_attention(unit: VectorUnit) -> Callable[..., None]:
         for t in range(first, end):
             for i in range(shared):
                 q, at = (t - first) * shared + i, column + i * dim
-                steps[2 * q], steps[2 * q + 1] = quantize(query[t][at : at + dim], codes[q], scaling)
+                steps[2 * q], steps[2 * q + 1] = quantize(
+                    query[t][at : at + dim], codes[q], scaling
+                )
         begin_tiles()
         score(codes, caches[0][:, group], dots, (begin, past + end))
-        weigh(dots, codes, parts, scales, (steps, facts), (begin, past + first, count, shared, window))
+        weigh(
+            dots, codes, parts, scales, (steps, facts), (begin, past + first, count, shared, window)
+        )
         mix(parts, caches[1][:, group], sums, (begin, past + end))
         end_tiles()
         write(sums, facts, y[first:end], (column, count, shared))
@@ -295,11 +294,13 @@ def weigh_with(unit: VectorUnit) -> Callable[..., None]:
             result[0] = result[1] = 0
             high, low = parts[q], parts[tall + q]
             clear(high, 0, skipped)
-            clear(low, 0, skipped)
+            clear(low, 0, skipped)  # and more, which is written next
             sizes = seen, tall * width
-            weigh_row(own, scales[0][begin:], rounded[skipped:], high[skipped:], result, known, sizes)
-            clear(high, skipped + seen, width)
-            clear(low, skipped + seen, width)
+            weigh_row(
+                own, scales[0][begin:], rounded[skipped:], high[skipped:], result, known, sizes
+            )
+            clear(high, skipped + seen, width - BLOCK)
+            clear(low, skipped + seen, width - BLOCK)
             result[2] = drop
 
     return weigh
