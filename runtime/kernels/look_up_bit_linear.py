@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._bit_planes import ROWS, SPAN, TABLES, fill_tables, sum_of
+from edgellm.runtime.kernels._bit_planes import SPAN, TABLES, fill_tables, sum_of
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import share, stack_int16
+from edgellm.ternary_planes import ROWS
 
 
 def add_chosen(

@@ -17,7 +17,7 @@ from numba.extending import intrinsic, register_jitable
 
 from edgellm.runtime.kernels._bit_planes import ROWS, SPAN
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import stack_int16
+from edgellm.runtime.kernels._scalar import Int, stack_int16
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -197,10 +197,16 @@ def fill_shuffles(x: npt.NDArray[np.int8], shuffles: npt.NDArray[np.int8]) -> No
         table = shuffles[first * (KEY_TABLE // 4) : first * (KEY_TABLE // 4) + KEY_TABLE]
         a, b, c, d = four(x, first)
         for key in range(16):
-            total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
-            total += (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3))
+            total = chosen(a, b, c, d, key)
             table[key] = np.int8(total)
             table[16 + key] = np.int8(total >> 8)
+
+
+@register_jitable(**PART_POLICY)
+def chosen(a: np.int16, b: np.int16, c: np.int16, d: np.int16, key: Int) -> np.int16:
+    """Return the sum of those of four activations whose bits are set in a key."""
+    total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
+    return np.int16(total + (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3)))
 
 
 @register_jitable(**PART_POLICY)

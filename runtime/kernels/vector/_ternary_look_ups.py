@@ -38,11 +38,11 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
 )
-from edgellm.runtime.kernels.vector._look_ups import four
+from edgellm.runtime.kernels.vector._look_ups import chosen, four
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
+from edgellm.ternary_planes import PLANES, ROWS
 
-ROWS = 64
-OCTET_BYTES = 2 * ROWS
+OCTET_BYTES = PLANES * ROWS
 """Weights of 64 rows and 8 columns."""
 TABLE = 16
 STEP_TABLES = 2 * TABLE
@@ -154,11 +154,10 @@ def _fill(x: npt.NDArray[np.int8], first: Int, tables: npt.NDArray[np.uint8]) ->
     zero = np.int16(0)
     least = np.int16(min(a, zero) + min(b, zero) + min(c, zero) + min(d, zero))
     for key in range(TABLE):
-        total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
-        total += (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3)) - least
-        byte = min(np.int16(total), np.int16(255))
+        total = np.int16(chosen(a, b, c, d, key) - least)
+        byte = min(total, np.int16(255))
         tables[key] = np.uint8(byte)
-        tables[STEP_TABLES + key] = np.uint8(np.int16(total) - byte)
+        tables[STEP_TABLES + key] = np.uint8(total - byte)
     return abs(a) + abs(b) + abs(c) + abs(d) > 255
 
 

@@ -8,13 +8,13 @@ import numpy.typing as npt
 from edgellm.runtime.kernels._scalar import share, stack_int32, stack_uint8
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._ternary_look_ups import (
-    ROWS,
     STEP_TABLES,
     STEPS,
     fill_steps,
     look_up,
     sum_of_magnitudes,
 )
+from edgellm.ternary_planes import ROWS
 
 SPAN = 16_384
 """Columns of a token whose tables are made at once."""
