@@ -118,6 +118,7 @@ def examples() -> Iterator[Example]:
     yield _example("last_group_is_shorter", (3, 172, 67), 3, 64, 9)
     yield _example("one_group", (1, 520, 9), 4, 520, 12)
     yield _example("one_token", (1, 1100, 131), 4, 128, 9)
+    yield _example("many_rows", (1, 172, 2117), 3, 64, 9)
     yield _example("many_tokens", (19, 264, 70), 4, 128, 9)
     yield _example("more_tokens", (130, 1100, 65), 2, 8, 9)
     yield _example("long_groups", (9, 2104, 33), 3, 2048, 12)

@@ -120,12 +120,13 @@ def examples() -> Iterator[Example]:
     yield _example("last_group_is_shorter", (3, 172, 67), (3, 2, 64))
     yield _example("one_group", (1, 520, 9), (2, 3, 520))
     yield _example("one_token", (1, 1100, 131), (3, 2, 128))
+    yield _example("many_rows", (1, 172, 2117), (2, 2, 64))
     yield _example("many_tokens", (19, 264, 70), (2, 3, 128))
     yield _example("more_tokens", (130, 1100, 65), (4, 1, 40))
     yield _example("levels_of_more_than_16_bits", (5, 1100, 70), (4, 3, 128))
     x = np.full((2, 4096), 127, np.int8) * np.array([[1], [-1]], np.int8)
     ones = pack_bit_planes(np.ones((4, 1, 4096), np.uint8))
-    for exponent in (31, 12):
+    for exponent in (31, 14, 13, 12):
         terms_ = np.full((16, 4, 3, 1), exponent + 1, np.uint8)
         attributes = {"group_size": 256, "shift": 12}
         yield Example(f"largest_sums_{exponent}", (x, ones, terms_), attributes)
