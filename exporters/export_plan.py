@@ -50,7 +50,7 @@ class ExportPlan:
         linears: what each linear gets.
         bits_per_weight: of the linears, with scales.
         weight_bytes: of all weights; what is no linear is int8.
-        loss: expected of the model.
+        loss: expected of the model, on other inputs than those that it is calibrated on.
         tokens_per_second: at most, by the bandwidth of this machine's memory; 0 where not asked.
     """
 
@@ -77,6 +77,7 @@ def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
     with tempfile.TemporaryDirectory(prefix="edgellm-plan-") as folder:
         parts = FloatParts(task.write_float_model(Path(folder)), options.run)
         choices = choose_schemes(parts, task, options.plan)
+        loss = choices.forecast()
     spent = {
         path: recipe.stored_bits(task.linears[path]) for path, recipe in choices.recipes.items()
     }
@@ -97,7 +98,7 @@ def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
         ),
         bits_per_weight=total / task.num_weights,
         weight_bytes=total // 8 + num_parameters - task.num_weights,
-        loss=choices.loss,
+        loss=loss,
     )
 
 

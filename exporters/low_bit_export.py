@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ SCHEMES = "schemes.json"
 FORMAT = 2
 """Of these files: results of an earlier one are computed anew."""
 MOST_BITS = 16
-MOST_TO_REFINE = 32_000_000
-"""Weights of the linears: evolution runs the whole model some 150 times."""
+MOST_TO_MEASURE = 32_000_000
+"""Weights of the linears: of more, evolution takes too long, which runs the whole model some 150
+times, and so does a forecast that quantises all of it."""
 
 WriteFloatModel = Callable[[Path], Path]
 """Writes the float model into a directory and returns the path of its graph."""
@@ -283,15 +285,16 @@ class Choices:
         options: what each block of rows might have become; empty where there was nothing to choose.
         blocks: these, by name.
         chosen: what they become.
-        loss: of the model with all of them: expected, or measured with each rounded for itself;
-            0 where there was nothing to choose. Those of the options are of one at a time.
+        forecast: returns the loss of the model with all of them: measured, of models of up to
+            ``MOST_TO_MEASURE`` weights; 0 where there was nothing to choose. Those of the options
+            are of one at a time.
     """
 
     recipes: dict[str, Recipe]
     options: Options = field(default_factory=dict)
     blocks: Mapping[str, RowBlock] = field(default_factory=dict)
     chosen: Choice = field(default_factory=dict)
-    loss: float = 0.0
+    forecast: Callable[[], float] = lambda: 0.0
 
 
 def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choices:
@@ -307,15 +310,19 @@ def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choi
         return row_blocks.stored_bits(choice, blocks, task.linears)
 
     choice = allocate(options, most, bits)
-    if plan.refine and task.num_weights <= MOST_TO_REFINE:
-        choice, loss = refine(choice, options, most, sensitivity.loss, bits)
+    is_small = task.num_weights <= MOST_TO_MEASURE
+    if plan.refine and is_small:
+        choice, _ = refine(choice, options, most, sensitivity.loss, bits)
         sensitivity.restore()
-    else:
-        loss = sensitivity.together(choice)
-        if plan.refine:
-            count = task.num_weights
-            LOG.warning("%d weights are too many to check the choice by evolution", count)
-    return Choices(row_blocks.recipes(choice, blocks), options, blocks, choice, loss)
+    elif plan.refine:
+        LOG.warning(
+            "the choice is not checked by evolution, which is for up to %d weights in linears; "
+            "here are %d",
+            MOST_TO_MEASURE,
+            task.num_weights,
+        )
+    forecast = partial(sensitivity.calibrated if is_small else sensitivity.together, choice)
+    return Choices(row_blocks.recipes(choice, blocks), options, blocks, choice, forecast)
 
 
 def round_plainly(plan: Scheme | Budget) -> Quantized:

@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "its rows, gets those that serve best; with --quant group, shiftadd, codebook, or auto for "
         "all (the default)")  # fmt: skip
     add("--no-refine", action="store_true",
-        help="of --budget: do not check by evolution")  # fmt: skip
+        help="of --budget: do not check by evolution, which models of more than 32 million weights "
+        "never are")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
         help="to calibrate on: text like those that the model will read, UTF-8 or .gz; images of a "
         "classifier; default: a small built-in text, which is short for --quant")  # fmt: skip
