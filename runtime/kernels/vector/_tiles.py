@@ -47,8 +47,9 @@ from edgellm.runtime.kernels.simd._unit import (
 ROWS = 4
 """Rows of weights in a tile, or 1."""
 AHEAD_BYTES = 2048
-"""How far ahead one token prefetches weights: on a server of 2023, int8 ones then come at 17.0 GB/s;
-at 15.5 with twice as much, at 9 to 12 without. Ternary ones do not care for half or twice."""
+"""How far ahead one token prefetches weights. On a server of 2023, int8 ones then come at 17 GB/s,
+at 15.5 with twice as much; ternary ones do not care for half or twice, and come at 9 to 12 without.
+"""
 LINE_BYTES = 64
 
 
