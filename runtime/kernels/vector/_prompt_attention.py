@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.ops.attention import LOGIT_BITS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     Int,
@@ -23,7 +22,6 @@ from edgellm.runtime.kernels._scalar import (
     absmax_reciprocal,
     absmax_shift,
     bit_length,
-    clamp,
     normalize,
     product,
     round_shift,
@@ -52,7 +50,7 @@ from edgellm.runtime.kernels.vector._panels_of_rows import (
     sweeps,
     tile_registers,
 )
-from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
+from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, weigh_tile, write_facts
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 
 LEAST_TOKENS = 16
@@ -118,20 +116,6 @@ def correct(numbers: Ints, codes: Bytes, bias: Int) -> None:
         total = np.int32(total + codes[d])
     for j in range(numbers.shape[0]):
         numbers[j] -= np.int32(bias * total)
-
-
-def write_facts(best: Int, step: Pair, facts: Totals) -> None:
-    """Write what ``weigh_tile`` needs: the best score, mantissa, and both shifts of ``weigh``."""
-    drop = max(step[1] - 56, 0)
-    facts[0], facts[1] = best, step[0]
-    facts[2], facts[3] = min(drop, 62), clamp(step[1] - drop - LOGIT_BITS, 1, 62)
-
-
-def round_scales(absmax: Ints, drop: Int, out: Ints) -> None:
-    """Write ``absmax * 2^-drop``, rounded, at most 2^15."""
-    half = np.uint32((1 << drop) >> 1)
-    for j in range(absmax.shape[0]):
-        out[j] = np.uint32(np.uint32(absmax[j]) + half) >> np.uint32(drop)
 
 
 def copy_rows(source: Bytes, out: Bytes) -> None:

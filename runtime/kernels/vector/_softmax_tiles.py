@@ -10,11 +10,14 @@ and the 6 that choose the entry of the table.
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS
+from edgellm.runtime.kernels._scalar import Int, Pair, clamp
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT32,
@@ -42,6 +45,23 @@ MOST_HALVINGS = (32 << ENTRY_BITS) - 1
 DOUBLED = [2 * int(entry) for entry in EXP2_TABLE]
 """``(2 e >> n) + 1 >> 1`` is e shifted right by n and rounded, for every n."""
 FOLD_BITS = 15
+
+Ints = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+
+
+def write_facts(best: Int, step: Pair, facts: Totals) -> None:
+    """Write what ``weigh_tile`` needs: the best score, mantissa, and both shifts of ``weigh``."""
+    drop = max(step[1] - 56, 0)
+    facts[0], facts[1] = best, step[0]
+    facts[2], facts[3] = min(drop, 62), clamp(step[1] - drop - LOGIT_BITS, 1, 62)
+
+
+def round_scales(absmax: Ints, drop: Int, out: Ints) -> None:
+    """Write ``absmax * 2^-drop``, rounded, at most 2^15."""
+    half = np.uint32((1 << drop) >> 1)
+    for j in range(absmax.shape[0]):
+        out[j] = np.uint32(np.uint32(absmax[j]) + half) >> np.uint32(drop)
 
 
 def weigh_tile(unit: VectorUnit) -> Intrinsic:

@@ -17,14 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.ops.attention import LOGIT_BITS
 from edgellm.runtime.kernels import attention as portable
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     Int,
     Pair,
     bit_length,
-    clamp,
     share,
     stack_int8,
     stack_int16,
@@ -53,7 +51,7 @@ from edgellm.runtime.kernels.vector._prompt_attention import (
     attend_prompt,
     most_queries,
 )
-from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
+from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, weigh_tile, write_facts
 
 SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
@@ -99,20 +97,6 @@ def add(numbers: Ints, term: Int) -> None:
     """Add to each of some numbers."""
     for j in range(numbers.shape[0]):
         numbers[j] += np.int32(term)
-
-
-def write_facts(best: Int, step: Pair, facts: Totals) -> None:
-    """Write what ``weigh_tile`` needs: the best score, mantissa, and both shifts of ``weigh``."""
-    drop = max(step[1] - 56, 0)
-    facts[0], facts[1] = best, step[0]
-    facts[2], facts[3] = min(drop, 62), clamp(step[1] - drop - LOGIT_BITS, 1, 62)
-
-
-def round_scales(absmax: Ints, drop: Int, out: Ints) -> None:
-    """Write ``absmax * 2^-drop``, rounded, at most 2^15."""
-    half = np.uint32((1 << drop) >> 1)
-    for j in range(absmax.shape[0]):
-        out[j] = np.uint32(np.uint32(absmax[j]) + half) >> np.uint32(drop)
 
 
 def join(parts: Ints, bias: Int, totals: Totals) -> None:
