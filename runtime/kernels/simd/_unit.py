@@ -93,9 +93,6 @@ class VectorUnit(ABC):
     operators: frozenset[str] | None = None
     column_shifts: tuple[int, ...] = (0, 2, 4, 6)
 
-    planes = 2
-    """Bit planes that are looked up at once: the sums of 64 rows of each stay in registers."""
-
     def runs_on(self, cpu: Cpu) -> bool:
         """Tell whether a processor has this unit."""
         return cpu.machine in self.machines and all(map(cpu.has, self.features))

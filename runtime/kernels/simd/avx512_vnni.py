@@ -38,7 +38,6 @@ class Avx512Vnni(VectorUnit):
     panels = True
     has_int32_rows = True
     tokens = 6
-    planes = 4
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return one vector; quarter p holds the codes of columns 16p..16p+15, times 4^p.

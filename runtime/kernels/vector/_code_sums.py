@@ -14,10 +14,11 @@ from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._look_ups import (
-    KEY_TABLE,
     MAX_COLUMNS,
-    SHUFFLES,
-    fill_shuffles,
+    OCTET,
+    OCTET_TABLES,
+    TABLE_BYTES,
+    fill_tables,
     group_chooser,
 )
 from edgellm.runtime.kernels.vector._plane_dots import MOST_PLANES, block_dots, plane_dots
@@ -37,11 +38,12 @@ class CodeSums:
 
     Attributes:
         prepare: (x, prepared): write what ``multiply`` takes of a token.
-        multiply: (octets, prepared, codes): write the products of 64 rows with the codes of the
-            octets (octets, P, 64), whose columns begin where ``prepared`` does.
+        multiply: (octets, prepared, least, codes): write the products of 64 rows with the codes of
+            the octets (octets, P, 64), whose columns begin where ``prepared`` does; least is the
+            sum of the negative activations there.
         room: bytes of what is prepared.
         column_bytes: bytes of a column there.
-        whole_block: (octets, prepared, whole, grid, numbers, totals) -> whether it wrote the
+        whole_blocks: (octets, prepared, whole, grid, numbers, totals) -> whether it wrote the
             totals of 64 rows, see ``_plane_dots.block_dots``.
     """
 
@@ -49,7 +51,7 @@ class CodeSums:
     multiply: Callable[..., None]
     room: int
     column_bytes: int
-    whole_block: Callable[..., bool]
+    whole_blocks: Callable[..., bool]
 
 
 def code_sums(unit: VectorUnit) -> CodeSums:
@@ -61,18 +63,18 @@ def _by_look_ups(unit: VectorUnit) -> CodeSums:
     choose = group_chooser(unit)
 
     @register_jitable(**PART_POLICY)
-    def multiply(octets: Planes, shuffles: Codes, codes: Sums) -> None:
+    def multiply(octets: Planes, tables: Codes, least: Int, codes: Sums) -> None:
         sums = stack_int32(SUMS)
-        choose(octets, shuffles, sums)
+        choose(octets, tables, least, sums)
         join_planes(sums, octets.shape[1], codes)
 
     @register_jitable(**PART_POLICY)
-    def whole_block(
+    def whole_blocks(
         octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
     ) -> bool:
         return False
 
-    return CodeSums(fill_shuffles, multiply, SHUFFLES, KEY_TABLE // 4, whole_block)
+    return CodeSums(fill_tables, multiply, TABLE_BYTES, OCTET_TABLES // OCTET, whole_blocks)
 
 
 def _by_dots(unit: VectorUnit) -> CodeSums:
@@ -80,7 +82,7 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
     most = MOST_PLANES
 
     @register_jitable(**PART_POLICY)
-    def multiply(octets: Planes, x: Codes, codes: Sums) -> None:
+    def multiply(octets: Planes, x: Codes, least: Int, codes: Sums) -> None:
         planes = octets.shape[1]
         stride = planes * ROWS
         dots(octets[0, 0], stride, octets.shape[0], min(planes, most), x, codes)
@@ -91,16 +93,17 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
                 codes[row] += upper[row] << np.int32(most)
 
     @register_jitable(**PART_POLICY)
-    def whole_block(
+    def whole_blocks(
         octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
     ) -> bool:
         scale, zero = grid
-        if octets.shape[1] > most or numbers[1] + ROWS > scale.shape[1]:
+        if octets.shape[0] == 0 or octets.shape[2] > most:
             return False
+        totals[: octets.shape[0] * ROWS] = 0
         all_dots(octets, x, whole, scale, zero, numbers, totals)
         return True
 
-    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_block)
+    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_blocks)
 
 
 @register_jitable(**PART_POLICY)

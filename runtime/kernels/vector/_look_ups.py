@@ -1,13 +1,16 @@
 """Look-ups in bit planes with byte shuffles: 16 rows and more, four columns each, an instruction.
 
-A table of 16 sums of four activations is two vectors of bytes, the lower and the upper halves of
-int16 (T-MAC's tables, but exact). The keys of 64 rows and 8 columns are 64 bytes.
+A table has the 16 sums of four activations that four bits choose, less the least of them: 0 to 508
+(T-MAC's tables, but exact). Their lower four bits are one vector of bytes, what is above them
+another, at most 31: so many look-ups are added up as bytes before the sums have to be widened. The
+keys of 64 rows and 8 columns are 64 bytes.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
-from edgellm.runtime.kernels._bit_planes import ROWS, SPAN
+from edgellm.runtime.kernels._bit_planes import ROWS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int16
 from edgellm.runtime.kernels.simd._unit import (
@@ -29,194 +32,267 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
+    call,
     load_vector,
     move,
     repeat,
     shuffle,
     splat,
 )
-from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
+from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
-KEY_TABLE = 32
-"""Bytes of a table: 16 lower halves, then 16 upper halves."""
-MAX_COLUMNS = 65_536
-SHUFFLES = MAX_COLUMNS // 4 * KEY_TABLE
-"""Bytes of tables for the longest row: 512 KiB of the stack."""
-SPAN_OCTETS = SPAN // 8
-"""Octets whose sums fit in int16: 256 * 127."""
-WORDS = 8 * ROWS
-AHEAD_BYTES = 4096
 LANE = 16
-"""Bytes of a vector that a shuffle treats as one."""
+"""Bytes of a vector that a shuffle treats as one; the entries of a table."""
+OCTET = 8
+OCTET_TABLES = 4 * LANE
+"""Bytes of the tables of an octet: the lower bits of both, then the upper bits of both."""
+LOWER_BITS = 4
+LOWER_OCTETS, UPPER_OCTETS = 8, 4
+"""Whose entries add up in a byte: 16 * 15, and 8 * 31."""
+MAX_COLUMNS = 65_536
+TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
+"""Bytes of tables for the longest row: 512 KiB of the stack."""
+SPAN_OCTETS = 16
+"""Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
+AHEAD_BYTES = 4096
+"""How far ahead weights are prefetched: a group of 128 columns and 4 bits; nearer is slower."""
+INTO_LEVEL_2 = 2
+
+Codes = npt.NDArray[np.int8]
+Planes = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
 
 
-def look_ups(unit: VectorUnit, planes: int) -> Intrinsic:
-    """Return ``add(keys, stride, octets, tables, words)`` for so many planes of a block.
+class _Sum:
+    """A sum of vectors of bytes in 16 bits: of all, as if two bytes were a number, and of the odd.
 
-    keys is the first byte of the first plane, stride the bytes from octet to octet; the sums of
-    plane p and row r are written to ``words[64 * p + r]``.
+    That takes no mask: the even bytes are what all are less 256 times the odd.
+    """
+
+    def __init__(self, builder: Builder, unit: VectorUnit) -> None:
+        self._kind = ir.VectorType(INT16, 2 * unit.lanes)
+        nothing = ir.Constant(self._kind, None)
+        self._all, self._odd = (cgutils.alloca_once(builder, self._kind) for _ in range(2))
+        builder.store(nothing, self._all)
+        builder.store(nothing, self._odd)
+
+    def add(self, builder: Builder, vector: Value) -> None:
+        """Add bytes."""
+        pairs = builder.bitcast(vector, self._kind)
+        upper = builder.lshr(pairs, splat(self._kind, 8))
+        for place, part in ((self._all, pairs), (self._odd, upper)):
+            builder.store(builder.add(builder.load(place), part), place)
+
+    def parts(self, builder: Builder) -> list[Value]:
+        """Return the sum of all, and of the odd bytes."""
+        return [builder.load(self._all), builder.load(self._odd)]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some octets of a plane.
+
+    Attributes:
+        keys: where the bytes of the rows are.
+        stride: bytes from octet to octet.
+        octets: at most SPAN_OCTETS.
+        tables: of these octets.
+        wanted: from where on a cache line is prefetched with each octet.
+    """
+
+    keys: Value
+    stride: Value
+    octets: Value
+    tables: Value
+    wanted: Value
+
+
+def sums_of_plane(builder: Builder, unit: VectorUnit, span: Span) -> tuple[Value, Value]:
+    """Return what as many rows of a plane choose as a vector has bytes: the even, and the odd."""
+    lower, upper = _Sum(builder, unit), _Sum(builder, unit)
+    octets = span.octets
+
+    def look_up(octet: Value) -> tuple[Value, Value]:
+        wanted = move(builder, span.wanted, builder.mul(octet, INT64(LINE_BYTES)))
+        prefetch(builder, wanted, INTO_LEVEL_2)
+        at = move(builder, span.keys, builder.mul(octet, span.stride))
+        own = move(builder, span.tables, builder.mul(octet, INT64(OCTET_TABLES)))
+        return _look_up_octet(builder, unit, at, own)
+
+    with cgutils.for_range(builder, builder.udiv(octets, INT64(LOWER_OCTETS))) as loop:
+        first = builder.mul(loop.index, INT64(LOWER_OCTETS))
+        lows = []
+        for begin in range(0, LOWER_OCTETS, UPPER_OCTETS):
+            numbers = (INT64(i) for i in range(begin, begin + UPPER_OCTETS))
+            found = [look_up(builder.add(first, number)) for number in numbers]
+            lows += [low for low, _ in found]
+            upper.add(builder, _total(builder, [high for _, high in found]))
+        lower.add(builder, _total(builder, lows))
+    done = builder.and_(octets, INT64(-LOWER_OCTETS))
+    with cgutils.for_range(builder, octets, start=done) as loop:
+        low, high = look_up(loop.index)
+        lower.add(builder, low)
+        upper.add(builder, high)
+    all_, odd = (
+        builder.add(low, builder.shl(high, splat(high.type, LOWER_BITS)))
+        for low, high in zip(lower.parts(builder), upper.parts(builder), strict=True)
+    )
+    return builder.sub(all_, builder.shl(odd, splat(odd.type, 8))), odd
+
+
+def _look_up_octet(
+    builder: Builder, unit: VectorUnit, keys: Value, tables: Value
+) -> tuple[Value, Value]:
+    """Return the sums of the lower bits of both tables' entries, and of the upper bits."""
+    bytes_ = load_vector(builder, keys, unit.bytes_type)
+    nibbles = (
+        builder.and_(bytes_, splat(unit.bytes_type, 15)),
+        builder.lshr(bytes_, splat(unit.bytes_type, 4)),
+    )
+    narrow, times = ir.VectorType(INT8, LANE), 4 * unit.lanes // LANE
+    found = []
+    for half in range(2):
+        for i, keys_of_table in enumerate(nibbles):
+            place = move(builder, tables, INT64(LANE * (2 * half + i)))
+            table = repeat(builder, load_vector(builder, place, narrow), times)
+            found.append(unit.shuffle_bytes(builder, table, keys_of_table))
+    return builder.add(*found[:2]), builder.add(*found[2:])
+
+
+def _total(builder: Builder, vectors: list[Value]) -> Value:
+    total = vectors[0]
+    for vector in vectors[1:]:
+        total = builder.add(total, vector)
+    return total
+
+
+@intrinsic
+def fill_tables(_: Context, x: Type, tables: Type) -> Intrinsic:
+    """``fill_tables(x, tables)``: write the tables of each octet; columns past the end count as 0.
+
+    What a column adds to an entry is its activation, if that is positive, where the bit is set; if
+    it is negative, its magnitude where the bit is not set.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        keys, tables, words = open_arrays(context, builder, _chosen(signature), _three(args))
-        stride, octets = args[1], args[2]
-        kind = ir.VectorType(INT16, 2 * unit.lanes)
-        count = planes * ROWS // (4 * unit.lanes) * 2
-        sums = [cgutils.alloca_once(builder, kind) for _ in range(count)]
-        for place in sums:
-            builder.store(ir.Constant(kind, None), place)
+        array, out = open_arrays(context, builder, signature, args)
+        (columns,) = cgutils.unpack_tuple(builder, array.shape)
+        source, tables = bytes_of(builder, array), bytes_of(builder, out)
+        whole = builder.and_(columns, INT64(-OCTET))
+        last = _padded(builder, move(builder, source, whole), builder.sub(columns, whole))
+        octets = builder.udiv(builder.add(columns, INT64(OCTET - 1)), INT64(OCTET))
         with cgutils.for_range(builder, octets) as loop:
-            octet = move(builder, bytes_of(builder, keys), builder.mul(loop.index, stride))
-            for plane in range(planes):
-                prefetch(builder, move(builder, octet, INT64(AHEAD_BYTES + plane * ROWS)))
-            offset = builder.mul(loop.index, INT64(2 * KEY_TABLE))
-            halves = _tables(builder, unit, move(builder, bytes_of(builder, tables), offset))
-            for index, part in enumerate(_add_octet(builder, unit, octet, halves, planes)):
-                builder.store(builder.add(builder.load(sums[index]), part), sums[index])
-        _store(builder, [builder.load(place) for place in sums], bytes_of(builder, words))
+            column = builder.mul(loop.index, INT64(OCTET))
+            inside = builder.icmp_signed("<", column, whole)
+            place = builder.select(inside, move(builder, source, column), last)
+            target = move(builder, tables, builder.mul(loop.index, INT64(OCTET_TABLES)))
+            _store_tables(builder, place, target)
+        return context.get_dummy_value()
+
+    return types.void(x, tables), generate
+
+
+def _padded(builder: Builder, source: Value, count: Value) -> Value:
+    """Return where a copy of less than 8 bytes is, with zeros behind."""
+    kind = ir.ArrayType(INT8, OCTET)
+    place = cgutils.alloca_once(builder, kind)
+    builder.store(ir.Constant(kind, None), place)
+    copy = builder.bitcast(place, INT8.as_pointer())
+    with cgutils.for_range(builder, count) as loop:
+        builder.store(
+            builder.load(builder.gep(source, [loop.index])), builder.gep(copy, [loop.index])
+        )
+    return copy
+
+
+def _store_tables(builder: Builder, source: Value, target: Value) -> None:
+    narrow = load_vector(builder, source, ir.VectorType(INT8, OCTET))
+    columns = builder.sext(narrow, ir.VectorType(INT16, OCTET))
+    nothing = ir.Constant(columns.type, None)
+    both = [
+        call(builder, f"llvm.smax.v{OCTET}i16", columns.type, [part, nothing])
+        for part in (columns, builder.neg(columns))
+    ]
+    parts = []
+    for column in range(4):
+        places = [
+            4 * table + column + (0 if key >> column & 1 else OCTET)
+            for table in range(2)
+            for key in range(LANE)
+        ]
+        parts.append(shuffle(builder, *both, places))
+    entries = _total(builder, parts)
+    lower = builder.and_(entries, splat(entries.type, (1 << LOWER_BITS) - 1))
+    upper = builder.lshr(entries, splat(entries.type, LOWER_BITS))
+    for i, half in enumerate((lower, upper)):
+        bytes_ = builder.trunc(half, ir.VectorType(INT8, 2 * LANE))
+        place = move(builder, target, INT64(2 * LANE * i))
+        builder.store(bytes_, builder.bitcast(place, bytes_.type.as_pointer()), align=1)
+
+
+def plane_chooser(unit: VectorUnit) -> Intrinsic:
+    """Return the intrinsic ``choose(keys, stride, octets, tables, words)``.
+
+    What 64 rows of a plane choose, at most SPAN_OCTETS, is written to words, in their order. keys
+    is the first byte, stride the bytes from octet to octet.
+    """
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        chosen = [0, 3, 4]
+        kinds = types.void(*(signature.args[i] for i in chosen))
+        arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
+        keys, tables, words = (bytes_of(builder, array) for array in arrays)
+        width = 4 * unit.lanes
+        in_order = [i + odd for i in range(width // 2) for odd in (0, width // 2)]
+        with cgutils.for_range(builder, INT64(ROWS // width)) as loop:
+            row = builder.mul(loop.index, INT64(width))
+            at = move(builder, keys, row)
+            wanted = move(builder, at, INT64(AHEAD_BYTES))
+            span = Span(at, args[1], args[2], tables, wanted)
+            parts = sums_of_plane(builder, unit, span)
+            sums = shuffle(builder, *parts, in_order)
+            place = move(builder, words, builder.mul(row, INT64(2)))
+            builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
     @intrinsic
-    def add(
+    def choose(
         _: Context, keys: Type, stride: Type, octets: Type, tables: Type, words: Type
     ) -> Intrinsic:
         return types.void(keys, stride, octets, tables, words), generate
 
-    return add
-
-
-def _three(args: Values) -> list[Value]:
-    return [args[0], args[3], args[4]]
-
-
-def _chosen(signature: Type) -> Type:
-    """Return the signature of the arguments that are arrays."""
-    return types.void(signature.args[0], signature.args[3], signature.args[4])
-
-
-def _tables(builder: Builder, unit: VectorUnit, pointer: Value) -> list[Value]:
-    """Load the lower and upper halves of two tables, once for every 16 bytes of a vector."""
-    narrow = ir.VectorType(INT8, LANE)
-    places = (move(builder, pointer, INT64(LANE * i)) for i in range(4))
-    times = 4 * unit.lanes // LANE
-    return [repeat(builder, load_vector(builder, place, narrow), times) for place in places]
-
-
-def _add_octet(
-    builder: Builder, unit: VectorUnit, keys: Value, tables: Values, planes: int
-) -> list[Value]:
-    """Return the sums of 8 columns as int16, two vectors for every vector of keys."""
-    width = 4 * unit.lanes
-    results = []
-    for begin in range(0, planes * ROWS, width):
-        bytes_ = load_vector(builder, move(builder, keys, INT64(begin)), unit.bytes_type)
-        lower = builder.and_(bytes_, splat(unit.bytes_type, 15))
-        upper = builder.lshr(bytes_, splat(unit.bytes_type, 4))
-        first = _words(builder, unit, lower, tables[:2])
-        second = _words(builder, unit, upper, tables[2:])
-        results += [builder.add(a, b) for a, b in zip(first, second, strict=True)]
-    return results
-
-
-def _words(builder: Builder, unit: VectorUnit, keys: Value, tables: Values) -> list[Value]:
-    """Return the int16 that keys find: of every 16 rows the first 8, and the last 8."""
-    low, high = (unit.shuffle_bytes(builder, table, keys) for table in tables)
-    width = 4 * unit.lanes
-    kind = ir.VectorType(INT16, width // 2)
-    halves = []
-    for start in (0, LANE // 2):
-        places = [
-            place
-            for lane in range(0, width, LANE)
-            for i in range(lane + start, lane + start + LANE // 2)
-            for place in (i, width + i)
-        ]
-        halves.append(builder.bitcast(shuffle(builder, low, high, places), kind))
-    return halves
-
-
-def _store(builder: Builder, vectors: Values, words: Value) -> None:
-    """Store sums in the order of their rows: eight at a time."""
-    eight = LANE // 2
-    row = 0
-    for first, second in zip(vectors[::2], vectors[1::2], strict=True):
-        for lane in range(0, first.type.count, eight):
-            for vector in (first, second):
-                part = shuffle(builder, vector, vector, range(lane, lane + eight))
-                place = move(builder, words, INT64(2 * row))
-                builder.store(part, builder.bitcast(place, part.type.as_pointer()), align=2)
-                row += eight
+    return choose
 
 
 def group_chooser(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``choose(planes, shuffles, sums)``: what ``_bit_planes.choose_group`` writes to sums.
+    """Return ``choose(planes, tables, least, sums)``: what ``_bit_planes.choose_group`` writes.
 
-    planes are the octets of a group, shuffles its tables as ``fill_shuffles`` writes them.
+    planes are the octets of a group, tables those of ``fill_tables``; least is the sum of the
+    group's negative activations.
     """
-    one, two, most = look_ups(unit, 1), look_ups(unit, 2), look_ups(unit, unit.planes)
-    at_once = unit.planes
+    choose_plane = plane_chooser(unit)
 
     @register_jitable(**PART_POLICY)
-    def choose(
-        planes: npt.NDArray[np.uint8],
-        shuffles: npt.NDArray[np.int8],
-        sums: npt.NDArray[np.int32],
-    ) -> None:
-        words = stack_int16(WORDS)
+    def choose(planes: Planes, tables: Codes, least: Int, sums: Sums) -> None:
+        words = stack_int16(ROWS)
         count = planes.shape[1]
-        sums[: count * ROWS] = 0
+        sums[: count * ROWS] = np.int32(least)
         for first in range(0, planes.shape[0], SPAN_OCTETS):
             octets = min(planes.shape[0] - first, SPAN_OCTETS)
-            tables = shuffles[first * 2 * KEY_TABLE :]
-            plane = 0
-            while plane < count:
-                left = count - plane
-                keys, out = planes[first, plane], words[plane * ROWS :]
-                if left >= at_once:
-                    most(keys, count * ROWS, octets, tables, out)
-                    plane += at_once
-                elif left >= 2:
-                    two(keys, count * ROWS, octets, tables, out)
-                    plane += 2
-                else:
-                    one(keys, count * ROWS, octets, tables, out)
-                    plane += 1
-            for i in range(count * ROWS):
-                sums[i] += words[i]
+            own = tables[first * OCTET_TABLES :]
+            for plane in range(count):
+                choose_plane(planes[first, plane], count * ROWS, octets, own, words)
+                out = sums[plane * ROWS : plane * ROWS + ROWS]
+                for row in range(ROWS):
+                    out[row] += np.int32(words[row])
 
     return choose
 
 
 @register_jitable(**PART_POLICY)
-def fill_shuffles(x: npt.NDArray[np.int8], shuffles: npt.NDArray[np.int8]) -> None:
-    """Write for every four columns the 16 sums that four bits can choose, as two times 16 bytes.
-
-    Whole octets are written; columns past the end of x count as 0.
-    """
-    for first in range(0, (x.shape[0] + 7) // 8 * 8, 4):
-        table = shuffles[first * (KEY_TABLE // 4) : first * (KEY_TABLE // 4) + KEY_TABLE]
-        a, b, c, d = four(x, first)
-        for key in range(16):
-            total = chosen(a, b, c, d, key)
-            table[key] = np.int8(total)
-            table[16 + key] = np.int8(total >> 8)
-
-
-@register_jitable(**PART_POLICY)
-def chosen(a: np.int16, b: np.int16, c: np.int16, d: np.int16, key: Int) -> np.int16:
-    """Return the sum of those of four activations whose bits are set in a key."""
-    total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
-    return np.int16(total + (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3)))
-
-
-@register_jitable(**PART_POLICY)
-def four(x: npt.NDArray[np.int8], first: int) -> tuple[np.int16, np.int16, np.int16, np.int16]:
-    """Return four neighbouring activations, 0 past the end."""
-    columns = x.shape[0]
-    zero = np.int16(0)
-    return (
-        np.int16(x[first]) if first < columns else zero,
-        np.int16(x[first + 1]) if first + 1 < columns else zero,
-        np.int16(x[first + 2]) if first + 2 < columns else zero,
-        np.int16(x[first + 3]) if first + 3 < columns else zero,
-    )
+def least_sum(x: Codes) -> np.int32:
+    """Return the sum of a group's negative activations."""
+    total = np.int32(0)
+    for column in range(x.shape[0]):
+        total = np.int32(total + min(np.int32(x[column]), np.int32(0)))
+    return total

@@ -38,7 +38,6 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
 )
-from edgellm.runtime.kernels.vector._look_ups import chosen, four
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
 from edgellm.ternary_planes import PLANES, ROWS
 
@@ -168,3 +167,23 @@ def sum_of_magnitudes(x: npt.NDArray[np.int8]) -> np.int32:
     for k in range(x.shape[0]):
         total = np.int32(total + abs(np.int32(x[k])))
     return total
+
+
+@register_jitable(**PART_POLICY)
+def chosen(a: np.int16, b: np.int16, c: np.int16, d: np.int16, key: Int) -> np.int16:
+    """Return the sum of those of four activations whose bits are set in a key."""
+    total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))
+    return np.int16(total + (c & -np.int16(key >> 2 & 1)) + (d & -np.int16(key >> 3)))
+
+
+@register_jitable(**PART_POLICY)
+def four(x: npt.NDArray[np.int8], first: int) -> tuple[np.int16, np.int16, np.int16, np.int16]:
+    """Return four neighbouring activations, 0 past the end."""
+    columns = x.shape[0]
+    zero = np.int16(0)
+    return (
+        np.int16(x[first]) if first < columns else zero,
+        np.int16(x[first + 1]) if first + 1 < columns else zero,
+        np.int16(x[first + 2]) if first + 2 < columns else zero,
+        np.int16(x[first + 3]) if first + 3 < columns else zero,
+    )

@@ -1,4 +1,4 @@
-"""What plain loops cannot say about memory: that a row is contiguous, that it is wanted soon."""
+"""What plain loops cannot say about memory: that a row is contiguous."""
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from edgellm.runtime.kernels.simd._unit import Builder, Context, Intrinsic, Type, Value, Values
-from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays, prefetch
+from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays
 
 
 @intrinsic
@@ -30,15 +30,3 @@ def row_of(_: Context, matrix: Type, t: Type) -> Intrinsic:
         return vector._getvalue()
 
     return types.Array(matrix.dtype, 1, "C")(matrix, types.int64), generate
-
-
-@intrinsic
-def fetch(_: Context, row: Type) -> Intrinsic:
-    """``fetch(row)``: begin to read the cache line where an array begins."""
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        (array,) = open_arrays(context, builder, signature, args)
-        prefetch(builder, bytes_of(builder, array))
-        return context.get_dummy_value()
-
-    return types.void(row), generate

@@ -1,11 +1,16 @@
 """GroupLinear on a vector unit."""
 
+# mypy: disable-error-code="untyped-decorator"
+
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._bit_planes import (
+    BLOCK_TOTALS,
+    BLOCKS,
     ROWS,
     add_group,
     first_row,
@@ -13,18 +18,22 @@ from edgellm.runtime.kernels._bit_planes import (
     sum_of,
     write_rounded,
 )
-from edgellm.runtime.kernels._scalar import share, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS, fits_bytes, group_products
-from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, code_sums
-from edgellm.runtime.kernels.vector._views import fetch
+from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
+from edgellm.runtime.kernels.vector._look_ups import OCTET, least_sum
+
+Planes = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     sums, products = code_sums(unit), group_products(unit)
-    prepare, multiply, whole_block = sums.prepare, sums.multiply, sums.whole_block
-    room, column_bytes = sums.room, sums.column_bytes
+    prepare, whole_blocks, add_groups = sums.prepare, sums.whole_blocks, group_sums(sums)
+    room = sums.room
 
     def group_linear(
         thread: int,
@@ -42,32 +51,59 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         if x.shape[0] >= LEAST_TOKENS and fits_bytes(planes.shape[2], zero, begin, end):
             products(x, planes, (scale, zero), acc, (begin, end), (group_size, shift))
             return
-        codes, totals = stack_int32(ROWS), stack_int64(ROWS)
-        prepared, whole = stack_int8(room), stack_int32(MAX_GROUPS)
+        totals, prepared = stack_int64(BLOCK_TOTALS), stack_int8(room)
+        whole, least = stack_int32(MAX_GROUPS), stack_int32(MAX_GROUPS)
+        last_block = (end + ROWS - 1) // ROWS
         for t in range(x.shape[0]):
             prepare(x[t], prepared)
             for group in range(groups):
-                whole[group] = sum_of(x[t][group * group_size : (group + 1) * group_size])
-            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-                first, last = first_row(block, begin), last_row(block, end)
-                numbers = (group_size // 8, block * ROWS)
-                if whole_block(planes[block], prepared, whole, (scale, zero), numbers, totals):
-                    write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
-                    continue
-                totals[:] = 0
-                for group in range(groups):
-                    ahead = min(group + 2, groups - 1)
-                    fetch(scale[ahead][first:last])
-                    fetch(scale[ahead][first + ROWS // 2 : last])
-                    fetch(zero[ahead][first:last])
-                    start, stop = group * group_size, (group + 1) * group_size
-                    octets = planes[block][start // 8 : stop // 8]
-                    multiply(octets, prepared[start * column_bytes :], codes)
-                    add_group(
-                        codes[first % ROWS :],
-                        (scale[group][first:last], zero[group][first:last], whole[group]),
-                        totals[first % ROWS :],
-                    )
+                own = x[t][group * group_size : (group + 1) * group_size]
+                whole[group], least[group] = sum_of(own), least_sum(own)
+            for block in range(begin // ROWS, last_block, BLOCKS):
+                stop = min(block + BLOCKS, last_block)
+                full = min(stop, scale.shape[1] // ROWS)  # the last block may have fewer rows
+                numbers = (group_size // OCTET, block * ROWS)
+                some = planes[block:full]
+                done = whole_blocks(some, prepared, whole, (scale, zero), numbers, totals)
+                for one in range(full if done else block, stop):
+                    place = (first_row(one, begin), last_row(one, end), group_size)
+                    out = totals[(one - block) * ROWS :]
+                    add_groups(planes[one], prepared, (whole, least), (scale, zero), place, out)
+                first, last = first_row(block, begin), last_row(stop - 1, end)
                 write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
 
     return group_linear
+
+
+def group_sums(sums: CodeSums) -> Callable[..., None]:
+    """Return ``add_groups(planes, prepared, (whole, least), (scale, zero), place, totals)``.
+
+    It writes the totals of some rows of a block, from the place of the first on: place is the
+    first, where they end, and the columns of a group. planes are (octets, P, 64); whole are the
+    sums of the activations by group, least those of the negative ones.
+    """
+    multiply, column_bytes = sums.multiply, sums.column_bytes
+
+    @register_jitable(**PART_POLICY)
+    def add_groups(
+        planes: Planes,
+        prepared: npt.NDArray[np.int8],
+        by_group: tuple[Sums, Sums],
+        grid: tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]],
+        place: tuple[Int, Int, Int],
+        totals: npt.NDArray[np.int64],
+    ) -> None:
+        (whole, least), (scale, zero), (first, last, group_size) = by_group, grid, place
+        codes = stack_int32(ROWS)
+        totals[:ROWS] = 0
+        for group in range(scale.shape[0]):
+            start, stop = group * group_size, (group + 1) * group_size
+            octets = planes[start // OCTET : stop // OCTET]
+            multiply(octets, prepared[start * column_bytes :], least[group], codes)
+            add_group(
+                codes[first % ROWS :],
+                (scale[group][first:last], zero[group][first:last], whole[group]),
+                totals[first % ROWS :],
+            )
+
+    return add_groups

@@ -1,11 +1,16 @@
 """ShiftAddLinear on a vector unit."""
 
+# mypy: disable-error-code="untyped-decorator"
+
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._bit_planes import (
+    BLOCK_TOTALS,
+    BLOCKS,
     ROWS,
     SUMS,
     first_row,
@@ -13,19 +18,34 @@ from edgellm.runtime.kernels._bit_planes import (
     sum_of,
     write_rounded,
 )
-from edgellm.runtime.kernels._scalar import share, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS
 from edgellm.runtime.kernels.vector._level_products import fits_levels, level_products
-from edgellm.runtime.kernels.vector._look_ups import SHUFFLES, fill_shuffles, group_chooser
+from edgellm.runtime.kernels.vector._look_ups import (
+    OCTET,
+    OCTET_TABLES,
+    TABLE_BYTES,
+    fill_tables,
+    group_chooser,
+    least_sum,
+)
+from edgellm.runtime.kernels.vector._shift_blocks import (
+    fill_magnitudes,
+    shift_blocks,
+)
 from edgellm.runtime.kernels.vector._shift_terms import add_group_terms
-from edgellm.runtime.kernels.vector._views import fetch
+
+Codes = npt.NDArray[np.int8]
+Terms = npt.NDArray[np.uint8]
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    choose, products = group_chooser(unit), level_products(unit)
+    add_blocks, add_groups = shift_blocks(unit), group_sums(unit)
+    products = level_products(unit)
 
     def shift_add_linear(
         thread: int,
@@ -38,34 +58,64 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         shift: int,
     ) -> None:
         begin, end = share(terms.shape[3], thread, threads)
-        many, groups = x.shape[0] >= LEAST_TOKENS, terms.shape[0]
-        for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-            place = (first_row(block, begin), last_row(block, end))
-            many = many and fits_levels(terms, place[0], place[1])
+        many = x.shape[0] >= LEAST_TOKENS
+        last_block = (end + ROWS - 1) // ROWS
+        for block in range(begin // ROWS, last_block):
+            many = many and fits_levels(terms, first_row(block, begin), last_row(block, end))
         if many:
             products(x, planes, terms, acc, (begin, end), (group_size, shift))
-        sums, totals = stack_int32(SUMS), stack_int64(ROWS)
-        shuffles, whole = stack_int8(SHUFFLES), stack_int32(MAX_GROUPS)
+        totals = stack_int64(BLOCK_TOTALS)
+        tables, magnitudes = stack_int8(TABLE_BYTES), stack_int32(MAX_GROUPS)
         for t in range(0 if many else x.shape[0]):
-            fill_shuffles(x[t], shuffles)
-            for group in range(groups):
-                whole[group] = sum_of(x[t][group * group_size : (group + 1) * group_size])
-            for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-                first, last = first_row(block, begin), last_row(block, end)
-                totals[:] = 0
-                for group in range(groups):
-                    for plane in range(terms.shape[1]):
-                        for term in range(terms.shape[2]):
-                            fetch(terms[min(group + 2, groups - 1), plane, term][first:last])
-                    start, stop = group * group_size, (group + 1) * group_size
-                    choose(planes[block][start // 8 : stop // 8], shuffles[start * 8 :], sums)
-                    add_group_terms(
-                        sums[first % ROWS :],
-                        (whole[group], group_size),
-                        terms[group],
-                        (first, last),
-                        totals[first % ROWS :],
-                    )
+            fill_tables(x[t], tables)
+            fill_magnitudes(x[t], group_size, magnitudes)
+            for block in range(begin // ROWS, last_block, BLOCKS):
+                stop = min(block + BLOCKS, last_block)
+                whole = min(stop, terms.shape[3] // ROWS)  # the last block may have fewer rows
+                numbers = (group_size // OCTET, block * ROWS)
+                some = planes[block:whole]
+                right = add_blocks(some, tables, magnitudes, terms, numbers, totals)
+                for one in range(whole if right else block, stop):
+                    place = (first_row(one, begin), last_row(one, end), group_size)
+                    out = totals[(one - block) * ROWS :]
+                    add_groups(x[t], planes[one], tables, terms, place, out)
+                first, last = first_row(block, begin), last_row(stop - 1, end)
                 write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
 
     return shift_add_linear
+
+
+def group_sums(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``add_groups(x, planes, tables, terms, (first, last, group_size), totals)``.
+
+    It writes the totals of some rows of a block, whatever the terms are, from the place of the
+    first on. planes are (octets, P, 64), tables those of ``fill_tables``.
+    """
+    choose = group_chooser(unit)
+
+    @register_jitable(**PART_POLICY)
+    def add_groups(
+        x: Codes,
+        planes: Terms,
+        tables: Codes,
+        terms: Terms,
+        place: tuple[Int, Int, Int],
+        totals: npt.NDArray[np.int64],
+    ) -> None:
+        first, last, group_size = place
+        sums = stack_int32(SUMS)
+        totals[:ROWS] = 0
+        for group in range(terms.shape[0]):
+            start, stop = group * group_size, (group + 1) * group_size
+            own = x[start:stop]
+            octets = planes[start // OCTET : stop // OCTET]
+            choose(octets, tables[start // OCTET * OCTET_TABLES :], least_sum(own), sums)
+            add_group_terms(
+                sums[first % ROWS :],
+                (sum_of(own), group_size),
+                terms[group],
+                (first, last),
+                totals[first % ROWS :],
+            )
+
+    return add_groups
