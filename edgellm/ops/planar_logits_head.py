@@ -43,6 +43,10 @@ def demands(use: Use) -> Demands:
     return [*planes_fit(use, use.sizes["K"]), *scored_rows(use, use.inputs[6])]
 
 
+BLOCK_ROWS = 4096
+"""Rows that the reference unpacks together: all of a large vocabulary would take gigabytes."""
+
+
 def reference(
     x: npt.NDArray[np.int8],
     scale: npt.NDArray[np.int32],
@@ -74,7 +78,13 @@ def reference(
         top: how many of the best logits are wanted; 0 for all.
     """
     del norms, top
-    acc = exact_matmul(x[rows], unpack_planes(high, low).T)
+    acc = np.concatenate(
+        [
+            exact_matmul(x[rows], unpack_planes(high[some], low[:, some]).T)
+            for some in (slice(v, v + BLOCK_ROWS) for v in range(0, len(high), BLOCK_ROWS))
+        ],
+        axis=1,
+    )
     wide = requantize(acc, scale[rows], multiplier.astype(np.int64), shift)
     return saturate(wide, INT32_MAX).astype(np.int32)
 
@@ -98,6 +108,7 @@ def examples() -> Iterator[Example]:
         (3, 64, 32, [2]),
         (1, 64, 1, [0]),
         (2, 128, 63, [0, 1]),
+        (1, 64, BLOCK_ROWS + 5, [0]),
         (5, 192, 65, [4, 0, 0, 2, 1, 3, 4]),
         (20, 192, 67, [7, *range(1, 20)]),
     )
