@@ -25,7 +25,6 @@ from edgellm.runtime.kernels._scalar import (
     bit_length,
     share,
     stack_int8,
-    stack_int16,
     stack_int32,
     stack_int64,
 )
@@ -35,7 +34,6 @@ from edgellm.runtime.kernels.attention import (
     best_score,
     copy_column,
     largest,
-    quantize_query,
     write_mean,
 )
 from edgellm.runtime.kernels.simd import _unit
@@ -49,7 +47,10 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
     attend_prompt,
+    correct,
+    join,
     most_queries,
+    quantize,
 )
 from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, weigh_tile, write_facts
 
@@ -79,31 +80,6 @@ def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
     for group in range(begin, (first + count - 1) // shared + 1):
         place = (group - begin) * width
         copy_column(absmax, group, out[place : place + absmax.shape[0]])
-
-
-def write_query(head: Ints, scaling: Pair, codes: Bytes, code_sum: Totals) -> Pair:
-    """Write the int8 codes of a query and their sum; return the step of ``quantize_query``."""
-    wide = stack_int16(MAX_HEAD_DIM)
-    step = quantize_query(head, wide, scaling)
-    total = np.int32(0)
-    for d in range(head.shape[0]):
-        codes[d] = wide[d]
-        total = np.int32(total + wide[d])
-    code_sum[0] = total
-    return step
-
-
-def add(numbers: Ints, term: Int) -> None:
-    """Add to each of some numbers."""
-    for j in range(numbers.shape[0]):
-        numbers[j] += np.int32(term)
-
-
-def join(parts: Ints, bias: Int, totals: Totals) -> None:
-    """Write ``256 * high + low - bias`` for the sums of both parts."""
-    dim = totals.shape[0]
-    for d in range(dim):
-        totals[d] = (np.int64(parts[d]) << 8) + np.int64(parts[dim + d]) - bias
 
 
 def tiles_of(unit: VectorUnit, tile: Callable[[VectorUnit, int], Intrinsic]) -> Callable[..., None]:
@@ -284,14 +260,14 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         (first, count, shared), (begin, end, width) = place
         dim = caches[0].shape[2]
-        codes, code_sums = stack_int8(CODES), stack_int64(MAX_HEADS)
+        codes = stack_int8(CODES)
         steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
         facts, divisors = stack_int64(FACTS), stack_int64(PAIRS)
         dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
         sums, totals = stack_int32(SUMS), stack_int64(MAX_HEAD_DIM)
         for i in range(count):
             own = slice(i * dim, (i + 1) * dim)
-            step = write_query(row[own], scaling, codes[own], code_sums[i : i + 1])
+            step = quantize(row[own], codes[own], scaling)
             steps[2 * i], steps[2 * i + 1] = step
         score(codes, caches[0], dots, place[0], place[1])
         done: Int = -1
@@ -304,7 +280,7 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
                 done = group
             drops[i] = drop
             own_dots = dots[i * width : i * width + end - begin]
-            add(own_dots, -bias * code_sums[i])
+            correct(own_dots, codes[i * dim : (i + 1) * dim], bias)
             best = best_score(own_dots, scales[0][own])
             write_facts(best, (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
         sums[: 2 * count * dim] = 0
@@ -312,7 +288,8 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
         mix(dots, (scales[0], rounded), caches[1], facts, (sums, divisors), place)
         settle(sums, 2 * count * dim)
         for i in range(count):
-            join(sums[2 * i * dim : 2 * (i + 1) * dim], bias * divisors[2 * i + 1], totals[:dim])
+            high, low = sums[2 * i * dim :], sums[(2 * i + 1) * dim :]
+            join(high, low, bias * divisors[2 * i + 1], totals[:dim])
             write_mean(totals, divisors[2 * i], drops[i], out[i * dim : (i + 1) * dim])
 
     return attend
