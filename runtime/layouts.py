@@ -51,7 +51,7 @@ def for_this_machine(plan: Plan, look_ups: bool | None = None) -> Plan:
     """
     variant = simd.chosen(cpu.host())
     wanted = looks_up(variant) if look_ups is None else look_ups
-    advised = TERNARY_PLANES if wanted else TERNARY_2BIT
+    advised = best_layout(variant, look_ups)
     if wanted:
         others = tuple(name for name in names(plan) if name != TERNARY_PLANES)
         plan = _convert_and_say(plan, others, TERNARY_PLANES, advised, logging.INFO)
@@ -77,7 +77,7 @@ def looks_up(variant: str) -> bool:
 
 
 def _convert_and_say(
-    plan: Plan, sources: Collection[str], target: str, advised: str, level: int
+    plan: Plan, sources: Collection[str], target: str, advised: TernaryLayout, level: int
 ) -> Plan:
     """Convert if the memory is there; say so, and which layout to export with instead."""
     size = converted_bytes(plan, target, sources)
@@ -85,7 +85,7 @@ def _convert_and_say(
         return plan
     packed = " and ".join(sources)
     slow = f"this processor ({cpu.host().model}) is slow on weights packed as {packed}"
-    option = f"--layout {TERNARY_LAYOUTS[advised].alias}"
+    option = f"--layout {advised.alias}"
     if size > available_memory_bytes():
         logger.log(
             level,
