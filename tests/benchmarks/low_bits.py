@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from edgellm.dtypes import bit_plane_shape
-from edgellm.runtime import cpu, kernels
+from edgellm.runtime import cpu, huge_pages, kernels
 from edgellm.runtime.kernels import simd
 from tests.benchmarks.matmuls import Contender, kernel_call, nbits, timed, write
 
@@ -119,10 +119,19 @@ def low_bit(op_type: str, bits: int, sizes: tuple[int, int, int]) -> Contender:
         constants = (planes, terms)
     weight_bytes = sum(array.nbytes for array in constants)
     count = -(-WALKED_BYTES // weight_bytes) if tokens == 1 else 1
-    copies = [tuple(array.copy() for array in constants) for _ in range(count)]
+    copies = [tuple(map(in_huge_pages, constants)) for _ in range(count)]
     acc = np.empty((tokens, rows), np.int32)
     call = kernel_call(kernels.find(op_type), x, copies, acc, (GROUP, SHIFT))
     return Contender(f"{op_type} {bits}", call, count, weight_bytes)
+
+
+def in_huge_pages(array: np.ndarray) -> np.ndarray:
+    """Return a copy in such memory as a loaded bundle has."""
+    memory = huge_pages.Memory(array.nbytes)
+    memory.fill_huge()
+    copy = memory.bytes.view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
 
 
 def int8(sizes: tuple[int, int, int]) -> Contender:

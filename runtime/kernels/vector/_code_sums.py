@@ -21,7 +21,7 @@ from edgellm.runtime.kernels.vector._look_ups import (
     fill_tables,
     group_chooser,
 )
-from edgellm.runtime.kernels.vector._plane_dots import MOST_PLANES, block_dots, plane_dots
+from edgellm.runtime.kernels.vector._plane_dots import BESIDE, MOST_PLANES, block_dots, plane_dots
 
 MAX_GROUPS = MAX_COLUMNS // 8
 
@@ -43,15 +43,15 @@ class CodeSums:
             sum of the negative activations there.
         room: bytes of what is prepared.
         column_bytes: bytes of a column there.
-        whole_blocks: (octets, prepared, whole, grid, numbers, totals) -> whether it wrote the
-            totals of 64 rows, see ``_plane_dots.block_dots``.
+        whole_blocks: (octets, prepared, whole, grid, numbers, totals) -> of how many blocks it
+            wrote the totals, from the first on; see ``_plane_dots.block_dots``.
     """
 
     prepare: Callable[..., None]
     multiply: Callable[..., None]
     room: int
     column_bytes: int
-    whole_blocks: Callable[..., bool]
+    whole_blocks: Callable[..., int]
 
 
 def code_sums(unit: VectorUnit) -> CodeSums:
@@ -71,15 +71,15 @@ def _by_look_ups(unit: VectorUnit) -> CodeSums:
     @register_jitable(**PART_POLICY)
     def whole_blocks(
         octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
-    ) -> bool:
-        return False
+    ) -> int:
+        return 0
 
     return CodeSums(fill_tables, multiply, TABLE_BYTES, OCTET_TABLES // OCTET, whole_blocks)
 
 
 def _by_dots(unit: VectorUnit) -> CodeSums:
     dots, all_dots = plane_dots(unit), block_dots(unit)
-    most = MOST_PLANES
+    most, beside = MOST_PLANES, BESIDE
 
     @register_jitable(**PART_POLICY)
     def multiply(octets: Planes, x: Codes, least: Int, codes: Sums) -> None:
@@ -95,13 +95,13 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
     @register_jitable(**PART_POLICY)
     def whole_blocks(
         octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
-    ) -> bool:
+    ) -> int:
         scale, zero = grid
-        if octets.shape[0] == 0 or octets.shape[2] > most:
-            return False
-        totals[: octets.shape[0] * ROWS] = 0
-        all_dots(octets, x, whole, scale, zero, numbers, totals)
-        return True
+        blocks = octets.shape[0] // beside * beside if octets.shape[2] <= most else 0
+        totals[: blocks * ROWS] = 0
+        if blocks > 0:
+            all_dots(octets[:blocks], x, whole, scale, zero, numbers, totals)
+        return blocks
 
     return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_blocks)
 

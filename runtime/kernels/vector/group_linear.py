@@ -65,7 +65,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                 numbers = (group_size // OCTET, block * ROWS)
                 some = planes[block:full]
                 done = whole_blocks(some, prepared, whole, (scale, zero), numbers, totals)
-                for one in range(full if done else block, stop):
+                for one in range(block + done, stop):
                     place = (first_row(one, begin), last_row(one, end), group_size)
                     out = totals[(one - block) * ROWS :]
                     add_groups(planes[one], prepared, (whole, least), (scale, zero), place, out)
