@@ -9,7 +9,7 @@ keys of 64 rows and 8 columns are 64 bytes.
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,70 +93,74 @@ class Span:
     """Some octets of a plane.
 
     Attributes:
-        keys: where the bytes of the rows are.
+        keys: where the bytes of rows are, of one vector or of more side by side.
         stride: bytes from octet to octet.
         octets: at most SPAN_OCTETS.
         tables: of these octets.
-        wanted: from where on a cache line is prefetched with each octet.
+        wanted: from where on cache lines are prefetched, one each with each octet.
     """
 
-    keys: Value
+    keys: Sequence[Value]
     stride: Value
     octets: Value
     tables: Value
-    wanted: Value
+    wanted: Sequence[Value]
 
 
-def sums_of_plane(builder: Builder, unit: VectorUnit, span: Span) -> tuple[Value, Value]:
-    """Return what as many rows of a plane choose as a vector has bytes: the even, and the odd."""
-    lower, upper = _Sum(builder, unit), _Sum(builder, unit)
+def sums_of_plane(builder: Builder, unit: VectorUnit, span: Span) -> list[tuple[Value, Value]]:
+    """Return what rows of a plane choose, by vector of keys: the even rows, and the odd."""
+    sums = [(_Sum(builder, unit), _Sum(builder, unit)) for _ in span.keys]
     octets = span.octets
-
-    def look_up(octet: Value) -> tuple[Value, Value]:
-        wanted = move(builder, span.wanted, builder.mul(octet, INT64(LINE_BYTES)))
-        prefetch(builder, wanted, INTO_LEVEL_2)
-        at = move(builder, span.keys, builder.mul(octet, span.stride))
-        own = move(builder, span.tables, builder.mul(octet, INT64(OCTET_TABLES)))
-        return _look_up_octet(builder, unit, at, own)
 
     with cgutils.for_range(builder, builder.udiv(octets, INT64(LOWER_OCTETS))) as loop:
         first = builder.mul(loop.index, INT64(LOWER_OCTETS))
-        lows = []
+        lows: list[list[Value]] = [[] for _ in sums]
         for begin in range(0, LOWER_OCTETS, UPPER_OCTETS):
             numbers = (INT64(i) for i in range(begin, begin + UPPER_OCTETS))
-            found = [look_up(builder.add(first, number)) for number in numbers]
-            lows += [low for low, _ in found]
-            upper.add(builder, _total(builder, [high for _, high in found]))
-        lower.add(builder, _total(builder, lows))
+            found = [_look_up(builder, unit, span, builder.add(first, one)) for one in numbers]
+            for own, (_, upper), parts in zip(lows, sums, zip(*found, strict=True), strict=True):
+                own += [low for low, _ in parts]
+                upper.add(builder, _total(builder, [high for _, high in parts]))
+        for own, (lower, _) in zip(lows, sums, strict=True):
+            lower.add(builder, _total(builder, own))
     done = builder.and_(octets, INT64(-LOWER_OCTETS))
     with cgutils.for_range(builder, octets, start=done) as loop:
-        low, high = look_up(loop.index)
-        lower.add(builder, low)
-        upper.add(builder, high)
+        for pair, part in zip(sums, _look_up(builder, unit, span, loop.index), strict=True):
+            for total, found_bytes in zip(pair, part, strict=True):
+                total.add(builder, found_bytes)
+    return [_join(builder, *pair) for pair in sums]
+
+
+def _look_up(
+    builder: Builder, unit: VectorUnit, span: Span, octet: Value
+) -> list[tuple[Value, Value]]:
+    """Return what an octet adds to the lower bits and to the upper bits, by vector of keys."""
+    for wanted in span.wanted:
+        prefetch(builder, move(builder, wanted, builder.mul(octet, INT64(LINE_BYTES))))
+    narrow, times = ir.VectorType(INT8, LANE), 4 * unit.lanes // LANE
+    own = move(builder, span.tables, builder.mul(octet, INT64(OCTET_TABLES)))
+    once = (load_vector(builder, move(builder, own, INT64(LANE * i)), narrow) for i in range(4))
+    tables = [repeat(builder, entries, times) for entries in once]
+    results = []
+    for keys in span.keys:
+        at = move(builder, keys, builder.mul(octet, span.stride))
+        bytes_ = load_vector(builder, at, unit.bytes_type)
+        nibbles = (
+            builder.and_(bytes_, splat(unit.bytes_type, 15)),
+            builder.lshr(bytes_, splat(unit.bytes_type, 4)),
+        )
+        found = [unit.shuffle_bytes(builder, tables[i], nibbles[i % 2]) for i in range(4)]
+        results.append((builder.add(*found[:2]), builder.add(*found[2:])))
+    return results
+
+
+def _join(builder: Builder, lower: _Sum, upper: _Sum) -> tuple[Value, Value]:
+    """Return the sums of even bytes, and of odd."""
     all_, odd = (
         builder.add(low, builder.shl(high, splat(high.type, LOWER_BITS)))
         for low, high in zip(lower.parts(builder), upper.parts(builder), strict=True)
     )
     return builder.sub(all_, builder.shl(odd, splat(odd.type, 8))), odd
-
-
-def _look_up_octet(
-    builder: Builder, unit: VectorUnit, keys: Value, tables: Value
-) -> tuple[Value, Value]:
-    """Return the sums of the lower bits of both tables' entries, and of the upper bits."""
-    bytes_ = load_vector(builder, keys, unit.bytes_type)
-    nibbles = (
-        builder.and_(bytes_, splat(unit.bytes_type, 15)),
-        builder.lshr(bytes_, splat(unit.bytes_type, 4)),
-    )
-    narrow, times = ir.VectorType(INT8, LANE), 4 * unit.lanes // LANE
-    found = []
-    for half in range(2):
-        for i, keys_of_table in enumerate(nibbles):
-            place = move(builder, tables, INT64(LANE * (2 * half + i)))
-            table = repeat(builder, load_vector(builder, place, narrow), times)
-            found.append(unit.shuffle_bytes(builder, table, keys_of_table))
-    return builder.add(*found[:2]), builder.add(*found[2:])
 
 
 def _total(builder: Builder, vectors: list[Value]) -> Value:
@@ -247,9 +251,8 @@ def plane_chooser(unit: VectorUnit) -> Intrinsic:
         with cgutils.for_range(builder, INT64(ROWS // width)) as loop:
             row = builder.mul(loop.index, INT64(width))
             at = move(builder, keys, row)
-            wanted = move(builder, at, INT64(AHEAD_BYTES))
-            span = Span(at, args[1], args[2], tables, wanted)
-            parts = sums_of_plane(builder, unit, span)
+            span = Span([at], args[1], args[2], tables, [move(builder, at, INT64(AHEAD_BYTES))])
+            (parts,) = sums_of_plane(builder, unit, span)
             sums = shuffle(builder, *parts, in_order)
             place = move(builder, words, builder.mul(row, INT64(2)))
             builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=2)

@@ -38,7 +38,6 @@ from edgellm.runtime.kernels.simd._unit import (
     splat_value,
 )
 from edgellm.runtime.kernels.vector._look_ups import (
-    AHEAD_BYTES,
     INTO_LEVEL_2,
     OCTET,
     OCTET_TABLES,
@@ -48,6 +47,8 @@ from edgellm.runtime.kernels.vector._look_ups import (
 )
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
+BESIDE = 2
+"""Vectors of rows that are looked up side by side, in the same tables."""
 MOST_PLANES = 4
 """4 * 32,767 * 128 * 127 < 2^31."""
 LARGEST_SCALE = 32_767
@@ -196,27 +197,40 @@ class _Block:
         keys = move(builder, self._keys, builder.mul(first, self._stride))
         tables = move(builder, self._tables, builder.mul(first, INT64(OCTET_TABLES)))
         kind = self._unit.totals_type
-        sums = [cgutils.alloca_once(builder, kind) for _ in range(4)]
-        rows = builder.mul(self._blocks, INT64(ROWS))
-        with cgutils.for_range_slice(builder, INT64(0), rows, INT64(width), INT64) as (row, _):
-            block = builder.mul(builder.udiv(row, INT64(ROWS)), self._block_bytes)
-            within = builder.and_(row, INT64(ROWS - 1))
-            own = move(builder, keys, block)
-            for place in sums:
+        sums = [[cgutils.alloca_once(builder, kind) for _ in range(4)] for _ in range(BESIDE)]
+        rows, step = builder.mul(self._blocks, INT64(ROWS)), INT64(BESIDE * width)
+        ahead = builder.mul(self._stride, octets)
+        with cgutils.for_range_slice(builder, INT64(0), rows, step, INT64) as (row, _):
+            # Where the rows end within BESIDE vectors, the last are read and multiplied again.
+            out = [builder.add(row, INT64(width * i)) for i in range(BESIDE)]
+            read = [_lesser(builder, one, builder.sub(rows, INT64(width))) for one in out]
+            for place in (place for four in sums for place in four):
                 builder.store(ir.Constant(kind, None), place)
+            blocks = [self._block(builder, keys, one) for one in read]
+            streams = blocks[:: max(1, ROWS // width)]
             with cgutils.for_range(builder, self._planes) as planes:
-                scales = self._scales(builder, (group, planes.index, row))
-                byte = builder.add(within, builder.mul(planes.index, INT64(ROWS)))
-                at = move(builder, own, byte)
+                byte = builder.mul(planes.index, INT64(ROWS))
+                at = [
+                    move(builder, block, builder.add(byte, builder.and_(one, INT64(ROWS - 1))))
+                    for block, one in zip(blocks, read, strict=True)
+                ]
                 # All planes together prefetch line after line.
                 lines = builder.mul(builder.mul(planes.index, octets), INT64(LINE_BYTES))
-                wanted = move(builder, own, builder.add(lines, INT64(AHEAD_BYTES)))
+                line = builder.add(lines, ahead)
+                wanted = [move(builder, stream, line) for stream in streams]
                 plane = Span(at, self._stride, octets, tables, wanted)
-                halves = sums_of_plane(builder, self._unit, plane)
-                # bits of 1 and 0 stand for +1 and -1
-                signed = [builder.sub(builder.add(half, half), least) for half in halves]
-                self._multiply(builder, signed, scales, sums)
-            self._widen(builder, row, [builder.load(place) for place in sums])
+                found = sums_of_plane(builder, self._unit, plane)
+                for halves, one, four in zip(found, read, sums, strict=True):
+                    # bits of 1 and 0 stand for +1 and -1
+                    signed = [builder.sub(builder.add(half, half), least) for half in halves]
+                    scales = self._scales(builder, (group, planes.index, one))
+                    self._multiply(builder, signed, scales, four)
+            for one, four in zip(out, sums, strict=True):
+                self._widen(builder, one, [builder.load(place) for place in four])
+
+    def _block(self, builder: Builder, keys: Value, row: Value) -> Value:
+        """Return where the octets of the block of a row begin."""
+        return move(builder, keys, builder.mul(builder.udiv(row, INT64(ROWS)), self._block_bytes))
 
     def _scales(self, builder: Builder, place: tuple[Value, Value, Value]) -> list[Value]:
         """Return the scales of the even rows of a vector, and of the odd."""
