@@ -12,7 +12,8 @@ from edgellm.bundle import open_bundle
 from edgellm.errors import ConfigError, ExportError
 from edgellm.exporters import low_bit_export
 from edgellm.exporters.architectures import bitnet, llama
-from edgellm.exporters.low_bit_export import WORK_SUFFIX, Results
+from edgellm.exporters.low_bit_export import WORK_SUFFIX
+from edgellm.exporters.quantized_results import Results
 from edgellm.exporters.quantizers import row_classes
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
 from edgellm.exporters.quantizers.row_classes import JoinedLinear
