@@ -70,6 +70,24 @@ class Block:
     carried: str
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A part of a model that was computed for one input, to go back through.
+
+    Attributes:
+        values: of its nodes, by name.
+    """
+
+    values: Mapping[str, Input]
+    _nodes: Sequence[onnx.NodeProto]
+    _sources: Collection[str]
+    _wanted: Collection[str]
+
+    def gradients(self, seeds: Mapping[str, Activations]) -> dict[str, Activations]:
+        """Return the gradients of wanted values, given those of values at the end."""
+        return backward(self._nodes, self.values, seeds, self._wanted, self._sources)
+
+
 class FloatParts:
     """A float model on disk: ``model.onnx`` and its external weights."""
 
@@ -182,20 +200,42 @@ class FloatParts:
             seeds: for each input the gradients of values at the end, by name.
             wanted: names of those whose gradients are returned.
         """
+        passes = self.passes(begin, list(seeds[0]), inputs, streams, wanted)
+        return [one.gradients(seed) for one, seed in zip(passes, seeds, strict=True)]
+
+    def passes(
+        self,
+        begin: str | None,
+        ends: Sequence[str],
+        inputs: Sequence[Input],
+        streams: Sequence[Activations],
+        wanted: Collection[str],
+        weights: Mapping[str, Activations] = MappingProxyType({}),
+    ) -> list[Pass]:
+        """Run from a stream to some values, and keep what it takes to go back.
+
+        Args:
+            begin: name of the stream, None to start from the input of the model.
+            ends: names of values.
+            inputs: such as the token ids of each text.
+            streams: of each input; unused without ``begin``.
+            wanted: names of those whose gradients will be asked for.
+            weights: which to compute with instead of those in the file, by name.
+        """
         sources = wanted if begin is None else {begin}
-        nodes = self._nodes({begin} if begin else (), list(seeds[0]))
+        nodes = self._nodes({begin} if begin else (), ends)
         active = active_values(nodes, sources)
         taken = {name for node in nodes if active.intersection(node.output) for name in node.input}
         made = [name for node in nodes for name in node.output if name in active | taken]
         made += [begin] if begin else []
-        constants = {name: self._constant(name) for name in taken & self._constants.keys()}
-        found = []
-        for values, given, seed in zip(
-            self.run(begin, made, inputs, streams), inputs, seeds, strict=True
-        ):
-            known = {**constants, **values, self._input.name: given}
-            found.append(backward(nodes, known, seed, wanted, sources))
-        return found
+        stored = (taken & self._constants.keys()) - weights.keys()
+        constants = {name: self._constant(name) for name in stored} | dict(weights)
+        known = {name: [weight] * len(inputs) for name, weight in weights.items()}
+        values = self.run(begin, made, inputs, streams, known)
+        return [
+            Pass({**constants, **each, self._input.name: given}, nodes, sources, wanted)
+            for each, given in zip(values, inputs, strict=True)
+        ]
 
     def _constant(self, name: str) -> Input:
         constant = self._constants[name]
@@ -215,7 +255,9 @@ class FloatParts:
             "part",
             [item for item in inputs if item.name in used],
             [helper.make_empty_tensor_value_info(name) for name in outputs],
-            initializer=[item for name, item in self._constants.items() if name in used],
+            initializer=[
+                item for name, item in self._constants.items() if name in used - set(given)
+            ],
         )
         return helper.make_model(graph, opset_imports=self._opset, ir_version=10)
 
