@@ -33,7 +33,10 @@ class GridColumns:
         self.middles[group] = grid.middles[:, source].T
 
     def round(self, values: Singles, group: int) -> tuple[Ranks, Singles]:
-        """Return ranks and levels nearest to a column (N,); of two as near, the lower."""
+        """Return ranks and levels nearest to a column (N,), or to several (n, N) of a group.
+
+        Of two levels as near it is the lower.
+        """
         middles = self.middles[group]
         if len(middles) < FEW:
             rank = np.zeros(values.shape, np.uint8)
@@ -47,14 +50,14 @@ class GridColumns:
         rank = np.zeros(values.shape, np.intp)
         step = (len(middles) + 1) // 2
         while step:
-            middle = np.take(middles, (rank + (step - 1)) * len(values) + self._rows)
+            middle = np.take(middles, (rank + (step - 1)) * len(self._rows) + self._rows)
             rank += np.where(values > middle, step, 0)
             step //= 2
         return rank.astype(np.uint8)
 
     def real(self, rank: Ranks, group: int) -> Singles:
-        """Return the levels of a column of ranks (N,)."""
-        values: Singles = np.take(self.levels[group], rank * np.intp(len(rank)) + self._rows)
+        """Return the levels of a column of ranks (N,), or of several (n, N)."""
+        values: Singles = np.take(self.levels[group], rank * np.intp(len(self._rows)) + self._rows)
         return values
 
     def weights(self, ranks: Ranks, size: int) -> Singles:
