@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
+MOST_CROSSED = 4096
+"""Sentences made of others to tune on."""
+MOST_IMAGES = 4096
+"""Images to tune on."""
+
 
 def is_encoder(config: Path) -> bool:
     """Return whether a config.json is that of an image or sentence encoder."""
@@ -137,10 +142,22 @@ def low_bit_options(
     from edgellm.exporters.low_bit_export import LowBit
     from edgellm.low_bit_api import make_plan
     from edgellm.runtime.calibration_inputs import MOST_TO_QUANTIZE
-    from edgellm.runtime.float_parts import run_part
+    from edgellm.runtime.float_parts import run_each
 
     inputs = batched_inputs(source, calibration, MOST_TO_QUANTIZE)
-    return LowBit(make_plan(quantization), inputs, run_part)
+    further = partial(_further, source, calibration)
+    return LowBit(make_plan(quantization), inputs, run_each, further, quantization.tune)
+
+
+def _further(
+    source: Path | None, calibration: Path | None, directory: Path, inputs: "Sequence[Array]"
+) -> "Sequence[Array]":
+    """Return more inputs to tune on: sentences made of those given, or more of the images."""
+    from edgellm.exporters.tuning_inputs import crossed
+
+    if inputs[0].ndim == 2:  # sentences stacked by length
+        return crossed(inputs, MOST_CROSSED)
+    return batched_inputs(source, calibration, MOST_IMAGES)(directory, 0, 0)
 
 
 def batched_inputs(

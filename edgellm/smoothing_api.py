@@ -39,9 +39,9 @@ def decoder_smooth(text: str) -> "Smooth":
     from edgellm.exporters.smoothing import Smooth
     from edgellm.runtime.bundle_outputs import bundle_outputs
     from edgellm.runtime.calibration import token_texts
-    from edgellm.runtime.float_parts import run_part
+    from edgellm.runtime.float_parts import run_each
 
-    return Smooth(partial(token_texts, text, most=TOKENS), run_part, bundle_outputs)
+    return Smooth(partial(token_texts, text, most=TOKENS), run_each, bundle_outputs)
 
 
 def encoder_smooth(source: Path, calibration: Path | None) -> "Smooth":
@@ -54,7 +54,7 @@ def encoder_smooth(source: Path, calibration: Path | None) -> "Smooth":
     """
     from edgellm.exporters.smoothing import Smooth
     from edgellm.runtime.bundle_outputs import bundle_outputs
-    from edgellm.runtime.float_parts import run_part
+    from edgellm.runtime.float_parts import run_each
 
     inputs = encoder_api.batched_inputs(source, calibration, IMAGES)
-    return Smooth(inputs, run_part, bundle_outputs)
+    return Smooth(inputs, run_each, bundle_outputs)

@@ -149,7 +149,7 @@ def export(
             task = replace(task, variant=smoothing.label if smoothing else "")
             before = part_of(progress, 0, model.num_parameters)
             quantized = quantize_checkpoint(task, options.low_bit, before)
-            progress = part_of(progress, task.num_weights, 0)
+            progress = part_of(progress, options.low_bit.work(task), 0)
         manifest = replace(
             _write_graph(model, writer, options, progress, calibration, quantized),
             bos_token_id=begin,
@@ -238,7 +238,7 @@ def export_random(
     with BundleWriter(output, force=options.force) as writer:
         shutil.copyfile(config_path, writer.path / "config.json")
         tokenizer_files.write_byte_tokenizer(writer.path)
-        quantized = None if options.low_bit is None else round_plainly(options.low_bit.plan)
+        quantized = None if options.low_bit is None else round_plainly(options.low_bit)
         manifest = _write_graph(model, writer, options, progress, quantized=quantized)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
         return finish(writer, manifest, golden)

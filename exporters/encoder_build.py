@@ -131,7 +131,7 @@ def export(
             task = replace(task, variant=smoothing.label if smoothing else "")
             before = part_of(progress, 0, model.num_parameters)
             quantized = quantize_checkpoint(task, options.low_bit, before)
-            progress = part_of(progress, task.num_weights, 0)
+            progress = part_of(progress, options.low_bit.work(task), 0)
         manifest = replace(
             _write_graph(model, writer, options, progress, quantized),
             source=options.source or checkpoint.path.resolve().name,
@@ -211,7 +211,7 @@ def export_random(
             sizes = model.model.config
             size = {"height": sizes.image_height, "width": sizes.image_width}
             (writer.path / PROCESSOR).write_text(json.dumps({"size": size}) + "\n")
-        quantized = None if options.low_bit is None else round_plainly(options.low_bit.plan)
+        quantized = None if options.low_bit is None else round_plainly(options.low_bit)
         manifest = _write_graph(model, writer, options, progress, quantized)
         manifest = replace(manifest, source=f"random weights, seed {options.seed}")
         return finish(writer, manifest, golden)

@@ -5,10 +5,12 @@ block. A part reads the weights from the file anew; so weights that were written
 meantime count.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +28,11 @@ PART = "part.onnx"
 Input = npt.NDArray[np.generic]
 Activations = npt.NDArray[np.float32]
 Feeds = Mapping[str, Input]
-Run = Callable[[Path, Sequence[str], Sequence[Feeds]], list[dict[str, Activations]]]
-"""(path of an ONNX model, names of outputs, feeds) -> for each of the feeds the outputs by name."""
+WeightedInput = tuple[Input, Mapping[str, Activations]]
+Run = Callable[[Path, Sequence[str], Iterable[Feeds]], Iterator[dict[str, Activations]]]
+"""(path of an ONNX model, names of outputs, feeds) -> for each of the feeds the outputs by name.
+
+The model is read at once, each of the feeds when its outputs are asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +76,31 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A part of a model that was computed for one input, to go back through.
+class WayBack:
+    """The nodes of a part of a model, to go back through.
 
     Attributes:
-        values: of its nodes, by name.
+        taken: names of the values that this takes, in the order of the graph.
     """
 
-    values: Mapping[str, Input]
+    taken: Sequence[str]
     _nodes: Sequence[onnx.NodeProto]
+    _constants: Mapping[str, Input]
     _sources: Collection[str]
     _wanted: Collection[str]
 
-    def gradients(self, seeds: Mapping[str, Activations]) -> dict[str, Activations]:
-        """Return the gradients of wanted values, given those of values at the end."""
-        return backward(self._nodes, self.values, seeds, self._wanted, self._sources)
+    def gradients(
+        self, values: Mapping[str, Input], seeds: Mapping[str, Activations]
+    ) -> dict[str, Activations]:
+        """Return the gradients of the wanted values.
+
+        Args:
+            values: those that are ``taken``, the input of the model, and other weights than those
+                in the file.
+            seeds: the gradients of values at the end, by name.
+        """
+        known = {**self._constants, **values}
+        return backward(self._nodes, known, seeds, self._wanted, self._sources)
 
 
 class FloatParts:
@@ -177,7 +192,7 @@ class FloatParts:
             {self._input.name: x, **{name: values[i] for name, values in given.items()}}
             for i, x in enumerate(inputs)
         ]
-        results = self._run(path, made, feeds) if made else [{} for _ in inputs]
+        results = list(self._run(path, made, feeds)) if made else [{} for _ in inputs]
         for name in [name for name in outputs if name in given]:
             for result, value in zip(results, given[name], strict=True):
                 result[name] = value
@@ -200,27 +215,20 @@ class FloatParts:
             seeds: for each input the gradients of values at the end, by name.
             wanted: names of those whose gradients are returned.
         """
-        passes = self.passes(begin, list(seeds[0]), inputs, streams, wanted)
-        return [one.gradients(seed) for one, seed in zip(passes, seeds, strict=True)]
+        way = self.way_back(begin, list(seeds[0]), wanted)
+        results = self.run(begin, way.taken, inputs, streams)
+        return [
+            way.gradients({**values, self._input.name: given}, seed)
+            for values, given, seed in zip(results, inputs, seeds, strict=True)
+        ]
 
-    def passes(
-        self,
-        begin: str | None,
-        ends: Sequence[str],
-        inputs: Sequence[Input],
-        streams: Sequence[Activations],
-        wanted: Collection[str],
-        weights: Mapping[str, Activations] = MappingProxyType({}),
-    ) -> list[Pass]:
-        """Run from a stream to some values, and keep what it takes to go back.
+    def way_back(self, begin: str | None, ends: Sequence[str], wanted: Collection[str]) -> WayBack:
+        """Return the nodes between a stream and some values behind it.
 
         Args:
             begin: name of the stream, None to start from the input of the model.
             ends: names of values.
-            inputs: such as the token ids of each text.
-            streams: of each input; unused without ``begin``.
             wanted: names of those whose gradients will be asked for.
-            weights: which to compute with instead of those in the file, by name.
         """
         sources = wanted if begin is None else {begin}
         nodes = self._nodes({begin} if begin else (), ends)
@@ -228,14 +236,30 @@ class FloatParts:
         taken = {name for node in nodes if active.intersection(node.output) for name in node.input}
         made = [name for node in nodes for name in node.output if name in active | taken]
         made += [begin] if begin else []
-        stored = (taken & self._constants.keys()) - weights.keys()
-        constants = {name: self._constant(name) for name in stored} | dict(weights)
-        known = {name: [weight] * len(inputs) for name, weight in weights.items()}
-        values = self.run(begin, made, inputs, streams, known)
-        return [
-            Pass({**constants, **each, self._input.name: given}, nodes, sources, wanted)
-            for each, given in zip(values, inputs, strict=True)
-        ]
+        constants = {name: self._constant(name) for name in taken & self._constants.keys()}
+        return WayBack(made, nodes, constants, sources, wanted)
+
+    def run_with(
+        self, outputs: Sequence[str], weights: Collection[str], feeds: Iterable[WeightedInput]
+    ) -> Iterator[dict[str, Any]]:
+        """Run the model with other weights than those in the file.
+
+        Args:
+            outputs: names of values.
+            weights: names of these weights.
+            feeds: each input, with the weights by name; it is asked for when its values are.
+
+        Returns:
+            for each input its values by name, with it and the weights.
+        """
+        path = self._directory / PART
+        path.write_bytes(self._part(weights, outputs).SerializeToString())
+        first, second = tee(feeds)
+        results = self._run(path, outputs, ({self._input.name: x, **w} for x, w in first))
+        return (
+            {self._input.name: x, **w, **values}
+            for (x, w), values in zip(second, results, strict=True)
+        )
 
     def _constant(self, name: str) -> Input:
         constant = self._constants[name]
@@ -256,7 +280,7 @@ class FloatParts:
             [item for item in inputs if item.name in used],
             [helper.make_empty_tensor_value_info(name) for name in outputs],
             initializer=[
-                item for name, item in self._constants.items() if name in used - set(given)
+                item for name, item in self._constants.items() if name in used.difference(given)
             ],
         )
         return helper.make_model(graph, opset_imports=self._opset, ir_version=10)

@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from edgellm.exporters import row_blocks
 from edgellm.exporters.allocation import Choice, Options, allocate, refine
 from edgellm.exporters.calibrated import Calibrated, Inputs
 from edgellm.exporters.checkpoint import Checkpoint
-from edgellm.exporters.float_parts import FloatParts, Run
+from edgellm.exporters.float_parts import Activations, FloatParts, Run
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer
 from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantized_results import Results
@@ -26,6 +26,8 @@ from edgellm.exporters.quantizers.low_bit import Scheme
 from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe, schemes_in
 from edgellm.exporters.row_blocks import RowBlock
 from edgellm.exporters.sensitivity import Sensitivity
+from edgellm.exporters.tuning import Tuning
+from edgellm.exporters.tuning_inputs import split, without
 
 LOG = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ WORK_SUFFIX = ".quantizing"
 FORMAT = 2
 """Of these files: results of an earlier one are computed anew."""
 MOST_BITS = 16
+MOST_STEPS = 10_000
+"""Of tuning."""
 MOST_TO_MEASURE = 32_000_000
 """Weights of the linears: of more, evolution takes too long, which runs the whole model some 150
 times, and so does a forecast that quantises all of it."""
@@ -99,11 +103,24 @@ class LowBit:
         inputs: (directory of the checkpoint, size of its vocabulary, longest text) -> what to
             calibrate on, such as the token ids of each text.
         run: computes a part of the float model.
+        further: (directory of the checkpoint, inputs) -> more inputs like these, to tune on.
+        tune: steps in which all codes are tuned together, 0 for none.
     """
 
     plan: Scheme | Budget
     inputs: Callable[[Path, int, int], Inputs]
     run: Run
+    further: Callable[[Path, Inputs], Inputs]
+    tune: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse steps that cannot be."""
+        if not 0 <= self.tune <= MOST_STEPS:
+            raise ConfigError(f"steps of tuning are {self.tune}; allowed are 0 to {MOST_STEPS}")
+
+    def work(self, task: "Task") -> int:
+        """Return what quantising counts as progress: the weights, again where they are tuned."""
+        return task.num_weights * (2 if self.tune else 1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ class Task:
 
     @property
     def num_weights(self) -> int:
-        """Weights of the linears: what the calibration reports as progress."""
+        """Weights of the linears."""
         return sum(rows * columns for rows, columns in self.linears.values())
 
 
@@ -146,7 +163,7 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
     Args:
         task: what.
         options: how.
-        progress: called with the parameters of linears done, and their number.
+        progress: called with what is done of ``options.work``, and that.
 
     Returns:
         What to export with; it reads the results in ``work``, which may go afterwards.
@@ -156,31 +173,56 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
         ExportError: ``work`` exists and is not of an earlier export.
     """
     check(task, options.plan)
+    held: Inputs = ()
+    if options.tune:
+        check_tuning(task)
+        held, learnt = split(task.inputs)
+        task = replace(task, inputs=learnt)
     results = Results(task.work, _key(task, options.plan))
-    done = 0
+    done, total = 0, options.work(task)
 
     def save(path: str, linear: QuantizedWeight) -> None:
         nonlocal done
         results.save(path, linear)
         done += math.prod(task.linears[path])
         if progress is not None:
-            progress(done, task.num_weights)
+            progress(done, total)
 
     parts = FloatParts(task.write_float_model(task.work / "float"), options.run)
     recipes = results.recipes()
     if not recipes:
         recipes = choose_schemes(parts, task, options.plan).recipes
         results.save_recipes(recipes)
+    originals = _weights(parts, task) if options.tune else {}
     Calibrated(parts, task.inputs, recipes).run(save, results.load)
+    tuned: Mapping[str, QuantizedWeight] = {}
+    if options.tune:
+        quantized = {path: one for path in originals if (one := results.load(path))}
+        further = without(options.further(task.checkpoint.path, task.inputs), held)
+        inputs = [*task.inputs, *further]
+        tuning = Tuning(parts, originals, quantized, held)
+        tuned = tuning.run(inputs, options.tune, _in_weights(progress, task)).weights
     shutil.rmtree(task.work / "float")
 
     def find(path: str, _weight: Floats) -> QuantizedWeight | None:
-        linear = results.load(path)
+        linear = tuned.get(path) or results.load(path)
         if linear is None and path in task.linears:
             raise ExportError(f"{path}: the calibration did not reach this linear")
         return linear
 
     return Quantized(find, low_bit.describe(schemes_in(recipes.values())))
+
+
+def _weights(parts: FloatParts, task: Task) -> dict[str, Activations]:
+    return {path: parts.weight(linear) for path, linear in parts.find(task.linears).items()}
+
+
+def _in_weights(progress: Progress | None, task: Task) -> Progress:
+    """Return what tuning calls with its steps when all weights are quantised."""
+    if progress is None:
+        return lambda _done, _total: None
+    weights = task.num_weights
+    return lambda done, total: progress(weights + weights * done // total, 2 * weights)
 
 
 @dataclass(frozen=True)
@@ -232,14 +274,17 @@ def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choi
     return Choices(row_blocks.recipes(choice, blocks), options, blocks, choice, forecast)
 
 
-def round_plainly(plan: Scheme | Budget) -> Quantized:
+def round_plainly(options: LowBit) -> Quantized:
     """Return a quantiser that needs no texts: every weight goes to the nearest level.
 
     Raises:
-        ConfigError: there is a budget, which takes a calibration to spend.
+        ConfigError: there is a budget, which takes a calibration to spend, or tuning.
     """
+    plan = options.plan
     if isinstance(plan, Budget):
         raise ConfigError("a budget needs a checkpoint: random weights are not calibrated")
+    if options.tune:
+        raise ConfigError("tuning needs a checkpoint: random weights answer nothing worth keeping")
     return Quantized(lambda _path, weight: low_bit.quantize(weight, None, plan), str(plan))
 
 
@@ -272,6 +317,19 @@ def check(task: Task, plan: Scheme | Budget) -> None:
             "--calib",
             tokens,
             widest,
+        )
+
+
+def check_tuning(task: Task) -> None:
+    """Refuse a model that is too large to be tuned.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if task.num_weights > MOST_TO_MEASURE:
+        raise ConfigError(
+            f"tuning is for up to {MOST_TO_MEASURE} weights in linears, and here are "
+            f"{task.num_weights}: leave it out"
         )
 
 

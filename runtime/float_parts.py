@@ -7,36 +7,32 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+Feeds = Mapping[str, npt.NDArray[np.generic]]
 
-def run_part(
-    model: Path,
-    outputs: Sequence[str],
-    feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]],
-) -> list[dict[str, npt.NDArray[np.float32]]]:
-    """Run a model once for each of the feeds.
+
+def run_each(
+    model: Path, outputs: Sequence[str], feeds: Iterable[Feeds]
+) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+    """Run a model once for each of the feeds, when its outputs are asked for.
 
     Args:
-        model: path of the ONNX file.
+        model: path of the ONNX file, which is read at once.
         outputs: names of values.
         feeds: arrays by name; those that the model does not take are left out.
 
     Returns:
         the outputs by name, for each of the feeds.
     """
-    return list(run_each(model, outputs, feeds))
-
-
-def run_each(
-    model: Path,
-    outputs: Sequence[str],
-    feeds: Iterable[Mapping[str, npt.NDArray[np.generic]]],
-) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-    """Yield what ``run_part`` returns, feed by feed."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return _results(session, list(outputs), feeds)
+
+
+def _results(
+    session: onnxruntime.InferenceSession, outputs: list[str], feeds: Iterable[Feeds]
+) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
     taken = {item.name for item in session.get_inputs()}
     for feed in feeds:
         chosen = {name: array for name, array in feed.items() if name in taken}
-        values = session.run(list(outputs), chosen)
-        yield dict(zip(outputs, values, strict=True))
+        yield dict(zip(outputs, session.run(outputs, chosen), strict=True))

@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution, which models of more than 32 million weights "
         "never are")  # fmt: skip
+    add("--tune", type=positive, default=0, metavar="STEPS",
+        help="of --quant and --budget: tune all codes together by gradients from the model's "
+        "answers on --calib; for up to 32 million weights")  # fmt: skip
     add("--calib", type=Path, metavar="FILE",
         help="to calibrate on: text like those that the model will read, UTF-8 or .gz; images of a "
         "classifier; default: a small built-in text, which is short for --quant")  # fmt: skip
@@ -178,9 +181,10 @@ def _quantization(options: argparse.Namespace) -> "Quantization | None":
             outliers=options.outliers,
             budget=options.budget,
             refine=not options.no_refine,
+            tune=options.tune,
         )
-    if options.bits is not None or options.budget is not None or options.outliers:
-        raise ConfigError("--bits, --budget and --outliers do not belong to --quant int8")
+    if options.bits is not None or options.budget is not None or options.outliers or options.tune:
+        raise ConfigError("--bits, --budget, --outliers and --tune do not belong to --quant int8")
     return None
 
 

@@ -4,8 +4,9 @@
 
 WHAT is ``KIND,BITS[,GROUP]`` with the kind plain, gptq, group, shiftadd or codebook, or
 ``budget,BITS`` for what ``--budget`` makes of them; by default gptq and all schemes with 4, 3 and 2
-bits, in groups of 64. Calibration data are a text (for a sentence encoder a sentence a line) or
-images, and so is what is held out; of sentences it is pairs: ``score<tab>sentence<tab>sentence``.
+bits, in groups of 64. With ``+STEPS`` at its end the codes are tuned in so many steps. Calibration
+data are a text (for a sentence encoder a sentence a line) or images, and so is what is held out; of
+sentences it is pairs: ``score<tab>sentence<tab>sentence``.
 
 Weights are replaced in the float model, so that what is compared is the loss by weights: of a
 language model the rise of the nats a token, of a classifier the divergence of its answers in nats,
@@ -14,8 +15,9 @@ of embeddings the share of their squared length that their error has, and Spearm
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +33,11 @@ from edgellm.exporters.low_bit_export import Budget, Task, choose_schemes
 from edgellm.exporters.quantizers import rounding, uniform
 from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize, split_groups
 from edgellm.exporters.quantizers.low_bit import SCALE_BITS, Scheme, schemes_of
-from edgellm.exporters.quantizers.row_classes import Recipe, RowSchemes
+from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe, RowSchemes
 from edgellm.exporters.sensitivity import distance, divergence
 from edgellm.exporters.source import from_checkpoint
+from edgellm.exporters.tuning import Tuned, Tuning
+from edgellm.exporters.tuning_inputs import split, without
 from edgellm.graph_names import LOGITS
 from edgellm.runtime.encoder_evaluate import ScoredPairs, read_pairs, score_pairs
 from edgellm.runtime.evaluate import cross_entropy, read_text
@@ -43,7 +47,7 @@ from tests.benchmarks.matmuls import write
 GROUP = 64
 IMAGES = 1024
 KINDS = ("group", "shiftadd", "codebook")
-OPTIONS = low_bit_api.Quantization(name="w4a8")
+OPTIONS = low_bit_api.Quantization(name="w4a8", tune=1000)
 """Any: what is calibrated on does not depend on it."""
 
 Round = Callable[[Floats, Floats], Floats]
@@ -57,11 +61,27 @@ def main() -> None:
         trial = read_trial(checkpoint, calibration, held_out, Path(folder))
         write(f"{sum(array.size for array in trial.task.inputs)} ids or bytes to calibrate on")
         for what in sys.argv[4:] or default:
-            kind, bits, *group = what.split(",")
+            named, _, steps = what.partition("+")
+            kind, bits, *group = named.split(",")
+            held, learnt = split(trial.task.inputs) if steps else ([], trial.task.inputs)
+            chosen = replace(trial, task=replace(trial.task, inputs=learnt))
             if kind == "budget":
-                report_budget(trial, float(bits))
+                report_budget(chosen, float(bits))
             else:
-                report(trial, kind, int(bits), int(group[0]) if group else GROUP)
+                report(chosen, kind, int(bits), int(group[0]) if group else GROUP)
+            if steps:
+                report_tuning(chosen, what, int(steps), held)
+
+
+def report_tuning(trial: "Trial", what: str, steps: int, held: Inputs) -> None:
+    """Show the loss of what was calibrated last once it is tuned."""
+    begin = time.perf_counter()
+    tuned = trial.tune(steps, held)
+    seconds = time.perf_counter() - begin
+    write(
+        f"{what}: {trial.show(trial.outputs())}, of inputs held out {tuned.before:.4f} to "
+        f"{tuned.after:.4f}, {seconds:.0f} s"
+    )
 
 
 def report_budget(trial: "Trial", bits: float) -> None:
@@ -108,6 +128,8 @@ class Trial:
         held_out: what it is judged on.
         exact: the outputs of the unquantised model for these.
         pairs: of sentences; their first sentences come first in ``held_out``.
+        further: more inputs to tune on, as of ``LowBit``.
+        quantized: what was calibrated last.
     """
 
     task: Task
@@ -116,6 +138,8 @@ class Trial:
     held_out: Inputs
     exact: list[Activations]
     pairs: ScoredPairs | None
+    further: Callable[[Path, Inputs], Inputs]
+    quantized: dict[str, QuantizedWeight] = field(default_factory=dict)
 
     def restore(self) -> None:
         """Put the weights back."""
@@ -125,7 +149,17 @@ class Trial:
     def calibrate(self, recipes: Mapping[str, Recipe]) -> None:
         """Quantise all linears as an export does."""
         self.restore()
-        Calibrated(self.parts, self.task.inputs, recipes).run(lambda *_: None)
+        self.quantized.clear()
+        Calibrated(self.parts, self.task.inputs, recipes).run(self.quantized.__setitem__)
+
+    def tune(self, steps: int, held: Inputs) -> Tuned:
+        """Tune what was calibrated last, as an export does."""
+        further = without(self.further(self.task.checkpoint.path, self.task.inputs), held)
+        tuning = Tuning(self.parts, self.originals, self.quantized, held)
+        tuned = tuning.run([*self.task.inputs, *further], steps)
+        for path, linear in self.parts.find(self.task.linears).items():
+            self.parts.replace(linear, tuned.weights[path].real(linear.shape[1]))
+        return tuned
 
     def round_plainly(self, bits: int, group: int) -> None:
         """Round each weight to the nearest of equal steps from minimum to maximum."""
@@ -223,7 +257,7 @@ def read_trial(checkpoint: Path, calibration: Path, held_out: Path, folder: Path
     parts = FloatParts(task.write_float_model(folder / "float"), options.run)
     originals = {path: parts.weight(one) for path, one in parts.find(task.linears).items()}
     exact = [one[parts.output] for one in parts.run(None, [parts.output], held, [])]
-    return Trial(task, parts, originals, held, exact, pairs)
+    return Trial(task, parts, originals, held, exact, pairs, options.further)
 
 
 def gptq(weight: Floats, hessian: Floats, bits: int, group: int) -> Floats:

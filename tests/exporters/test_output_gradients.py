@@ -13,7 +13,7 @@ from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.output_gradients import row_weights
 from edgellm.exporters.sensitivity import divergence
 from edgellm.graph_names import LOGITS
-from edgellm.runtime.float_parts import run_part
+from edgellm.runtime.float_parts import run_each
 
 LINEARS = ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]
 
@@ -22,7 +22,7 @@ def test_weights_predict_the_loss_by_errors_of_single_outputs(
     tmp_path: Path, write_checkpoint: Callable[..., Path]
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", llama.TINY)
-    parts = FloatParts(build.float_model(checkpoint, tmp_path / "float"), run_part)
+    parts = FloatParts(build.float_model(checkpoint, tmp_path / "float"), run_each)
     inputs = list(np.random.default_rng(0).integers(0, 256, (8, 40)))
     linears = [f"model.layers.0.{name}" for name in LINEARS] + ["model.layers.1.mlp.down_proj"]
     blocks = parts.blocks(linears)

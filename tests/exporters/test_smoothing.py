@@ -14,7 +14,7 @@ from edgellm.exporters import build, encoder_build, encoder_source, source
 from edgellm.exporters.architectures import bert, llama, qwen2, qwen3, vit
 from edgellm.exporters.lowering.smoothing_sites import DecoderSites, EncoderSites, Site
 from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
-from edgellm.runtime.float_parts import run_part
+from edgellm.runtime.float_parts import run_each
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 LOUD = 30
@@ -30,7 +30,7 @@ def random_scales(sites: list[Site]) -> ChannelScales:
 
 
 def logits(graph: Path, output: str, feed: np.ndarray) -> np.ndarray:
-    (result,) = run_part(graph, [output], [{"input_ids": feed, "pixel_values": feed}])
+    (result,) = run_each(graph, [output], [{"input_ids": feed, "pixel_values": feed}])
     return result[output]
 
 
