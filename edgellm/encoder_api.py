@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-MOST_CROSSED = 4096
-"""Sentences made of others to tune on."""
+MOST_CROSSED = 2048
+"""Sentences made of others to quantise for."""
 MOST_IMAGES = 4096
 """Images to tune on."""
 
@@ -144,19 +144,35 @@ def low_bit_options(
     from edgellm.runtime.calibration_inputs import MOST_TO_QUANTIZE
     from edgellm.runtime.float_parts import run_each
 
-    inputs = batched_inputs(source, calibration, MOST_TO_QUANTIZE)
-    further = partial(_further, source, calibration)
-    return LowBit(make_plan(quantization), inputs, run_each, further, quantization.tune)
+    return LowBit(
+        make_plan(quantization),
+        batched_inputs(source, calibration, MOST_TO_QUANTIZE),
+        run_each,
+        partial(_further, source, calibration),
+        quantization.tune,
+        _crossed,
+    )
+
+
+def _crossed(directory: Path, inputs: "Sequence[Array]") -> "Sequence[Array]":
+    """Return sentences that are made of those given; of images none."""
+    from edgellm.exporters import encoder_source
+    from edgellm.exporters.architectures.bert import Model as TextEncoder
+    from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.tuning_inputs import crossed
+
+    model = encoder_source.from_checkpoint(Checkpoint(directory)).model
+    if not isinstance(model, TextEncoder):
+        return ()
+    return crossed(inputs, MOST_CROSSED, model.config.vocab_size)
 
 
 def _further(
     source: Path | None, calibration: Path | None, directory: Path, inputs: "Sequence[Array]"
 ) -> "Sequence[Array]":
-    """Return more inputs to tune on: sentences made of those given, or more of the images."""
-    from edgellm.exporters.tuning_inputs import crossed
-
-    if inputs[0].ndim == 2:  # sentences stacked by length
-        return crossed(inputs, MOST_CROSSED)
+    """Return more images to tune on; sentences are crossed already."""
+    if inputs[0].ndim == 2:
+        return ()
     return batched_inputs(source, calibration, MOST_IMAGES)(directory, 0, 0)
 
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm.exporters.float_parts import FloatParts
-from edgellm.exporters.low_bit_export import Choices, LowBit, Task, check, choose_schemes
+from edgellm.exporters.low_bit_export import (
+    Choices,
+    LowBit,
+    Task,
+    check,
+    choose_schemes,
+    prepare,
+)
 from edgellm.exporters.quantizers import row_classes
 from edgellm.exporters.quantizers.low_bit import Scheme
 
@@ -74,6 +81,7 @@ def plan_export(task: Task, options: LowBit, num_parameters: int) -> ExportPlan:
         ConfigError: see ``low_bit_export.check``.
     """
     check(task, options.plan)
+    task, _ = prepare(task, options)
     with tempfile.TemporaryDirectory(prefix="edgellm-plan-") as folder:
         parts = FloatParts(task.write_float_model(Path(folder)), options.run)
         choices = choose_schemes(parts, task, options.plan)

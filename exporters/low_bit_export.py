@@ -41,6 +41,7 @@ MOST_TO_MEASURE = 32_000_000
 """Weights of the linears: of more, evolution takes too long, which runs the whole model some 150
 times, and so does a forecast that quantises all of it."""
 
+More = Callable[[Path, Inputs], Inputs]
 WriteFloatModel = Callable[[Path], Path]
 """Writes the float model into a directory and returns the path of its graph."""
 
@@ -105,13 +106,16 @@ class LowBit:
         run: computes a part of the float model.
         further: (directory of the checkpoint, inputs) -> more inputs like these, to tune on.
         tune: steps in which all codes are tuned together, 0 for none.
+        also: (directory of the checkpoint, inputs) -> more inputs that are made of these, to
+            calibrate on as well.
     """
 
     plan: Scheme | Budget
     inputs: Callable[[Path, int, int], Inputs]
     run: Run
-    further: Callable[[Path, Inputs], Inputs]
+    further: More
     tune: int = 0
+    also: More = lambda _directory, _inputs: ()
 
     def __post_init__(self) -> None:
         """Refuse steps that cannot be."""
@@ -173,11 +177,7 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
         ExportError: ``work`` exists and is not of an earlier export.
     """
     check(task, options.plan)
-    held: Inputs = ()
-    if options.tune:
-        check_tuning(task)
-        held, learnt = split(task.inputs)
-        task = replace(task, inputs=learnt)
+    task, held = prepare(task, options)
     results = Results(task.work, _key(task, options.plan))
     done, total = 0, options.work(task)
 
@@ -198,10 +198,7 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
     tuned: Mapping[str, QuantizedWeight] = {}
     if options.tune:
         quantized = {path: one for path in originals if (one := results.load(path))}
-        further = without(options.further(task.checkpoint.path, task.inputs), held)
-        inputs = [*task.inputs, *further]
-        tuning = Tuning(parts, originals, quantized, held)
-        tuned = tuning.run(inputs, options.tune, _in_weights(progress, task)).weights
+        tuned = _tune(Tuning(parts, originals, quantized, held), task, options, held, progress)
     shutil.rmtree(task.work / "float")
 
     def find(path: str, _weight: Floats) -> QuantizedWeight | None:
@@ -211,6 +208,32 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
         return linear
 
     return Quantized(find, low_bit.describe(schemes_in(recipes.values())))
+
+
+def prepare(task: Task, options: LowBit) -> tuple[Task, Inputs]:
+    """Return the task with all that is calibrated on, and what is held out for tuning.
+
+    Raises:
+        ConfigError: the model is too large to be tuned, or the inputs are too few for it.
+    """
+    held: Inputs = ()
+    inputs: Inputs = task.inputs
+    if options.tune:
+        check_tuning(task)
+        held, inputs = split(inputs)
+    also = options.also(task.checkpoint.path, inputs)
+    return replace(task, inputs=[*inputs, *also]), held
+
+
+def _tune(
+    tuning: Tuning, task: Task, options: LowBit, held: Inputs, progress: Progress | None
+) -> Mapping[str, QuantizedWeight]:
+    """Return tuned weights by path."""
+    further = without(options.further(task.checkpoint.path, task.inputs), held)
+    found = tuning.run([*task.inputs, *further], options.tune, _in_weights(progress, task))
+    if found.after == found.before:
+        LOG.warning("tuning changed nothing: nothing that it found loses less on inputs held out")
+    return found.weights
 
 
 def _weights(parts: FloatParts, task: Task) -> dict[str, Activations]:

@@ -32,6 +32,9 @@ RATE = 0.001
 WARM_STEPS = 10
 ROWS = 256
 """Tokens, or patches, that a step learns from, at least."""
+ANSWERS = 32
+"""Tokens, sentences or images whose answers a step learns from, at least. From five images a step
+vit-mnist at 2.5 bits loses 0.0013 nats after 400 steps; from 32, 0.0008 after 300."""
 WARMTH = 4
 """By what the logits of a classifier are divided before they are compared. It is sure of most
 images, and would learn from few: vit-mnist's loss at 2.5 bits falls by a third, else not at all."""
@@ -116,7 +119,7 @@ class Tuning:
         return Tuned(weights, before, least)
 
     def _slopes(self, inputs: Inputs) -> Iterator[dict[str, Singles]]:
-        """Yield gradients of the weights (K, N), by path, of ``ROWS`` rows or more at a time."""
+        """Yield gradients of the weights (K, N), by path: what a step learns from."""
         linears, output = list(self._linears.values()), self._parts.output
         way = self._parts.way_back(None, [output], {one.y for one in linears})
         first, second = tee(_shuffled(inputs))
@@ -125,9 +128,9 @@ class Tuning:
             way.taken, self._exact, ((one, self._rounded) for one in second)
         )
         while True:
-            rows = 0
+            rows, answers = 0, 0
             slopes = {one.path: np.zeros(one.shape[::-1], np.float32) for one in linears}
-            while rows < ROWS:
+            while rows < ROWS or answers < ANSWERS:
                 wanted, values = next(exact)[output], next(reached)
                 seed = self._slope(wanted, values[output])
                 found = way.gradients(values, {output: seed})
@@ -135,6 +138,7 @@ class Tuning:
                     x = values[one.x].reshape(-1, one.shape[1])
                     slopes[one.path] += x.T @ found[one.y].reshape(-1, one.shape[0])
                 rows += values[linears[0].x].size // linears[0].shape[1]
+                answers += len(wanted)
             yield slopes
 
     def _slope(self, exact: Activations, reached: Activations) -> Activations:

@@ -12,6 +12,8 @@ LONGEST = 128
 """Tokens of a text that are computed together. Attention takes less time by short texts."""
 STACKED = 8
 """Sentences or images that are computed together."""
+REPLACED = 0.4
+"""Share of the tokens of a sentence that is made of two."""
 SHORTEST = 4
 """Tokens of a sentence that is made of two."""
 SEED = 7
@@ -65,14 +67,16 @@ def without(inputs: Inputs, held: Inputs) -> list[Input]:
     return [stack for stack in found if len(stack)]
 
 
-def crossed(sentences: Inputs, count: int) -> list[Input]:
+def crossed(sentences: Inputs, count: int, vocab_size: int) -> list[Input]:
     """Return sentences, each of the first part of one and the last part of another.
 
-    What they mean matters little: a model that is close to another on them is so on others, too.
+    Some of their tokens become any others. What they mean does not matter: a model whose weights
+    are rounded for few sentences alone fits these and no others.
 
     Args:
         sentences: stacked by length, (n, tokens).
-        count: how many at most; those that would become too short are left out.
+        count: how many at most; those that would be too short or too long are left out.
+        vocab_size: of the model.
     """
     rng = np.random.default_rng(SEED)
     known = [ids for stack in sentences for ids in stack]
@@ -82,5 +86,8 @@ def crossed(sentences: Inputs, count: int) -> list[Input]:
         cut = rng.integers(1, len(first), endpoint=True), rng.integers(0, len(last))
         ids = np.concatenate([first[: cut[0]], last[cut[1] :]])
         if SHORTEST <= len(ids) <= max(map(len, (first, last))):
+            other = rng.random(len(ids)) < REPLACED
+            other[[0, -1]] = False  # such as [CLS] and [SEP]
+            ids[other] = rng.integers(0, vocab_size, np.count_nonzero(other))
             found.setdefault(len(ids), []).append(ids)
     return [np.stack(found[length]) for length in sorted(found)]

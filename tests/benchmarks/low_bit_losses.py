@@ -29,7 +29,7 @@ from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.calibrated import Calibrated, Inputs, rows_of
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import Activations, FloatParts
-from edgellm.exporters.low_bit_export import Budget, Task, choose_schemes
+from edgellm.exporters.low_bit_export import Budget, LowBit, Task, choose_schemes, prepare
 from edgellm.exporters.quantizers import rounding, uniform
 from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize, split_groups
 from edgellm.exporters.quantizers.low_bit import SCALE_BITS, Scheme, schemes_of
@@ -37,7 +37,7 @@ from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe, Ro
 from edgellm.exporters.sensitivity import distance, divergence
 from edgellm.exporters.source import from_checkpoint
 from edgellm.exporters.tuning import Tuned, Tuning
-from edgellm.exporters.tuning_inputs import split, without
+from edgellm.exporters.tuning_inputs import without
 from edgellm.graph_names import LOGITS
 from edgellm.runtime.encoder_evaluate import ScoredPairs, read_pairs, score_pairs
 from edgellm.runtime.evaluate import cross_entropy, read_text
@@ -63,8 +63,9 @@ def main() -> None:
         for what in sys.argv[4:] or default:
             named, _, steps = what.partition("+")
             kind, bits, *group = named.split(",")
-            held, learnt = split(trial.task.inputs) if steps else ([], trial.task.inputs)
-            chosen = replace(trial, task=replace(trial.task, inputs=learnt))
+            tuned = replace(trial.options, tune=int(steps or 0))
+            task, held = prepare(trial.task, tuned)
+            chosen = replace(trial, task=task)
             if kind == "budget":
                 report_budget(chosen, float(bits))
             else:
@@ -128,7 +129,7 @@ class Trial:
         held_out: what it is judged on.
         exact: the outputs of the unquantised model for these.
         pairs: of sentences; their first sentences come first in ``held_out``.
-        further: more inputs to tune on, as of ``LowBit``.
+        options: what is calibrated and tuned on.
         quantized: what was calibrated last.
     """
 
@@ -138,7 +139,7 @@ class Trial:
     held_out: Inputs
     exact: list[Activations]
     pairs: ScoredPairs | None
-    further: Callable[[Path, Inputs], Inputs]
+    options: LowBit
     quantized: dict[str, QuantizedWeight] = field(default_factory=dict)
 
     def restore(self) -> None:
@@ -154,7 +155,7 @@ class Trial:
 
     def tune(self, steps: int, held: Inputs) -> Tuned:
         """Tune what was calibrated last, as an export does."""
-        further = without(self.further(self.task.checkpoint.path, self.task.inputs), held)
+        further = without(self.options.further(self.task.checkpoint.path, self.task.inputs), held)
         tuning = Tuning(self.parts, self.originals, self.quantized, held)
         tuned = tuning.run([*self.task.inputs, *further], steps)
         for path, linear in self.parts.find(self.task.linears).items():
@@ -257,7 +258,7 @@ def read_trial(checkpoint: Path, calibration: Path, held_out: Path, folder: Path
     parts = FloatParts(task.write_float_model(folder / "float"), options.run)
     originals = {path: parts.weight(one) for path, one in parts.find(task.linears).items()}
     exact = [one[parts.output] for one in parts.run(None, [parts.output], held, [])]
-    return Trial(task, parts, originals, held, exact, pairs, options.further)
+    return Trial(task, parts, originals, held, exact, pairs, options)
 
 
 def gptq(weight: Floats, hessian: Floats, bits: int, group: int) -> Floats:

@@ -133,9 +133,10 @@ def test_inputs_held_out_are_not_learnt_from() -> None:
 def test_sentences_are_crossed() -> None:
     sentences = [np.array([[101, 1, 2, 3, 102], [101, 4, 5, 6, 102]])]
 
-    found = [row for stack in crossed(sentences, 50) for row in stack.tolist()]
+    found = [row for stack in crossed(sentences, 50, 200) for row in stack.tolist()]
 
     assert found
     assert {(row[0], row[-1]) for row in found} == {(101, 102)}
-    assert any({1, 6} <= set(row) for row in found)
+    assert any({1, 2, 3} & set(row) and {4, 5, 6} & set(row) for row in found)
+    assert any(set(row) - {1, 2, 3, 4, 5, 6, 101, 102} for row in found)
     assert {len(row) for row in found} == {4, 5}
