@@ -7,6 +7,14 @@ multiplied as two signed bytes.
 Values of the weight 0 are read as well. In a story of stories-bitnet 27 % of the weights of a head
 are 0, but only 8 % are for all heads that share a row of the cache, and no four rows in line are
 skipped by all; with random weights there are none.
+
+Reading and computing hardly overlap: one thread of a server of 2024 reads 4,096 positions in 310 us
+a layer, computes 340 us when they are in its caches, and takes 570 for both. With instructions
+between them few loads wait at a time; what goes on beside arithmetic are prefetches to the level-2
+cache, in the order of memory and some four lines at a time. With those, and both products with AMX
+(a lane has four columns of one value, and three of four bytes of a weight are 0, so that values are
+read as they are), it took 8 to 12 % less from memory and 20 % less from caches: 2 to 4 % of a
+token, for as many lines again.
 """
 
 # mypy: disable-error-code="untyped-decorator"
