@@ -25,6 +25,8 @@ PathLike = str | os.PathLike[str]
 
 MOST_CROSSED = 2048
 """Sentences made of others to quantise for."""
+CROSSED_EACH = 8
+"""Of them at most so many times those that are given."""
 MOST_IMAGES = 4096
 """Images to tune on."""
 
@@ -164,7 +166,8 @@ def _crossed(directory: Path, inputs: "Sequence[Array]") -> "Sequence[Array]":
     model = encoder_source.from_checkpoint(Checkpoint(directory)).model
     if not isinstance(model, TextEncoder):
         return ()
-    return crossed(inputs, MOST_CROSSED, model.config.vocab_size)
+    most = min(MOST_CROSSED, CROSSED_EACH * sum(map(len, inputs)))
+    return crossed(inputs, most, model.config.vocab_size)
 
 
 def _further(
