@@ -90,9 +90,10 @@ def plane_dots(unit: VectorUnit) -> Intrinsic:
 def block_dots(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``dots(planes, x, whole, scale, zero, numbers, totals)``.
 
-    For blocks of 64 rows, planes (blocks, octets, 1 to MOST_PLANES, 64): add the sum over groups of
-    ``scale * (codes . x - zero * whole)`` to totals. whole are the sums of x by group; numbers are
-    the octets of a group, and the first row's column in scale and zero (G, N).
+    For blocks of 64 rows, a multiple of BESIDE, planes (blocks, octets, 1 to MOST_PLANES, 64): add
+    the sum over groups of ``scale * (codes . x - zero * whole)`` to totals. whole are the sums of x
+    by group; numbers are the octets of a group, and the first row's column in scale and zero
+    (G, N).
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
