@@ -56,7 +56,6 @@ SPAN_OCTETS = 16
 """Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
 AHEAD_BYTES = 4096
 """How far ahead weights are prefetched: a group of 128 columns and 4 bits; nearer is slower."""
-INTO_LEVEL_2 = 2
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]

@@ -52,6 +52,7 @@ AHEAD_BYTES = 1536
 block that prefetches 8 KiB ahead into the second cache; 512 bytes ahead 1.10 and 1.10. One block
 with this distance 1.03 and 1.07, not prefetched 0.7.)"""
 INTO_LEVEL_2 = 2
+"""Where scales and terms of the next group are prefetched: all at once, and not wanted at once."""
 
 
 def plane_dots(unit: VectorUnit) -> Intrinsic:

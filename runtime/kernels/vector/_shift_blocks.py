@@ -38,13 +38,13 @@ from edgellm.runtime.kernels.simd._unit import (
     splat_value,
 )
 from edgellm.runtime.kernels.vector._look_ups import (
-    INTO_LEVEL_2,
     OCTET,
     OCTET_TABLES,
     SPAN_OCTETS,
     Span,
     sums_of_plane,
 )
+from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
 BESIDE = 2
