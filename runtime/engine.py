@@ -1,7 +1,6 @@
 """Run a plan: one compiled call a chunk of tokens, on all threads, without Python in between."""
 
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -91,7 +90,7 @@ class Engine:
         self._counting = np.arange(context_length)
         after = [present_name(name) for name in plan.states]
         self._cache_slots = self._machine.slots([*plan.cache_inputs, *after])
-        self._cache: weakref.ref[KvCache] | None = None
+        self._bound: npt.NDArray[np.int64] | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -249,10 +248,11 @@ class Engine:
             self._machine.bind(ROWS, self._rows)
         self._rows[: len(rows)] = rows
         self._machine.bind(LOGITS, logits)
-        if self._cache is None or self._cache() is not cache:
+        cache.make_room(length + count)
+        if self._bound is not cache.addresses:
             places, owners = self._cache_slots
             self._machine.bind_slots(places, cache.addresses[owners])
-            self._cache = weakref.ref(cache)
+            self._bound = cache.addresses
 
     def _run(self, tokens: int, first: int = 0, count: int | None = None) -> None:
         """Run ``count`` steps from ``first``, on all threads if the work is worth it."""

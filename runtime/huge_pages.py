@@ -1,7 +1,6 @@
 """Memory in pages of 2 MiB, where the system offers them: small ones are slower to read from."""
 
 import mmap
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ import numpy.typing as npt
 PAGE_BYTES = 2 << 20
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-COLLAPSE = 25
-"""MADV_COLLAPSE of Linux 6.1 and later, which Python's mmap does not name."""
 
 
 def offered() -> bool:
@@ -44,10 +41,3 @@ class Memory:
         """Ask for huge pages wherever bytes are touched from now on."""
         if offered():
             self._mapping.madvise(mmap.MADV_HUGEPAGE)
-
-    def make_huge(self, number: int) -> None:
-        """Move the bytes of one whole page of PAGE_BYTES, counted from 0, to a huge page."""
-        begin = number * PAGE_BYTES
-        if offered() and begin + PAGE_BYTES <= len(self.bytes):
-            with suppress(OSError):  # an older Linux, or no such page is free: it stays as it is
-                self._mapping.madvise(COLLAPSE, self._skip + begin, PAGE_BYTES)

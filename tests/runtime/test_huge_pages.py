@@ -1,4 +1,4 @@
-"""Memory that can be moved to huge pages, and what is asked of the system."""
+"""Memory that fills huge pages, and what is asked of the system."""
 
 from pathlib import Path
 
@@ -19,14 +19,12 @@ def test_memory_is_zero_aligned_and_as_large_as_asked() -> None:
     assert not memory.bytes.any()
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 100])
-def test_bytes_stay_where_they_are_when_their_page_moves(number: int) -> None:
-    """The third page is not whole, and there is no hundredth."""
+def test_bytes_stay_where_they_are_when_huge_pages_are_asked_for() -> None:
     memory = Memory(SIZE)
     content = np.frombuffer(np.random.default_rng(4).bytes(SIZE), np.uint8)
     memory.bytes[:] = content
     address = memory.bytes.ctypes.data
-    memory.make_huge(number)
+    memory.fill_huge()
 
     assert memory.bytes.ctypes.data == address
     np.testing.assert_array_equal(memory.bytes, content)

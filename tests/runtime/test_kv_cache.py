@@ -86,18 +86,33 @@ def test_wrong_arrays_are_refused_and_change_nothing(
         np.testing.assert_array_equal(value, arrays(5)[key], strict=True)
 
 
-def test_what_half_fills_a_huge_page_moves_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """512 KiB a position and 2 MiB a page: pages move with positions 2, 6 and 10; others never."""
-    moved: list[int] = []
-    monkeypatch.setattr(huge_pages.Memory, "make_huge", lambda _, number: moved.append(number))
-    cache = KvCache([*VALUES, Value("large", "int32", ("past", 1 << 17))], 11)
-    moves = []
-    for count in (1, 1, 1, 7, 1):
-        moved.clear()
-        cache.advance(count)
-        moves.append(list(moved))
+def test_arrays_move_apart_with_what_they_hold() -> None:
+    """There is room for 256 positions first, then for as many as are there, or half as many more."""
+    cache = KvCache(VALUES, 700)
+    moved = []
+    for length in (200, 256, 257, 384, 385, 700):
+        before = cache.addresses
+        cache.make_room(length)
+        moved.append(cache.addresses is not before)
+        for name, array in cache.export_arrays().items():
+            np.testing.assert_array_equal(array, arrays(700)[name][: cache.length])
+        cache.import_arrays({name: a[:length] for name, a in arrays(700).items()})
 
-    assert moves == [[], [0], [], [1, 2], []]
+    assert moved == [False, False, True, False, True, True]
+    for name, array in cache.export_arrays().items():
+        np.testing.assert_array_equal(array, arrays(700)[name], strict=True)
+
+
+@pytest.mark.parametrize(("capacity", "asks"), [(100, True), (12, False)])
+def test_only_what_fills_huge_pages_asks_for_them(
+    capacity: int, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 16 KiB a position and 2 MiB a page; there is room for 64 positions and more."""
+    asked: list[huge_pages.Memory] = []
+    monkeypatch.setattr(huge_pages.Memory, "fill_huge", lambda memory: asked.append(memory))
+    KvCache([Value("large", "int32", ("past", 1 << 12))], capacity)
+
+    assert bool(asked) == asks
 
 
 def test_a_large_cache_keeps_its_content() -> None:
