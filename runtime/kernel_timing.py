@@ -16,7 +16,7 @@ from edgellm.runtime import cpu, kernels
 from edgellm.runtime.choices import kind_of
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import Kernel, _objects, simd
-from edgellm.runtime.profile import TOKEN_ID, time_rows, without_call
+from edgellm.runtime.profile import TOKEN_ID, time_rows
 
 CONTEXT = 32
 """Tokens before the one that is decoded."""
@@ -26,6 +26,7 @@ SLOW = 3.0
 """A variant this much slower than another over all the steps is not timed again."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
 
+Seconds = npt.NDArray[np.float64]
 Times = Mapping[str, Mapping[str, float]]
 """Seconds of a step by the name of its kind and by variant, the usual variant first."""
 
@@ -108,7 +109,7 @@ class _Race:
     ) -> dict[str, dict[str, float]]:
         """Return median seconds by kind and variant, of rounds until ``end``, but one at least."""
         indices = self._sample(most)
-        taken: dict[str, list[list[float]]] = {variant: [] for variant in variants}
+        taken: dict[str, list[Seconds]] = {variant: [] for variant in variants}
         order = list(variants)
         for _ in range(MOST_ROUNDS):
             for variant in order:
@@ -128,23 +129,21 @@ class _Race:
                 indices.append(index)
         return indices
 
-    def _run(self, indices: Sequence[int], variant: str) -> list[float]:
+    def _run(self, indices: Sequence[int], variant: str) -> Seconds:
         """Time steps with a variant, or with the portable kernel where there is none of it."""
-        rows = []
-        for index in indices:
-            row = self._table[index : index + 1].copy()
+        rows = self._table[np.array(indices)]
+        for row, index in zip(rows, indices, strict=True):
             kernel = kernels.find(self._engine.steps[index].op_type, variant)
-            row[0, 0] = _objects.kernel_address(kernel)
-            rows.append(row)
+            row[0] = _objects.kernel_address(kernel)
         return time_rows(self._engine, rows)
 
     def _by_kind(
-        self, indices: Sequence[int], taken: Mapping[str, Sequence[Sequence[float]]]
+        self, indices: Sequence[int], taken: Mapping[str, Sequence[Seconds]]
     ) -> dict[str, dict[str, float]]:
         """Return the seconds of a step by kind and variant: medians of rounds, means of steps."""
         times: dict[str, dict[str, float]] = {}
         for variant, rounds in taken.items():
-            medians = without_call(self._engine, self._table, np.median(rounds, axis=0))
+            medians = np.median(rounds, axis=0).tolist()
             groups: dict[str, list[float]] = {}
             for index, seconds in zip(indices, medians, strict=True):
                 if variant in variants_of(self._engine.steps[index].op_type):

@@ -91,7 +91,8 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
             one row of the operands to the next, and for each from one thread to the next; which
             field is the number of rows of the operands, if each thread gets rows of its own, else
             0, and the kernel divides the work; and 1 where all threads must have done the steps
-            before it, else 0.
+            before it, else 0. A row without a kernel notes the time at the address in its second
+            word.
         steps: number of rows of the program.
         row_bytes: distance of two rows.
         thread: 0 <= thread < threads; all of them must make this call.
@@ -113,6 +114,9 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
             line = meet(meeting, arrivals, thread, line, end)
             if line < 0:
                 return
+        if load(row) == 0:
+            store(load(row + 8), nanoseconds())
+            continue
         count_field = load(row + row_bytes - 16) if threads > 1 else 0
         if count_field == 0:
             call_row(load(row), row, thread, threads)
