@@ -87,7 +87,7 @@ def test_wrong_arrays_are_refused_and_change_nothing(
 
 
 def test_arrays_move_apart_with_what_they_hold() -> None:
-    """There is room for 256 positions first, then for as many as are there, or half as many more."""
+    """There is room for 256 positions first, then for as many as come, or half as many more."""
     cache = KvCache(VALUES, 700)
     moved = []
     for length in (200, 256, 257, 384, 385, 700):
