@@ -56,7 +56,7 @@ def engine(plan: Plan) -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "expected"), [("portable", 64), ("avx512_vnni", 64), ("avx512_amx", 256)]
+    ("variant", "expected"), [("portable", 128), ("avx512_vnni", 128), ("avx512_amx", 256)]
 )
 def test_matrix_tiles_take_more_tokens_at_once(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, variant: str, expected: int
