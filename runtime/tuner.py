@@ -15,7 +15,7 @@ from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
 from edgellm.runtime import cpu, layouts
 from edgellm.runtime.choices import Choices, kind_of
-from edgellm.runtime.engine import DEFAULT_CHUNK, Engine
+from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernel_timing import CONTEXT, Times, time_variants, variants_of
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.kernels._compiler import Progress, compile_missing
@@ -36,6 +36,8 @@ Key = TypeVar("Key", bound=int)
 
 SECONDS = 3.0
 """What all measurements may take, but each runs once at least; a round in progress is finished."""
+MANY = 64
+"""Tokens of the calls that stand for prompts: half of a usual one's, which takes a second longer."""
 GAIN = 0.97
 """The usual choice stays unless another takes at most this part of its time: clocks waver."""
 MOST_ROUNDS = 9
@@ -173,7 +175,7 @@ def tune(
     compile_variants(plan, lambda _done, _total: None)
     seconds = SECONDS if seconds is None else seconds
     begin = time.perf_counter()
-    chunk = min(DEFAULT_CHUNK, context_length)
+    chunk = min(MANY, context_length)
     context = min(context_length, CONTEXT + chunk)
     by_layout = {}
     if can_look_up(plan):
