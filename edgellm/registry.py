@@ -5,16 +5,18 @@ adding one adds it, and a name that no file has gets an error with the nearest n
 """
 
 import importlib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from edgellm.errors import UnknownNameError
 
 
-def names(package: ModuleType) -> list[str]:
+@cache
+def names(package: ModuleType) -> tuple[str, ...]:
     """Return the public modules of ``package``, sorted; ``_private`` files are parts of them."""
     files = (file for folder in package.__path__ for file in Path(folder).glob("*.py"))
-    return sorted(file.stem for file in files if not file.stem.startswith("_"))
+    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
 def load(package: ModuleType, name: str) -> ModuleType:

@@ -25,7 +25,7 @@ from edgellm.runtime.machine import Machine
 from edgellm.runtime.plan import TOP, Plan, Step, call_sizes
 
 DEFAULT_CHUNK = 128
-"""Tokens a call. 64 are as fast with ternary weights; to lay out int8 and low-bit ones takes longer,
+"""Tokens a call. 64 are as fast with ternary weights; int8 and low-bit ones take longer to lay out,
 and 128 are 10 and 23 % faster (AVX-512 VNNI, 0.3 billion weights), 256 no more."""
 MATRIX_CHUNK = 256
 """Tokens a call where products use matrix tiles: unpacking weights takes as long as the products of

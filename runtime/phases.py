@@ -57,6 +57,7 @@ def cut_into_phases(plan: Plan, splits: Splits) -> list[list[Step]]:
     A phase takes every step whose inputs are there: from an earlier phase, or from this one if the
     thread that reads an element is the thread that wrote it.
     """
+    touched = {step.name: parts(plan, step, splits[step.name]) for step in plan.steps}
     phases = []
     waiting: Sequence[Step] = plan.steps
     while waiting:
@@ -65,7 +66,7 @@ def cut_into_phases(plan: Plan, splits: Splits) -> list[list[Step]]:
         written: dict[str, Part] = {}
         blocked: set[str] = set()
         for step in waiting:
-            reads, writes = parts(plan, step, splits[step.name])
+            reads, writes = touched[step.name]
             if any(name in blocked or not _own(name, reads[name], written) for name in reads):
                 later.append(step)
                 blocked.update(writes)

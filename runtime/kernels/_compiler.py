@@ -59,7 +59,7 @@ def _processes_for(jobs: Sequence[str]) -> int:
 
 def _missing(kernels: Iterable[Kernel]) -> list[str]:
     """Return the jobs, those first that take long: loops for vector units, and attention."""
-    distinct = {kernel for kernel in kernels if not _objects.kernel_path(kernel).exists()}
+    distinct = {kernel for kernel in set(kernels) if not _objects.kernel_path(kernel).exists()}
     ordered = sorted(distinct, key=lambda kernel: kernel.symbol)
     jobs = [f"{kernel.op_type} {kernel.variant}" for kernel in ordered]
     jobs.sort(key=lambda job: job.endswith(" portable") and not job.startswith("Attention"))

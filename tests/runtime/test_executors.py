@@ -65,7 +65,7 @@ def make(name: str, bundle: Bundle, plan: Plan, threads: int = 1):
 
 
 def test_executors_are_found_by_file_name() -> None:
-    assert registry.names(edgellm.runtime.executors) == list(EXECUTORS)
+    assert registry.names(edgellm.runtime.executors) == tuple(EXECUTORS)
 
 
 @pytest.mark.parametrize("name", ["numba", "onnxruntime"])
