@@ -1,8 +1,9 @@
 """The sigmoid of gates on single values: ``ops/_sigmoid.py`` says what it means.
 
 Its steps after the first depend on whole halvings and eight bits of their fraction alone, and after
-22 halvings nothing is left of them: so all that it can be is in one table, of 21 KiB. On vectors it
-is a third as many instructions as to divide by Newton's steps, and most values are near its begin.
+22 halvings nothing is left of them: so all that it can be is in one table, of 21 KiB, and most
+values are near its begin. One by one they take a quarter of the time of vectors of AVX-512 that
+divide by Newton's steps.
 """
 
 import numpy as np
