@@ -14,7 +14,8 @@ between them few loads wait at a time; what goes on beside arithmetic are prefet
 cache, in the order of memory and some four lines at a time. With those, and both products with AMX
 (a lane has four columns of one value, and three of four bytes of a weight are 0, so that values are
 read as they are), it took 8 to 12 % less from memory and 20 % less from caches: 2 to 4 % of a
-token, for as many lines again.
+token, for as many lines again. To score four rows for all heads at a time, copied and prefetched in
+the order of memory, took 3 % less from memory and 7 % more from caches.
 """
 
 # mypy: disable-error-code="untyped-decorator"
