@@ -77,20 +77,25 @@ def generate(
     caller stops early, Ctrl-C interrupts, or a stop string ends the text.
 
     Raises:
-        ConfigError: no ids, or one that is not in the vocabulary.
+        ConfigError: no ids, one that is not in the vocabulary, or another generation has begun on
+            the session.
         ContextLengthError: the ids leave no room for a token.
     """
     sampler, stop = Sampler(request.sampling), StopStrings(request.stop)
     watch = _Stopwatch(len(ids), len(ids) - session.common_prefix(ids))
-    logits = session.align(ids, room=1, top=sampler.needed(ids))
+    turn = session.begin_turn()
+    with session.taking(turn):
+        logits = session.align(ids, room=1, top=sampler.needed(ids))
     decoder = tokenizer.decoder(ids)
     speculates = request.speculate == "ngram" and session.takes_drafts
     decoding = NgramSpeculation(session, ids) if speculates else Plain(session)
     for index in range(request.max_tokens):
-        if index:
-            logits = decoding.extend(request.max_tokens - index, sampler.needed(session.ids))
-        token_id = sampler.choose(logits, len(session), session.ids)
-        session.append([token_id])
+        with session.taking(turn):
+            if index:
+                logits = decoding.extend(request.max_tokens - index, sampler.needed(session.ids))
+            token_id = sampler.choose(logits, len(session), session.ids)
+            session.append([token_id])
+            context = session.room == 0
         decoding.note(token_id)
         watch.token_done()
         ended = token_id in request.eos_token_ids
@@ -99,7 +104,7 @@ def generate(
             eos=ended,
             stop=stop.found,
             length=index + 1 == request.max_tokens,
-            context=session.room == 0,
+            context=context,
         )
         if reason is None:
             yield Token(text=text, token_id=token_id, index=index)

@@ -34,7 +34,8 @@ Prompt = str | Sequence[int]
 class Model(Loaded[Engine | FeedEngine]):
     """Generates text with a bundle. Use it in a ``with`` block, or ``close`` it.
 
-    One generation at a time; the sessions of a model may take turns.
+    Several threads may use a model: their calls are computed one after the other. A session is for
+    one of them at a time.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Model(Loaded[Engine | FeedEngine]):
         self._bundle = open_bundle(path)
         self._tokenizer: Tokenizer | None = None
         self._chat_template: ChatTemplate | None = None
-        self._chat_session: Session | None = None
+        self._idle_chats: list[Session] = []
         cores = checked_threads(threads)
         context_length = checked_context(self._bundle.manifest, context)
         if device is not None:
@@ -246,7 +247,8 @@ class Model(Loaded[Engine | FeedEngine]):
             stream: yield tokens.
             max_tokens: most tokens of the answer.
             stop: texts that end the answer; they are not part of it.
-            session: where to keep what was computed; default: one that the model has for chats.
+            session: where to keep what was computed; default: one that the model has for chats,
+                or a new one while that is in use.
             speculate: as for ``stream``.
             sampling: as for ``stream``.
 
@@ -258,11 +260,23 @@ class Model(Loaded[Engine | FeedEngine]):
         # The template writes BOS and the like itself, as in every published one.
         text = self.chat_template.render(messages)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if session is None:
-            self._chat_session = self._chat_session or self.session()
-            session = self._chat_session
-        tokens = generate(session, self.tokenizer, ids, request)
+        tokens = (
+            self._answer(ids, request)
+            if session is None
+            else generate(session, self.tokenizer, ids, request)
+        )
         return tokens if stream else "".join(token.text for token in tokens)
+
+    def _answer(self, ids: Sequence[int], request: GenerationRequest) -> Iterator[Token]:
+        """Generate in the session that is kept for chats, which nobody else has meanwhile."""
+        try:
+            session = self._idle_chats.pop()
+        except IndexError:
+            session = self.session()
+        try:
+            yield from generate(session, self.tokenizer, ids, request)
+        finally:
+            self._idle_chats[:] = [session]
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
         """Return (len(ids), vocab) int32 logits, a row for each position; real = logits * 2^-16.

@@ -1,7 +1,9 @@
 """A session: one text as the model sees it, and its key/value cache."""
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -74,7 +76,8 @@ class Session:
     """A text of token ids and the cache that belongs to it.
 
     ``ids`` may be longer than what the cache has seen (``append`` only notes ids); ``extend``
-    catches up. An interrupted ``extend`` leaves the session as it was.
+    catches up. An interrupted ``extend`` leaves the session as it was. A session is for one thread
+    at a time; of two generations that use it at once, the earlier one ends with an error.
     """
 
     def __init__(self, engine: LogitsEngine, identity: str) -> None:
@@ -89,6 +92,8 @@ class Session:
         self._cache = engine.new_cache()
         self._ids: list[int] = []
         self._ahead: _Ahead | None = None
+        self._lock = threading.Lock()
+        self._turn = 0
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -231,7 +236,29 @@ class Session:
         twin._engine, twin._identity = self._engine, self._identity
         twin._cache, twin._ids = self._cache.copy(), list(self._ids)
         twin._ahead = None
+        twin._lock, twin._turn = threading.Lock(), 0
         return twin
+
+    def begin_turn(self) -> int:
+        """Begin a generation, and return its number; those that began before cannot go on."""
+        with self._lock:
+            self._turn += 1
+            return self._turn
+
+    @contextmanager
+    def taking(self, turn: int) -> Iterator[None]:
+        """Keep other generations out for a step of one of them.
+
+        Raises:
+            ConfigError: another generation has begun since.
+        """
+        with self._lock:
+            if turn != self._turn:
+                raise ConfigError(
+                    "another generation has begun on this session; give each its own: "
+                    "model.session(), or session.fork()"
+                )
+            yield
 
     def save(self, path: str | os.PathLike[str], notes: str = "") -> None:
         """Write text and cache to a safetensors file, in one step.

@@ -107,6 +107,16 @@ def test_ctrl_c_leaves_the_session_usable(engine, session, tokenizer) -> None:
     assert [token.token_id for token in more] == greedy_ids(engine, (*PROMPT, *seen), 2)
 
 
+def test_a_session_that_another_generation_took_is_refused(engine, session, tokenizer) -> None:
+    first = generate(session, tokenizer, PROMPT, request(max_tokens=20))
+    next(first)
+    tokens = run(session, tokenizer, max_tokens=5)
+
+    with pytest.raises(ConfigError, match="another generation has begun on this session"):
+        next(first)
+    assert session.ids == (*PROMPT, *(token.token_id for token in tokens))
+
+
 def test_one_seed_gives_one_text_also_after_a_rewind(session, tokenizer) -> None:
     sampling = SamplingParams(temperature=1.0, seed=11)
     first = run(session, tokenizer, max_tokens=12, sampling=sampling)

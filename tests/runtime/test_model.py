@@ -126,6 +126,18 @@ def test_a_chat_answer_does_not_depend_on_what_was_chatted_before(chat_bundle: P
         assert first == again == fresh == drafted == "".join(token.text for token in streamed)
 
 
+def test_chats_at_the_same_time_do_not_mix(chat_bundle: Path) -> None:
+    other = [{"role": "user", "content": "good bye"}]
+    with Model(chat_bundle, threads=1) as model:
+        expected = [model.chat(messages, max_tokens=8) for messages in (HELLO, other)]
+        streams = [model.chat(messages, max_tokens=8, stream=True) for messages in (HELLO, other)]
+        pairs = list(zip(*streams, strict=True))
+
+        assert ["".join(token.text for token in tokens) for tokens in zip(*pairs, strict=True)] == (
+            expected
+        )
+
+
 def test_chat_without_a_template_says_what_to_pass(model: Model) -> None:
     with pytest.raises(ConfigError, match=r"no chat template.*--chat-template FILE"):
         model.chat(HELLO)
