@@ -6,7 +6,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as FastTokenizer
 
+from edgellm.config import MAX_JSON_BYTES
 from edgellm.errors import BundleError, ConfigError
+from edgellm.runtime.tokenizer_rules import find_excess
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders give for bytes that are no (or not yet) UTF-8."""
@@ -21,17 +23,14 @@ class Tokenizer:
         """Read and check a tokenizer.
 
         Raises:
-            BundleError: no file, no tokenizer, or one with more tokens than the model has.
+            BundleError: no file, no tokenizer, one with more tokens than the model has, or with
+                rules that could fill the memory.
         """
-        try:
-            with _panics_named(path):
-                self._tokenizer = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-        except BundleError:
-            raise
-        except Exception as error:  # tokenizers raises plain Exception for a bad file
-            raise BundleError(f"{path}: no usable tokenizer: {error}") from error
+        text = _read(path)
+        with _refusals_named(path):
+            self._tokenizer = FastTokenizer.from_str(text)
+        if excess := find_excess(self._tokenizer):
+            raise BundleError(f"{path}: {excess}")
         # The highest id counts, not the number of tokens: ids may have gaps.
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= vocab_size:
@@ -49,19 +48,20 @@ class Tokenizer:
 
         Raises:
             ConfigError: the text holds half of a surrogate pair, which no encoding can write.
-            BundleError: the tokenizer's file contradicts itself.
+            BundleError: the tokenizer's file contradicts itself, or has no token for a part of the
+                text.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ConfigError(f"the text is not valid Unicode: {error}") from error
-        with _panics_named(self._path):
+        with _refusals_named(self._path):
             encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return list(encoding.ids)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of ids."""
-        with _panics_named(self._path):
+        with _refusals_named(self._path):
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     def leading_ids(self) -> list[int]:
@@ -125,15 +125,26 @@ class StreamDecoder:
         return self._tokenizer.decode(self._shown + self._waiting)[len(before) :]
 
 
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BundleError(f"{path}: larger than {MAX_JSON_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: is no UTF-8 text: {error}") from error
+
+
 @contextmanager
-def _panics_named(path: Path) -> Iterator[None]:
-    """Name the file when tokenizers panics, as it does over some contradictions in it.
+def _refusals_named(path: Path) -> Iterator[None]:
+    """Name the file when tokenizers raises, which knows plain Exceptions, or panics.
 
     A panic is a BaseException of a class that cannot be imported.
     """
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise BundleError(f"{path}: no usable tokenizer: {error}") from error

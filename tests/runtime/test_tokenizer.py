@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,13 @@ from edgellm.runtime.tokenizer import Tokenizer
 
 KINDS = ("byte_level", "byte_fallback")
 VOCAB_SIZE = 320
+WORD_PIECE = {
+    "type": "WordPiece",
+    "vocab": {"a": 0},
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+}
 
 # Anything that UTF-8 can write.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -152,6 +161,61 @@ def test_a_panic_of_the_library_is_an_error_that_names_the_file(
 
     with pytest.raises(BundleError, match=r"tokenizer\.json: no usable tokenizer"):
         Tokenizer(path, VOCAB_SIZE).encode("ab")
+
+
+def grow(content: dict, step: str, rules: list[dict]) -> None:
+    kind = {"normalizer": "normalizers", "decoder": "decoders"}[step]
+    content[step] = {"type": "Sequence", kind: rules}
+
+
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 99}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: grow(c, "normalizer", [REPLACE] * 3), "its normalizer may make a text more"),
+        (lambda c: grow(c, "decoder", [REPLACE] * 3), "its decoder may make a text more"),
+        (lambda c: grow(c, "normalizer", [{"type": "ByteLevel"}] * 40), "its normalizer may"),
+        (
+            lambda c: grow(c, "normalizer", [{"type": "Prepend", "prepend": "a" * (1 << 20)}]),
+            "its normalizer may",
+        ),
+        (
+            lambda c: c.update(model={**WORD_PIECE, "max_input_chars_per_word": 1 << 30}),
+            "max_input_chars_per_word is 1073741824; allowed are up to 1000",
+        ),
+    ],
+)
+def test_rules_that_fill_the_memory_are_refused(
+    tokenizer_files: dict[str, Path], tmp_path: Path, change: Callable[[dict], None], message: str
+) -> None:
+    content = json.loads(tokenizer_files["byte_level"].read_text(encoding="utf-8"))
+    change(content)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(BundleError, match=message):
+        Tokenizer(path, VOCAB_SIZE)
+
+
+def test_a_text_that_the_vocabulary_cannot_say_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"version": "1.0", "model": WORD_PIECE}))
+    tokenizer = Tokenizer(path, VOCAB_SIZE)
+
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(BundleError, match=r"tokenizer\.json: .*\[UNK\]"):
+        tokenizer.encode("b")
+
+
+def test_a_file_that_is_vast_is_not_read(tokenizer_files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    shutil.copyfile(tokenizer_files["byte_level"], path)
+    os.truncate(path, 1 << 40)  # a sparse file takes no room on the disk
+
+    with pytest.raises(BundleError, match="larger than 67108864 bytes"):
+        Tokenizer(path, VOCAB_SIZE)
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
