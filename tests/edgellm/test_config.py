@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -6,7 +7,18 @@ from edgellm.config import JsonFields
 from edgellm.errors import BundleError, CheckpointError
 
 FIELDS = JsonFields(
-    {"n": 3, "x": 0.5, "yes": True, "name": "a", "ids": [1, 2], "null": None, "part": {"n": 4}},
+    {
+        "n": 3,
+        "x": 0.5,
+        "yes": True,
+        "name": "a",
+        "ids": [1, 2],
+        "null": None,
+        "part": {"n": 4},
+        "nan": math.nan,
+        "inf": math.inf,
+        "vast": 10**400,
+    },
     "config.json",
 )
 
@@ -38,6 +50,9 @@ def test_null_is_absent():
         (lambda: FIELDS.integer("n", low=4), "n is 3; allowed are integers from 4"),
         (lambda: FIELDS.number("name"), "name is 'a'; allowed are numbers"),
         (lambda: FIELDS.number("yes"), "yes is True"),
+        (lambda: FIELDS.number("nan"), "nan is nan; allowed are numbers from 0 to 1e"),
+        (lambda: FIELDS.number("inf"), "inf is inf; allowed"),
+        (lambda: FIELDS.number("vast"), "vast is 1000000"),
         (lambda: FIELDS.flag("n", default=True), "n is 3; allowed are true and false"),
         (lambda: FIELDS.text("null"), "null is missing"),
         (lambda: FIELDS.texts("ids"), r"ids is \[1, 2\]; a list of strings"),
