@@ -60,12 +60,14 @@ def _run(words: list[str]) -> int:
 
 
 def _prepare_streams() -> None:
-    """Replace streams that are closed (``>&-``), and let stdout take any text."""
+    """Replace streams that are closed (``>&-``), let stdout take any text, and stdin any bytes."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer says what is no text
 
 
 def _end_cleanly_when_told() -> None:

@@ -47,14 +47,18 @@ class Tokenizer:
         """Return the ids of a text, with BOS and the like where the tokenizer's file adds them.
 
         Raises:
-            ConfigError: the text holds half of a surrogate pair, which no encoding can write.
+            ConfigError: the text holds half of a surrogate pair, which no encoding can write, and
+                which stands for a byte that could not be read.
             BundleError: the tokenizer's file contradicts itself, or has no token for a part of the
                 text.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ConfigError(f"the text is not valid Unicode: {error}") from error
+            raise ConfigError(
+                f"the text is not valid Unicode: character {error.start} is a byte that is no "
+                "UTF-8, or half of a surrogate pair"
+            ) from error
         with _refusals_named(self._path):
             encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return list(encoding.ids)
