@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from edgellm.commands._generation import describe
-from edgellm.errors import BundleError, ConfigError
+from edgellm.errors import BundleError, ConfigError, ContextLengthError
 from edgellm.runtime.chat_template import Message
 from edgellm.runtime.generation import Speculate, Stats
 from edgellm.runtime.model import Model
@@ -81,6 +81,10 @@ class Conversation:
                 self._stats = token.stats or self._stats
         except KeyboardInterrupt:
             sys.stderr.write("\n(stopped)")
+        except ContextLengthError as error:
+            raise ContextLengthError(
+                f"{error}; /undo takes back the last message, /reset the conversation"
+            ) from error
         sys.stdout.write("\n")
         sys.stdout.flush()
         self._messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]

@@ -23,3 +23,14 @@ def test_a_line_that_is_no_text_is_named_and_the_next_one_answered(
     assert status == 0
     assert "character 2 is a byte that is no UTF-8" in err
     assert out == main(*words)[1] != ""
+
+
+def test_a_full_context_says_how_to_go_on(words: tuple, feed, main) -> None:
+    feed(b"a" * 70 + b"\n/reset\nHi\n")  # 64 tokens are the context
+    status, out, err = main(*words)
+    feed(b"Hi\n")
+
+    assert status == 0
+    assert "the context holds 64" in err
+    assert "/undo takes back the last message, /reset the conversation" in err
+    assert out == main(*words)[1] != ""
