@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm import ops
 from edgellm.bundle import Bundle
 from edgellm.errors import BundleError, MissingDependencyError
 from edgellm.runtime.plan import Plan
@@ -18,7 +19,10 @@ DISABLED_OPTIMIZERS = ["ConstantFolding"]
 
 
 class Executor:
-    """Run the graph of a bundle with onnxruntime; chunk makes no difference."""
+    """Run the graph of a bundle with onnxruntime; chunk makes no difference.
+
+    Only bodies that this edgellm would write are run: a stranger's could fill the memory.
+    """
 
     def __init__(
         self, bundle: Bundle, plan: Plan, *, threads: int = 1, chunk: int | None = None
@@ -26,6 +30,7 @@ class Executor:
         self._bundle = bundle
         self._plan = plan
         self._threads = threads
+        self._require_own_bodies()
         self._session = self._open(str(bundle.graph_path))
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> dict[str, Array]:
@@ -36,6 +41,25 @@ class Executor:
         given = {name: array for name, array in feeds.items() if name in wanted}
         with self._refusals_named():
             return dict(zip(names, session.run(names, given), strict=True))
+
+    def _require_own_bodies(self) -> None:
+        """Check that the functions of the graph are the operators' bodies, and data their weights.
+
+        Raises:
+            BundleError: they are not.
+        """
+        import onnx
+
+        path = self._bundle.graph_path
+        model = onnx.load(path, load_external_data=False)
+        for function in model.functions:
+            if function.domain != ops.DOMAIN or function != ops.find(function.name).body():
+                raise BundleError(
+                    f"{path}: the body of {function.name} is not the one of this edgellm, and is "
+                    "not run; export the bundle again, or check the others: --executor numba"
+                )
+        if model.graph.sparse_initializer or model.training_info:
+            raise BundleError(f"{path}: holds sparse weights or training, which no export writes")
 
     def _open(self, graph: str | bytes) -> Any:  # noqa: ANN401
         try:
@@ -63,7 +87,7 @@ class Executor:
 
     @contextmanager
     def _refusals_named(self) -> Iterator[None]:
-        """Name the graph when onnxruntime refuses it: its bodies come from strangers too."""
+        """Name the graph when onnxruntime refuses it."""
         try:
             yield
         except Exception as error:  # its errors share no other base

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import onnx
 import pytest
 
 from edgellm.bundle import open_bundle
-from edgellm.errors import BundleError, UnknownNameError
+from edgellm.errors import BundleError, EdgeLLMError, UnknownNameError
 from edgellm.runtime.executors.reference import Executor
 from edgellm.runtime.golden import feeds, read_cases
 from edgellm.runtime.loader import load_plan
@@ -60,6 +61,37 @@ def test_bodies_that_onnxruntime_refuses_are_an_error_of_the_bundle(copy: Path) 
     seal(copy)
 
     with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime refuses it: "):
+        check_bundle(copy, executors=["onnxruntime"])
+
+
+def fill_memory(model: onnx.ModelProto) -> None:
+    shape = onnx.helper.make_node("Constant", [], ["shape"], value_ints=[1 << 40])
+    zeros = onnx.helper.make_node("ConstantOfShape", ["shape"], ["zeros"])
+    model.functions[0].node.extend([shape, zeros])
+
+
+def call_another_function(model: onnx.ModelProto) -> None:
+    model.functions[0].name = "Mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (fill_memory, "the body of Attention is not the one of this edgellm, and is not run"),
+        (call_another_function, "operator ai.edgellm.Mine is unknown"),
+        (lambda model: model.training_info.add(), "holds sparse weights or training"),
+        (lambda model: model.graph.sparse_initializer.add(), "holds sparse weights or training"),
+    ],
+)
+def test_bodies_of_strangers_are_not_run(
+    copy: Path, change: Callable[[onnx.ModelProto], object], message: str
+) -> None:
+    model = onnx.load(copy / "model.onnx", load_external_data=False)
+    change(model)
+    (copy / "model.onnx").write_bytes(model.SerializeToString())
+    seal(copy)
+
+    with pytest.raises(EdgeLLMError, match=message):
         check_bundle(copy, executors=["onnxruntime"])
 
 
