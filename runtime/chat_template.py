@@ -12,9 +12,11 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from edgellm.config import JsonFields
 from edgellm.errors import BundleError, ConfigError
 
 MAX_TEMPLATE_CHARS = 1 << 20
+MAX_TEMPLATE_BYTES = 4 * MAX_TEMPLATE_CHARS
 MAX_RENDERED_CHARS = 1 << 24
 MAX_PRODUCT = 1 << 24
 """A text times a number may not get longer than this, nor an integer power larger than 2^this."""
@@ -89,9 +91,9 @@ def load_chat_template(template: Path | None, tokenizer_config: Path | None) -> 
     Raises:
         BundleError: a file is damaged.
     """
-    config = _read_config(tokenizer_config) if tokenizer_config else {}
+    config = JsonFields.read(tokenizer_config, BundleError).values if tokenizer_config else {}
     try:
-        source = template.read_text(encoding="utf-8") if template else config.get("chat_template")
+        source = _read_template(template) if template else config.get("chat_template")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{template}: {error}") from error
     if isinstance(source, list):  # named templates: [{"name": "default", "template": "..."}, ...]
@@ -107,14 +109,10 @@ def load_chat_template(template: Path | None, tokenizer_config: Path | None) -> 
     return ChatTemplate(source, {name: _token_text(config.get(name)) for name in names})
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BundleError(f"{path}: is no JSON object")
-    return config
+def _read_template(path: Path) -> str:
+    if path.stat().st_size > MAX_TEMPLATE_BYTES:
+        raise BundleError(f"{path}: larger than {MAX_TEMPLATE_BYTES} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def _token_text(token: object) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle
+from edgellm.config import JsonFields
 from edgellm.errors import BundleError
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.session_file import read_arrays, write_arrays
@@ -22,6 +23,8 @@ from edgellm.runtime.session_file import read_arrays, write_arrays
 FOLDER = "golden"
 CASES = "cases.json"
 MAX_CASES = 16
+MAX_CASE_BYTES = 1 << 28
+"""Of the arrays of a case: the inputs and outputs of a few images or texts."""
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -55,8 +58,15 @@ def write_case_arrays(directory: Path, name: str, arrays: Arrays) -> None:
 
 
 def read_case_arrays(bundle: Bundle, name: str) -> Arrays:
-    """Return the arrays of a listed case."""
-    arrays, _ = read_arrays(array_path(bundle.path, name))
+    """Return the arrays of a listed case.
+
+    Raises:
+        BundleError: the file is damaged, or vast.
+    """
+    path = array_path(bundle.path, name)
+    if path.stat().st_size > MAX_CASE_BYTES:
+        raise BundleError(f"{path}: larger than {MAX_CASE_BYTES} bytes")
+    arrays, _ = read_arrays(path)
     return arrays
 
 
@@ -75,11 +85,8 @@ def read_list(bundle: Bundle, form: str) -> list[Entry]:
     path = bundle.file(f"{FOLDER}/{CASES}")
     if path is None:
         return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not JSON: {error}") from error
-    entries = content.get("cases") if isinstance(content, dict) else None
+    content = JsonFields.read(path, BundleError).values
+    entries = content.get("cases")
     if not isinstance(entries, list) or len(entries) > MAX_CASES or content.get("format") != form:
         raise BundleError(f"{path}: is no {form} list of at most {MAX_CASES} cases")
     return [_checked(bundle, path, fields) for fields in entries]

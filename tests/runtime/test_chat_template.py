@@ -1,4 +1,5 @@
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -153,3 +154,14 @@ def test_a_config_that_is_no_json_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BundleError, match="not JSON"):
         load_chat_template(None, path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_file_that_is_vast_is_not_read(tmp_path: Path, name: str) -> None:
+    config, template = tmp_path / "tokenizer_config.json", tmp_path / "chat_template.jinja"
+    config.write_text("{}")
+    template.write_text("a")
+    os.truncate(tmp_path / name, 1 << 40)  # a sparse file takes no room on the disk
+
+    with pytest.raises(BundleError, match=f"{name}: larger than"):
+        load_chat_template(template, config)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,21 @@ def test_a_changed_greedy_token_fails(copy: Path) -> None:
     report = check_bundle(copy, executors=["numba", "onnxruntime"])
 
     assert [check.passed for check in report.checks if check.name.endswith("case-0")] == [False] * 2
+
+
+@pytest.mark.parametrize("name", ["cases.json", "case-0.safetensors"])
+def test_golden_cases_that_are_vast_are_not_read(copy: Path, name: str) -> None:
+    os.truncate(copy / "golden" / name, 1 << 40)  # a sparse file takes no room on the disk
+    change_size(copy, f"golden/{name}", 1 << 40)
+
+    with pytest.raises(BundleError, match=f"{name}: larger than"):
+        read_cases(open_bundle(copy))
+
+
+def change_size(bundle: Path, name: str, size: int) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"][name]["size"] = size
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_bundle_without_golden_cases_fails(copy: Path) -> None:
