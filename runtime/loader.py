@@ -35,6 +35,9 @@ Array = npt.NDArray[np.generic]
 DTYPES = ("int8", "uint8", "int16", "int32", "int64")
 MAX_GRAPH_BYTES = 1 << 30
 MAX_RANK = 8
+MAX_NODES = 1 << 13
+"""Llama with 405 billion parameters has 2,300. Planning takes time with their square: the worst
+graph of so many half a minute."""
 ALIGNMENT = 64
 VOCABULARY = "V"
 """Letter of the dimension of a table that has a row for each token of the vocabulary."""
@@ -140,6 +143,8 @@ def _read_graph(bundle: Bundle) -> Any:  # noqa: ANN401
             f"{path}: version {versions.get(ops.DOMAIN)} of the operators {ops.DOMAIN}; this "
             f"edgellm has version {ops.DOMAIN_VERSION}: install another edgellm or export again"
         )
+    if len(model.graph.node) > MAX_NODES:
+        raise PlanError(f"{path}: has {len(model.graph.node)} nodes; at most {MAX_NODES} run")
     return model.graph
 
 

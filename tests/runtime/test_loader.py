@@ -145,6 +145,7 @@ def test_weights_must_be_where_they_are_said_to_be(
         (lambda m: m.graph.node.append(m.graph.node[-1]), "used"),
         (lambda m: setattr(m.graph.node[0], "domain", ""), "is not of ai.edgellm"),
         (lambda m: m.graph.node[0].output.append("more"), "has 1 outputs"),
+        (lambda m: m.graph.node.extend([m.graph.node[0]] * 8192), "at most 8192 run"),
         (lambda m: m.graph.input.pop(), "inputs differ"),
         (lambda m: m.graph.output.pop(), "outputs differ"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 6), "input is"),
