@@ -199,9 +199,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 def _parse_manifest(path: Path) -> Manifest:
     if not path.is_file():
+        is_checkpoint = (path.parent / "config.json").is_file()
         raise BundleError(
-            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: "
-            "edgellm export CHECKPOINT -o BUNDLE"
+            f"{path.parent}: {'is a checkpoint' if is_checkpoint else 'no bundle here'} (no "
+            f"{MANIFEST}); make a bundle with: edgellm export CHECKPOINT -o BUNDLE"
         )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.bundle import MANIFEST
 from edgellm.config import JsonFields
 from edgellm.errors import CheckpointError
 
@@ -23,6 +24,8 @@ MAX_RANK = 8
 BLOCK_ELEMENTS = 1 << 22
 """Elements read at once: 16 MiB as float32."""
 
+GIT_LFS = b"version https://git-lfs"
+"""How the file begins that stands for a large one where git-lfs has not fetched it."""
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -149,6 +152,8 @@ def _find_tensors(path: Path) -> dict[str, Tensor]:
         return read_header(path / SINGLE_FILE)
     if (path / INDEX_FILE).is_file():
         return _read_index(path / INDEX_FILE)
+    if (path / MANIFEST).is_file():
+        raise CheckpointError(f"{path}: is a bundle; give the checkpoint that it was made from")
     raise CheckpointError(
         f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors are read: convert other "
         "weights with transformers' save_pretrained"
@@ -202,6 +207,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
     file_bytes = path.stat().st_size
     with path.open("rb") as stream:
         prefix = stream.read(8)
+        if prefix == GIT_LFS[:8]:
+            raise CheckpointError(
+                f"{path}: is a pointer of git-lfs, not the weights; get them with: git lfs pull"
+            )
         size = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or size > MAX_HEADER_BYTES or 8 + size > file_bytes:
             raise CheckpointError(

@@ -174,3 +174,12 @@ def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_put(
 
 def test_the_longest_name_can_be_exported(tmp_path: Path) -> None:
     assert write(tmp_path / ("n" * 255)).path.is_dir()
+
+
+def test_a_checkpoint_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(
+        BundleError, match=r"is a checkpoint .*; make a bundle with: edgellm export"
+    ):
+        open_bundle(tmp_path)

@@ -116,6 +116,7 @@ def test_header_lies_are_refused(tmp_path, entries, data_bytes, message):
     [
         (b"", "cannot hold"),
         (b"\x10\0\0", "cannot hold"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\xff" * 16, "cannot hold"),
         ((1 << 40).to_bytes(8, "little") + b"{}", "cannot hold"),
         ((4).to_bytes(8, "little") + b"{{{{", "is not JSON"),
@@ -203,4 +204,12 @@ def test_missing_parts_are_named(tmp_path, checkpoint):
         Checkpoint(checkpoint)
     (checkpoint / "config.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"config\.json: not JSON"):
+        Checkpoint(checkpoint)
+
+
+def test_a_bundle_is_no_checkpoint(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "weights.bin")
+    (checkpoint / "manifest.json").write_text("{}")
+
+    with pytest.raises(CheckpointError, match="is a bundle; give the checkpoint"):
         Checkpoint(checkpoint)
