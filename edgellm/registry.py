@@ -25,11 +25,17 @@ def load(package: ModuleType, name: str) -> ModuleType:
     Raises:
         UnknownNameError: no file of that name exists; the message lists the nearest names.
     """
-    known = names(package)
-    if name not in known:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, known, n=3) or known
+    if name not in names(package):
         kind = package.__name__.rpartition(".")[2]
-        raise UnknownNameError(f"no {name!r} in {kind}; nearest: {', '.join(near)}")
+        raise UnknownNameError(f"no {name!r} in {kind}; {nearest(package, name)}")
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def nearest(package: ModuleType, name: str) -> str:
+    """Return what a message says of the modules there are: those of a like name first."""
+    from difflib import get_close_matches
+
+    known = names(package)
+    near = get_close_matches(name, known, n=3)
+    first = f"nearest: {', '.join(near)}; " if near else ""
+    return f"{first}known are {', '.join(known)}"

@@ -44,9 +44,9 @@ def load_model(config: JsonFields) -> object:
     try:
         module = registry.load(architectures, model_type)
     except UnknownNameError as error:
-        known = ", ".join(registry.names(architectures))
         raise UnsupportedModelError(
-            f"{config.where}: model_type {model_type!r} is not supported; {error} (all: {known})"
+            f"{config.where}: model_type {model_type!r} is not supported; "
+            f"{registry.nearest(architectures, model_type)}"
         ) from error
     model: object = module.Model(module.Config.read(config))
     return model

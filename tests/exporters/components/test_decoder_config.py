@@ -96,5 +96,8 @@ def test_an_unknown_layer_type_is_named():
 
 def test_an_unknown_model_type_lists_the_nearest():
     config = JsonFields({"model_type": "lama"}, "config.json")
-    with pytest.raises(UnsupportedModelError, match=r"'lama' is not supported.*nearest: llama"):
+    with pytest.raises(UnsupportedModelError, match=r"supported; nearest: llama; known are bert, "):
+        load_architecture(config)
+    config = JsonFields({"model_type": "gpt2"}, "config.json")
+    with pytest.raises(UnsupportedModelError, match=r"'gpt2' is not supported; known are bert, "):
         load_architecture(config)
