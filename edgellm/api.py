@@ -115,7 +115,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         source=origin,
         revision=revision or "",
         low_bit=None if quantization is None else low_bit_options(quantization, text.content),
-        smooth=smoothing_api.decoder_smooth(text.content) if is_smoothed else None,
+        smooth=smoothing_api.decoder_smooth(text.content, smooth) if is_smoothed else None,
     )
     measured = build.Calibration(text.name, lambda path: key_offsets(path, text.content))
     return build.export(directory, Path(output), options, golden.record, progress, measured)

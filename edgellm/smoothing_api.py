@@ -34,14 +34,15 @@ def smooths(
     return choice == ON or (choice == AUTO and quantization is None and calibration is not None)
 
 
-def decoder_smooth(text: str) -> "Smooth":
+def decoder_smooth(text: str, choice: str) -> "Smooth":
     """Return what a language model is smoothed with: a text to measure on."""
     from edgellm.exporters.smoothing import Smooth
     from edgellm.runtime.bundle_outputs import bundle_outputs
     from edgellm.runtime.calibration import token_texts
     from edgellm.runtime.float_parts import run_each
 
-    return Smooth(partial(token_texts, text, most=TOKENS), run_each, bundle_outputs)
+    inputs = partial(token_texts, text, most=TOKENS)
+    return Smooth(inputs, run_each, bundle_outputs, required=choice == ON)
 
 
 def encoder_smooth(source: Path, calibration: Path | None) -> "Smooth":

@@ -134,6 +134,8 @@ def export(
     """
     checkpoint = Checkpoint(path)
     model = source.from_checkpoint(checkpoint)
+    if options.smooth is not None and options.smooth.required and model.quantization is not None:
+        raise ConfigError("this checkpoint is ternary: it is not smoothed; leave out --smooth on")
     with BundleWriter(output, force=options.force) as writer:
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)

@@ -60,11 +60,13 @@ class Smooth:
             calibrate on.
         run: computes a part of the float model.
         outputs: (directory of a bundle, inputs) -> its logits or embeddings as real numbers.
+        required: the user asked for it, so a model that has nothing to smooth is refused.
     """
 
     inputs: Callable[[Path, int, int], Inputs]
     run: Run
     outputs: Callable[[Path, Inputs], Outputs]
+    required: bool = False
 
 
 @dataclass(frozen=True)

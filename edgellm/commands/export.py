@@ -184,7 +184,10 @@ def _quantization(options: argparse.Namespace) -> "Quantization | None":
             tune=options.tune,
         )
     if options.bits is not None or options.budget is not None or options.outliers or options.tune:
-        raise ConfigError("--bits, --budget, --outliers and --tune do not belong to --quant int8")
+        raise ConfigError(
+            "--bits, --budget, --outliers and --tune do not belong to --quant int8, which is the "
+            "default; choose another --quant"
+        )
     return None
 
 

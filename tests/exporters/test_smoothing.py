@@ -10,8 +10,9 @@ import pytest
 
 from edgellm import api
 from edgellm.config import JsonFields
+from edgellm.errors import ConfigError
 from edgellm.exporters import build, encoder_build, encoder_source, source
-from edgellm.exporters.architectures import bert, llama, qwen2, qwen3, vit
+from edgellm.exporters.architectures import bert, bitnet, llama, qwen2, qwen3, vit
 from edgellm.exporters.lowering.smoothing_sites import DecoderSites, EncoderSites, Site
 from edgellm.exporters.smoothed_weights import ChannelScales, SmoothedWeights
 from edgellm.runtime.float_parts import run_each
@@ -125,3 +126,12 @@ def test_without_a_calibration_nothing_is_smoothed(
     bundle = api.export(checkpoint, tmp_path / "out")
 
     assert bundle.manifest.smoothing == ""
+
+
+def test_a_ternary_checkpoint_is_not_smoothed(
+    tmp_path: Path, write_checkpoint: Callable[..., Path]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", bitnet.TINY)
+
+    with pytest.raises(ConfigError, match="is ternary: it is not smoothed"):
+        api.export(checkpoint, tmp_path / "out", smooth="on")
