@@ -1,7 +1,7 @@
 """What all opened bundles have in common: their facts, an engine, and an end."""
 
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, NoReturn, Protocol, Self, TypeVar
 
 from edgellm.bundle import Bundle, Manifest
 
@@ -35,6 +35,22 @@ class Loaded(Generic[AnyEngine]):
     def close(self) -> None:
         """End the worker threads; the model cannot be used afterwards."""
         self._engine.close()
+
+    def __repr__(self) -> str:
+        """Say which bundle it is."""
+        facts = self.info
+        return f"<{type(self).__name__} {self._bundle.path}: {facts.task}, {facts.model_type}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or sent to another process.
+
+        Raises:
+            TypeError: always, as all that cannot be pickled.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} has threads and mapped weights and cannot be pickled or "
+            "copied; load the bundle again where it is needed"
+        )
 
     def __enter__(self) -> Self:
         """Return self."""

@@ -1,7 +1,7 @@
 """A loaded bundle, which ``edgellm.load`` returns: text in, text out; logits and sessions."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
@@ -197,7 +197,7 @@ class Model(Loaded[Engine | FeedEngine]):
             ContextLengthError: the prompt leaves no room in the context.
         """
         request = self._request(max_tokens, stop, speculate, SamplingParams(**sampling))
-        session = self.session() if session is None else session
+        session = self.session() if session is None else self._own(session)
         ids = [*session.ids, *self._prompt_ids(prompt, first=len(session) == 0)]
         return generate(session, self.tokenizer, ids, request)
 
@@ -263,7 +263,7 @@ class Model(Loaded[Engine | FeedEngine]):
         tokens = (
             self._answer(ids, request)
             if session is None
-            else generate(session, self.tokenizer, ids, request)
+            else generate(self._own(session), self.tokenizer, ids, request)
         )
         return tokens if stream else "".join(token.text for token in tokens)
 
@@ -287,6 +287,19 @@ class Model(Loaded[Engine | FeedEngine]):
         """
         return self.session().score(ids)
 
+    def _own(self, session: Session) -> Session:
+        """Return a session after checking that its text is one of this bundle.
+
+        Raises:
+            ConfigError: it is another one's.
+        """
+        if not session.belongs_to(bundle_identity(self.info)):
+            raise ConfigError(
+                "the session is of another bundle, whose tokens mean something else; make one with "
+                "this model's session()"
+            )
+        return session
+
     def _request(
         self,
         max_tokens: int,
@@ -306,6 +319,8 @@ class Model(Loaded[Engine | FeedEngine]):
         """Return the ids of a prompt; only the beginning of a text gets a BOS."""
         if isinstance(prompt, bytes | bytearray):
             raise ConfigError("the prompt is bytes; give a text (decode it first) or token ids")
+        if not isinstance(prompt, str | Iterable):
+            raise ConfigError(f"the prompt is {prompt!r}; give a text or token ids")
         ids = (
             self.tokenizer.encode(prompt, add_special_tokens=first)
             if isinstance(prompt, str)

@@ -239,6 +239,10 @@ class Session:
         twin._lock, twin._turn = threading.Lock(), 0
         return twin
 
+    def belongs_to(self, identity: str) -> bool:
+        """Tell whether the text is one of the bundle with this identity."""
+        return self._identity == identity
+
     def begin_turn(self) -> int:
         """Begin a generation, and return its number; those that began before cannot go on."""
         with self._lock:

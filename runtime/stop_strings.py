@@ -1,6 +1,6 @@
 """Cut a streamed text at stop strings, exactly, also when one spans several pieces."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgellm.errors import ConfigError
 
@@ -9,7 +9,8 @@ class StopStrings:
     """Passes text through until a stop string; text that may be the start of one is held back."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+        is_list = isinstance(stop, Iterable) and not isinstance(stop, str)
+        if not is_list or not all(isinstance(text, str) and text for text in stop):
             raise ConfigError(f"stop is {stop!r}; it must be a list of non-empty texts")
         self._stop = tuple(stop)
         self._held = ""

@@ -1,4 +1,6 @@
+import copy as copying
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -172,6 +174,30 @@ def test_an_empty_prompt_starts_from_the_manifests_bos(
 
     with Model(copy, threads=1) as other:
         assert other.generate("", max_tokens=5) == model.generate([7], max_tokens=5)
+
+
+@pytest.mark.parametrize("prompt", [None, 5, 1.5])
+def test_a_prompt_is_a_text_or_ids(model: Model, prompt: object) -> None:
+    with pytest.raises(ConfigError, match=f"the prompt is {prompt}; give a text or token ids"):
+        model.stream(prompt)
+
+
+def test_a_session_of_another_bundle_is_refused(model: Model, chat_bundle: Path) -> None:
+    manifest = json.loads((chat_bundle / "manifest.json").read_text())
+    manifest["files"]["weights.bin"]["sha256"] = "0" * 64
+    (chat_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with Model(chat_bundle, threads=1) as other:
+        assert other.generate("a", max_tokens=1, session=other.session())
+        for call in (other.generate, lambda _, **options: other.chat(HELLO, **options)):
+            with pytest.raises(ConfigError, match="the session is of another bundle"):
+                call("a", session=model.session())
+
+
+def test_a_model_says_what_it_is_and_cannot_be_copied(model: Model, random_bundle: Path) -> None:
+    assert repr(model) == f"<Model {random_bundle}: text-generation, bitnet>"
+    for copy_it in (pickle.dumps, copying.copy, copying.deepcopy):
+        with pytest.raises(TypeError, match="a Model has threads and mapped weights and cannot be"):
+            copy_it(model)
 
 
 def test_prompts_that_do_not_fit_are_refused(model: Model) -> None:

@@ -50,7 +50,7 @@ def test_what_turns_out_to_be_no_stop_string_is_shown() -> None:
     assert not filter_.found
 
 
-@pytest.mark.parametrize("stop", ["text", [""], [3]])
+@pytest.mark.parametrize("stop", ["text", [""], [3], None, 3])
 def test_stop_must_be_a_list_of_texts(stop: object) -> None:
     with pytest.raises(ConfigError, match="stop is"):
         StopStrings(stop)
