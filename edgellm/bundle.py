@@ -11,12 +11,14 @@
 A bundle comes from strangers: every path, size and count is checked before use.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import Any, BinaryIO
 
 from edgellm.errors import BundleError, ChecksumError, ConfigError, ExportError
@@ -54,6 +56,12 @@ RANGES = {
     "patch_width": (0, 1 << 14),
 }
 """What the numbers of a manifest may be; what a runtime can hold is checked when it loads."""
+IN_WORDS: Mapping[object, str] = {
+    str: "a text",
+    float: "a number",
+    int: "an integer",
+    int | None: "an integer",
+}
 
 
 @dataclass(frozen=True)
@@ -257,7 +265,9 @@ def _convert(name: str, kind: object, value: object, path: Path) -> object:
         or (kind == int | None and (value is None or type(value) is int))
     ):
         return value
-    raise BundleError(f"{path}: {name} is {value!r}; {kind} is needed")
+    raise BundleError(
+        f"{path}: {name} is {value!r}; {IN_WORDS.get(kind, 'a list of integers')} is needed"
+    )
 
 
 def _convert_files(value: object, path: Path) -> dict[str, FileEntry]:
@@ -315,9 +325,14 @@ class BundleWriter:
         if self.destination.exists() and not (self.destination / MANIFEST).is_file():
             raise ExportError(f"{self.destination} exists and is no bundle; it is not replaced")
         parent = self.destination.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(parent, WORK_PREFIX, keep=OLD)
-        self._folder = WorkFolder(parent, WORK_PREFIX)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(parent, WORK_PREFIX, keep=OLD)
+            self._folder = WorkFolder(parent, WORK_PREFIX)
+        except OSError as error:
+            raise ExportError(
+                f"{self.destination}: nothing can be written to {parent}: {error.strerror}"
+            ) from error
         self.path = self._folder.path / "bundle"
         self.path.mkdir()
 
@@ -325,9 +340,22 @@ class BundleWriter:
         """Return self."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Remove what was not finished."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what was not finished.
+
+        Raises:
+            ExportError: instead of an error that tells that the disk is full.
+        """
         self._folder.remove()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(
+                f"{self.destination}: {error.strerror}; free some, or choose another output"
+            ) from error
 
     def open(self, name: str) -> BinaryIO:
         """Create the file ``name`` for writing; its folder is made if needed."""

@@ -44,7 +44,8 @@ def change(directory: Path, **fields: object) -> Path:
     ("name", "value", "reason"),
     [
         ("num_hidden_layers", 1 << 20, "allowed are 1 to 4096"),
-        ("num_hidden_layers", True, "is needed"),
+        ("num_hidden_layers", True, "an integer is needed"),
+        ("bos_token_id", "1", "an integer is needed"),
         ("vocab_size", 0, "allowed are 1 to"),
         ("num_parameters", -1, "allowed are 0 to"),
         ("bits_per_weight", math.nan, "allowed are 0 to"),
@@ -54,8 +55,9 @@ def change(directory: Path, **fields: object) -> Path:
         ("bos_token_id", -1, "special token -1"),
         ("bos_token_id", 8, "special token 8"),
         ("eos_token_ids", [1, 10**30], "special token 1000"),
-        ("eos_token_ids", [1.0], "is needed"),
-        ("licence", None, "is needed"),
+        ("eos_token_ids", [1.0], "a list of integers is needed"),
+        ("bits_per_weight", "2", "a number is needed"),
+        ("licence", None, "a text is needed"),
     ],
 )
 def test_numbers_out_of_range_are_named(
@@ -183,3 +185,21 @@ def test_a_checkpoint_is_no_bundle(tmp_path: Path) -> None:
         BundleError, match=r"is a checkpoint .*; make a bundle with: edgellm export"
     ):
         open_bundle(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ExportError, match=r"file/b: nothing can be written to .*file: "):
+        BundleWriter(tmp_path / "file" / "b")
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ExportError, match=r"b: No space left on device; free some"),
+        BundleWriter(tmp_path / "b"),
+        open("/dev/full", "wb", buffering=0) as stream,
+    ):
+        stream.write(b"a")
+
+    assert not list(tmp_path.iterdir())
