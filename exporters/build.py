@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
+from edgellm.bundle import GRAPH, WEIGHTS, Bundle, Manifest
+from edgellm.bundle_writer import BundleWriter
 from edgellm.config import JsonFields
 from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError

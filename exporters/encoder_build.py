@@ -9,7 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
+from edgellm.bundle import GRAPH, WEIGHTS, Bundle, Manifest
+from edgellm.bundle_writer import BundleWriter
 from edgellm.config import JsonFields
 from edgellm.errors import ConfigError
 from edgellm.exporters import encoder_source, model_card, tokenizer_files

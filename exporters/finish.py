@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from edgellm.bundle import GRAPH, WEIGHTS, Bundle, BundleWriter, Manifest
+from edgellm.bundle import GRAPH, WEIGHTS, Bundle, Manifest
+from edgellm.bundle_writer import BundleWriter
 from edgellm.exporters import model_card
 from edgellm.exporters.graph import GraphBuilder
 

@@ -23,14 +23,15 @@ RANKS = {
     "edgellm.ops": 2,
     "edgellm.bundle": 3,
     "edgellm.image_processor": 3,
-    "edgellm.exporters": 4,
-    "edgellm.runtime": 4,
-    "edgellm.devices": 4,
-    "edgellm": 5,
-    "edgellm.api": 5,
-    "edgellm.commands": 6,
-    "edgellm.cli": 7,
-    "edgellm.__main__": 8,
+    "edgellm.bundle_writer": 4,
+    "edgellm.exporters": 5,
+    "edgellm.runtime": 5,
+    "edgellm.devices": 5,
+    "edgellm": 6,
+    "edgellm.api": 6,
+    "edgellm.commands": 7,
+    "edgellm.cli": 8,
+    "edgellm.__main__": 9,
 }
 SIBLINGS = {"edgellm.exporters", "edgellm.runtime", "edgellm.devices"}
 # Third-party packages that only some folders may import, wherever the import stands.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm import bundle as bundle_file
-from edgellm.bundle import Bundle, BundleWriter, Manifest, open_bundle
+from edgellm import bundle_writer
+from edgellm.bundle import Bundle, Manifest, open_bundle
+from edgellm.bundle_writer import BundleWriter
 from edgellm.errors import BundleError, ExportError
 
 FACTS = Manifest(
@@ -166,7 +167,7 @@ def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_put(
             raise OSError(28, "No space left on device")
         replace(source, destination)
 
-    monkeypatch.setattr(bundle_file.os, "replace", failing)
+    monkeypatch.setattr(bundle_writer.os, "replace", failing)
     with pytest.raises(ExportError, match="No space left"):
         write(tmp_path / "b", b"new", force=True)
 

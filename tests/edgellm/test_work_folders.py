@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.bundle import BundleWriter
+from edgellm.bundle_writer import BundleWriter
 from edgellm.work_folders import WorkFolder, remove_abandoned
 
 PREFIX = ".edgellm-export-"
 EXPORT = """
 import sys
-from edgellm.bundle import BundleWriter
+from edgellm.bundle_writer import BundleWriter
 writer = BundleWriter(sys.argv[1])
 writer.open("weights.bin").write(b"half")
 print(writer.path.parent, flush=True)
