@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from edgellm.runtime.images import reader_of
 from edgellm.runtime.loaded import Loaded
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.start import checked_threads
+
+if TYPE_CHECKING:
+    from edgellm.runtime.images import ImageLike
 
 LABELS = "labels.json"
 MAX_LABEL_BYTES = 1 << 26
@@ -70,7 +73,9 @@ class ImageClassifier(Loaded[EncoderEngine]):
         """Names of the classes."""
         return self._labels
 
-    def classify(self, images: Any, *, top: int = 5) -> list[list[Prediction]]:  # noqa: ANN401
+    def classify(
+        self, images: "ImageLike | Iterable[ImageLike]", *, top: int = 5
+    ) -> list[list[Prediction]]:
         """Return the best labels of each image, the best first.
 
         Args:
@@ -86,7 +91,7 @@ class ImageClassifier(Loaded[EncoderEngine]):
             raise ConfigError(f"top is {top}; it must be at least 1")
         return [self._best(row, top) for row in self.logits(images)]
 
-    def logits(self, images: Any) -> npt.NDArray[np.int32]:  # noqa: ANN401
+    def logits(self, images: "ImageLike | Iterable[ImageLike]") -> npt.NDArray[np.int32]:
         """Return (images, labels) int32 logits; real = logits * 2^-16. See ``classify``."""
         items = _as_list(images)
         parts = []
@@ -97,7 +102,7 @@ class ImageClassifier(Loaded[EncoderEngine]):
             raise ConfigError("there are no images")
         return np.concatenate(parts)
 
-    def pixels(self, images: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401
+    def pixels(self, images: "ImageLike | Iterable[ImageLike]") -> npt.NDArray[np.uint8]:
         """Return images as the graph takes them; see ``classify``."""
         batch = np.stack([self._reader.read(item) for item in _as_list(images)])
         return self._engine.as_patches(batch)

@@ -23,6 +23,8 @@ from edgellm.image_processor import FILE, ImageProcessor, Size, read_image_proce
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    ImageLike = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8] | Image
+
 MAX_PIXELS = 1 << 27
 """Of one image: 400 MB when decoded. More is refused before it is."""
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -50,7 +52,6 @@ MODES = (
 COLORS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 Pixels = npt.NDArray[np.uint8]
-ImageLike = "str | os.PathLike[str] | bytes | Pixels | Image"
 
 
 class ImageReader:
@@ -62,7 +63,7 @@ class ImageReader:
         self.size = size
         self.channels = channels
 
-    def read(self, image: Any) -> Pixels:  # noqa: ANN401
+    def read(self, image: "ImageLike") -> Pixels:
         """Return the bytes (height, width, channels) that the model takes.
 
         Args:
