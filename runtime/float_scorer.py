@@ -14,12 +14,7 @@ class FloatScorer:
     """A float32 ONNX model: input_ids (tokens,) int64 to logits (tokens, vocab) float32."""
 
     def __init__(self, model: Path, *, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only
-        self._session = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _open(model, threads)
 
     def nats(self, ids: Sequence[int]) -> float:
         """Return the sum of -log(probability) of ids[1:], each given those before it."""
@@ -32,12 +27,7 @@ class FloatEncoder:
     """A float32 ONNX model of an encoder, as ``exporters.encoder_build.float_model`` writes it."""
 
     def __init__(self, model: Path, *, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only
-        self._session = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _open(model, threads)
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return (images, labels) of images in the shape of the bundle's input."""
@@ -51,3 +41,10 @@ class FloatEncoder:
             for ids in texts
         ]
         return np.concatenate(rows)
+
+
+def _open(model: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -1,5 +1,7 @@
 """What the operators on weights in bit planes share: sums of activations by group, and bodies."""
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +10,8 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, round_shift, saturate
 from edgellm.ops._use import Demands, Use
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAX_COLUMNS = 65_536
 MAX_PLANES = 8
@@ -33,8 +37,8 @@ def planes_fit(use: Use) -> Demands:
     ]
 
 
-def grouped(matrix: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
-    """Return (..., K) as (..., G, size), padded with zeros at the end."""
+def split_groups(matrix: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
+    """Return (..., K) as (..., G, size); the last group is filled up with zeros."""
     columns = matrix.shape[-1]
     groups = -(-columns // size)
     width = [(0, 0)] * (matrix.ndim - 1) + [(0, groups * size - columns)]
@@ -52,9 +56,9 @@ def group_products(x: npt.NDArray[np.int8], weight: npt.NDArray[np.integer], siz
     Returns:
         (G, T, N) int64.
     """
-    left, right = grouped(x, size), grouped(weight, size)
+    left, right = split_groups(x, size), split_groups(weight, size)
     groups = range(left.shape[1])
-    return np.stack([exact_matmul(left[:, g], right[:, g].T) for g in groups])  # type: ignore[arg-type]
+    return np.stack([exact_matmul(left[:, g], right[:, g].T) for g in groups])
 
 
 def rounded(total: Int64, shift: int) -> npt.NDArray[np.int32]:

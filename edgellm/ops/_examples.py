@@ -67,3 +67,8 @@ def norm_attributes(epsilon: float, gain: float) -> dict[str, int]:
         for name, pair in pairs.items()
         for part, number in zip(("mantissa", "exponent"), pair, strict=True)
     }
+
+
+def norm_weights(rng: np.random.Generator, columns: int) -> npt.NDArray[np.int16]:
+    """Draw weights of a norm in Q12, from -2 to 2."""
+    return rng.integers(-(2**13), 2**13, columns, np.int16)

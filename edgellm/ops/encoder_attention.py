@@ -16,7 +16,7 @@ from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops import sequence_quantize
 from edgellm.ops._body import Body, Value
-from edgellm.ops._heads import quantize_heads
+from edgellm.ops._heads import heads_of, quantize_heads
 from edgellm.ops._integers import (
     INT32_MAX,
     RECIPROCAL_127,
@@ -110,8 +110,8 @@ def reference(
     scaling = (scaling_mantissa, scaling_exponent)
     begin = 0
     for number, end in enumerate(ends.tolist()):
-        codes, absmax = quantize_heads(_heads_of(query[begin:end], heads))
-        keys, values = (_heads_of(part[begin:end], heads) for part in (key, value))
+        codes, absmax = quantize_heads(heads_of(query[begin:end], heads))
+        keys, values = (heads_of(part[begin:end], heads) for part in (key, value))
         dots = exact_matmul(codes, keys.transpose(0, 2, 1))  # |dot| <= 127^2 * D < 2^23
         peak = key_peak[number].astype(np.int64).reshape(heads, -1)[:, :1, None]
         step = product(product(normalize(absmax, 0), normalize(peak, 0)), scaling)
@@ -122,11 +122,6 @@ def reference(
         y[begin:end] = add_mean(mean, value_peak[number], value_mean[number])
         begin = end
     return y
-
-
-def _heads_of(rows: npt.NDArray[np.integer], heads: int) -> Int64:
-    """Return (L, H * D) as (H, L, D)."""
-    return rows.astype(np.int64).reshape(rows.shape[0], heads, -1).transpose(1, 0, 2)
 
 
 def exp2_weights(distance: Int64, mantissa: Int64, exponent: Int64) -> Int64:

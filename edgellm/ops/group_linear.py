@@ -74,7 +74,7 @@ def reference(
     bits = unpack_bit_planes(planes, scale.shape[1], x.shape[1]).astype(np.int64)
     codes = np.tensordot(1 << np.arange(len(bits)), bits, axes=1)  # (N, K)
     products = _bit_planes.group_products(x, codes, group_size)
-    sums = _bit_planes.grouped(x.astype(np.int64), group_size).sum(axis=2).T  # (G, T)
+    sums = _bit_planes.split_groups(x.astype(np.int64), group_size).sum(axis=2).T  # (G, T)
     centered = products - sums[:, :, None] * zero.astype(np.int64)[:, None, :]
     total = (centered * scale.astype(np.int64)[:, None, :]).sum(axis=0)
     return _bit_planes.rounded(total, shift)

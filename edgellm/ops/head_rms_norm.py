@@ -98,22 +98,18 @@ def examples() -> Iterator[Example]:
     """Yield inputs on which every executor must agree."""
     rng = np.random.default_rng(10)
     for tokens, heads, dim in ((3, 2, 8), (1, 1, 1), (2, 3, 7), (1, 4, 80), (1, 1, 65)):
-        inputs = (draw.narrow(rng, 22, tokens, heads * dim), _weights(rng, dim))
+        inputs = (draw.narrow(rng, 22, tokens, heads * dim), draw.norm_weights(rng, dim))
         yield Example(f"random_{tokens}x{heads}x{dim}", inputs, _attributes(dim))
     x = draw.narrow(rng, 22, 2, 24)
     x[0, 8:16] = 0
-    yield Example("zero_head", (x, _weights(rng, 8)), _attributes(8))
+    yield Example("zero_head", (x, draw.norm_weights(rng, 8)), _attributes(8))
     tiny = np.array([[1, 0, -1, 0, 3, -2, 1, 0, 0, 1, -40, 3]], np.int32)
-    yield Example("epsilon_beside_tiny_heads", (tiny, _weights(rng, 4)), _attributes(4))
-    yield Example("no_epsilon", (tiny, _weights(rng, 4)), _attributes(4, epsilon=0.0))
+    yield Example("epsilon_beside_tiny_heads", (tiny, draw.norm_weights(rng, 4)), _attributes(4))
+    yield Example("no_epsilon", (tiny, draw.norm_weights(rng, 4)), _attributes(4, epsilon=0.0))
     ends = np.array([[-INT32_MAX - 1, INT32_MAX, -INT32_MAX, 0, INT32_MAX, 1, 2, 3]], np.int32)
     weight = np.array([-(2**15), 2**15 - 1, 2**12, 1], np.int16)
     for frame in (12, 26, 40, 50, -40):
         yield Example(f"saturation_frame_{frame}", (ends, weight), _attributes(4, frame=frame))
-
-
-def _weights(rng: np.random.Generator, columns: int) -> npt.NDArray[np.int16]:
-    return rng.integers(-(2**13), 2**13, columns, np.int16)
 
 
 def _attributes(dim: int, *, epsilon: float = 1e-6, frame: int = 18) -> dict[str, int]:

@@ -99,16 +99,18 @@ def examples() -> Iterator[Example]:
     frame_24 = np.array([[2**30, 54]], np.int32)
     for tokens, columns, rows in ((3, 64, 1), (1, 1, 1), (2, 7, 2), (1, 65, 1), (4, 172, 4)):
         scale = frame_24 if rows == 1 else draw.scales(rng, rows, 60)
-        inputs = (draw.wide(rng, 30, tokens, columns), scale, _weights(rng, columns))
+        inputs = (draw.wide(rng, 30, tokens, columns), scale, draw.norm_weights(rng, columns))
         yield Example(f"random_{tokens}x{columns}_{rows}_scales", inputs, _attributes(columns))
     some_zero = draw.wide(rng, 20, 3, 9)
     some_zero[1] = 0
-    yield Example("zero_row", (some_zero, frame_24, _weights(rng, 9)), _attributes(9))
-    yield Example("no_epsilon", (some_zero, frame_24, _weights(rng, 9)), _attributes(9, 0.0))
+    yield Example("zero_row", (some_zero, frame_24, draw.norm_weights(rng, 9)), _attributes(9))
+    yield Example(
+        "no_epsilon", (some_zero, frame_24, draw.norm_weights(rng, 9)), _attributes(9, 0.0)
+    )
     tiny = np.array([[1, 0, -1, 0, 3, -2, 1, 0, 0]])
     for exponent in (30, 54, 80, 100):
         scale = np.array([[1_500_000_000, exponent]], np.int32)
-        inputs = (tiny, scale, _weights(rng, 9))
+        inputs = (tiny, scale, draw.norm_weights(rng, 9))
         yield Example(f"epsilon_beside_2^-{exponent - 30}", inputs, _attributes(9))
     widest = draw.alternating(65_536, 2**62 - 1, np.int64)[None]
     scale = np.array([[INT32_MAX, 90]], np.int32)
@@ -117,10 +119,6 @@ def examples() -> Iterator[Example]:
     one = np.zeros((1, 65_536), np.int64)
     one[0, 7] = -(2**62) + 1
     yield Example("one_of_many", (one, scale, weight), _attributes(65_536))
-
-
-def _weights(rng: np.random.Generator, columns: int) -> npt.NDArray[np.int16]:
-    return rng.integers(-(2**13), 2**13, columns, np.int16)
 
 
 def _attributes(columns: int, epsilon: float = 1e-6) -> dict[str, int]:

@@ -110,18 +110,14 @@ def examples() -> Iterator[Example]:
     frame_24 = np.array([[2**30, 54]], np.int32)
     for tokens, columns, rows in ((3, 64, 1), (1, 1, 1), (2, 7, 2), (1, 65, 1), (4, 172, 4)):
         scale = frame_24 if rows == 1 else draw.scales(rng, rows, 60)
-        inputs = (draw.wide(rng, 30, tokens, columns), scale, _weights(rng, columns))
+        inputs = (draw.wide(rng, 30, tokens, columns), scale, draw.norm_weights(rng, columns))
         yield Example(f"random_{tokens}x{columns}_{rows}_scales", inputs, _attributes(columns))
     some_zero = draw.wide(rng, 20, 3, 9)
     some_zero[1] = 0
-    yield Example("zero_row", (some_zero, frame_24, _weights(rng, 9)), _attributes(9))
+    yield Example("zero_row", (some_zero, frame_24, draw.norm_weights(rng, 9)), _attributes(9))
     yield Example("zero_weights", (some_zero, frame_24, np.zeros(9, np.int16)), _attributes(9))
     yield from _epsilon_examples(rng)
     yield from _longest_rows()
-
-
-def _weights(rng: np.random.Generator, columns: int) -> npt.NDArray[np.int16]:
-    return rng.integers(-(2**13), 2**13, columns, np.int16)
 
 
 def _attributes(columns: int, epsilon: float = 1e-5) -> dict[str, int]:
@@ -132,7 +128,7 @@ def _attributes(columns: int, epsilon: float = 1e-5) -> dict[str, int]:
 def _epsilon_examples(rng: np.random.Generator) -> Iterator[Example]:
     """Yield rows that are tiny beside eps, by up to more than 62 bits, and rows without eps."""
     tiny = np.array([[1, 0, -1, 0, 0], [-3, 2, 1, 0, 1], [400, -7, 90, 2, 0]])
-    weight = _weights(rng, 5)
+    weight = draw.norm_weights(rng, 5)
     for exponent in (30, 54, 60, 80, 100):
         scale = np.array([[1_500_000_000, exponent]], np.int32)
         yield Example(f"epsilon_beside_2^-{exponent - 30}", (tiny, scale, weight), _attributes(5))

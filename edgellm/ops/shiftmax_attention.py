@@ -14,7 +14,8 @@ import numpy.typing as npt
 from edgellm.ops import _body_integers as graph
 from edgellm.ops import _examples as draw
 from edgellm.ops._body import Body, Value
-from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, round_shift, saturate
+from edgellm.ops._heads import heads_of
+from edgellm.ops._integers import INT32_MAX, exact_matmul, round_shift, saturate
 from edgellm.ops._ranges import RIGHT_SHIFT, SHIFT_EXP
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._sequences import sequence_of_rows
@@ -92,7 +93,7 @@ def reference(
     factor = multiplier.astype(np.int64)[:, None, None]
     begin = 0
     for end in ends.tolist():
-        queries, keys, values = (_heads_of(x[begin:end], heads) for x in (query, key, value))
+        queries, keys, values = (heads_of(x[begin:end], heads) for x in (query, key, value))
         dots = exact_matmul(queries, keys.transpose(0, 2, 1))  # |dot| <= 127^2 * D < 2^23
         scores = saturate(round_shift(dots * factor, shift), SCORE_LIMIT)
         best = scores.max(axis=-1, keepdims=True)
@@ -103,11 +104,6 @@ def reference(
         y[begin:end] = saturate(rows, INT32_MAX)
         begin = end
     return y
-
-
-def _heads_of(rows: npt.NDArray[np.int8], heads: int) -> Int64:
-    """Return (L, H * D) as (H, L, D)."""
-    return rows.astype(np.int64).reshape(rows.shape[0], heads, -1).transpose(1, 0, 2)
 
 
 def body() -> "FunctionProto":

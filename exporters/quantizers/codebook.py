@@ -17,9 +17,9 @@ from edgellm.exporters.quantizers.grids import (
     Floats,
     Grid,
     dequantize,
-    split_groups,
 )
 from edgellm.exporters.quantizers.rounding import Rounded
+from edgellm.ops._bit_planes import split_groups
 from edgellm.ops.codebook_linear import MAX_COLUMNS
 from edgellm.row_codes import pack_row_codes, unpack_row_codes
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.ops._bit_planes import split_groups
+
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint8]
 
@@ -47,14 +49,6 @@ class Grid:
 
 Fit = Callable[[Floats, Floats], Grid]
 """(weights (N, G, size), importance of each column (G, size)) -> their grid."""
-
-
-def split_groups(matrix: Floats, size: int) -> Floats:
-    """Return (..., K) as (..., G, size); the last group is filled up with zeros."""
-    columns = matrix.shape[-1]
-    groups = -(-columns // size)
-    width = [(0, 0)] * (matrix.ndim - 1) + [(0, groups * size - columns)]
-    return np.pad(matrix, width).reshape(*matrix.shape[:-1], groups, size)
 
 
 def nearest(values: Floats, order: npt.NDArray[np.uint8], middles: Floats) -> Codes:

@@ -15,8 +15,9 @@ from edgellm.errors import ConfigError
 from edgellm.exporters.quantizers import binary_coding, codebook, rounding, uniform
 from edgellm.exporters.quantizers.binary_coding import Terms
 from edgellm.exporters.quantizers.cholesky import Singles
-from edgellm.exporters.quantizers.grids import Floats, split_groups
+from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.rounding import Rounded
+from edgellm.ops._bit_planes import split_groups
 
 Kind = Literal["group", "shiftadd", "codebook"]
 

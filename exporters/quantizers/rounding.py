@@ -20,7 +20,6 @@ from edgellm.exporters.quantizers.grids import (
     Codes,
     Floats,
     Grid,
-    dequantize,
     quantize,
 )
 
@@ -69,12 +68,6 @@ def left_by_compensation(hessian: Singles) -> Floats:
     weights = np.empty(len(backwards))
     weights[backwards] = np.diagonal(cholesky.factor(hessian[np.ix_(backwards, backwards)], 0.0))
     return weights**2
-
-
-def output_error(weight: Floats, rounded: Rounded, hessian: Singles, size: int) -> float:
-    """Return the sum over rows of ``r H r``."""
-    rest = weight - dequantize(rounded.codes, rounded.grid, size)
-    return float(np.einsum("nk,nk->", rest @ hessian, rest))
 
 
 def plain(weight: Floats, grid: Grid, size: int) -> Rounded:

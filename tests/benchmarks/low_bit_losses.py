@@ -31,7 +31,7 @@ from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import Activations, FloatParts
 from edgellm.exporters.low_bit_export import Budget, LowBit, Task, choose_schemes, prepare
 from edgellm.exporters.quantizers import rounding, uniform
-from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize, split_groups
+from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize
 from edgellm.exporters.quantizers.low_bit import SCALE_BITS, Scheme, schemes_of
 from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe, RowSchemes
 from edgellm.exporters.sensitivity import distance, divergence
@@ -39,6 +39,7 @@ from edgellm.exporters.source import from_checkpoint
 from edgellm.exporters.tuning import Tuned, Tuning
 from edgellm.exporters.tuning_inputs import without
 from edgellm.graph_names import LOGITS
+from edgellm.ops._bit_planes import split_groups
 from edgellm.runtime.encoder_evaluate import ScoredPairs, read_pairs, score_pairs
 from edgellm.runtime.evaluate import cross_entropy, read_text
 from edgellm.runtime.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ from edgellm.exporters.quantizers.grids import (
     dequantize,
     nearest,
     quantize,
-    split_groups,
 )
+from edgellm.ops._bit_planes import split_groups
 
 # NMSE of Gaussian weights by group size and bits: ShiftAddLLM's alternating binary coding with
 # float alphas and with 3 and 2 powers of two, and uniform rounding from minimum to maximum.
