@@ -1,4 +1,4 @@
-"""What edgellm does, in Python: the only module that composes exporters and runtime.
+"""What edgellm does, in Python: exporters and runtime composed, with the modules beside it.
 
 Each function imports what it needs when it is called, so that importing this module is cheap.
 """

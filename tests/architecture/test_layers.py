@@ -38,7 +38,7 @@ SIBLINGS = {"edgellm.exporters", "edgellm.runtime", "edgellm.devices"}
 FENCED = {
     "numba": ("runtime/",),
     "llvmlite": ("runtime/",),
-    "safetensors": ("exporters/", "runtime/session_file.py", "runtime/golden.py"),
+    "safetensors": ("runtime/session_file.py",),
     "torch": (),
     "transformers": (),
 }
