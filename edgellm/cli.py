@@ -17,6 +17,8 @@ from edgellm.commands._output import printable
 from edgellm.errors import EdgeLLMError
 
 INTERRUPTED = 130
+LONGEST_MESSAGE = 2000
+"""Characters."""
 DESCRIPTION = "Turn a checkpoint into an integer program and run it, with the same bits everywhere."
 EPILOG = """\
 a first tour:
@@ -91,11 +93,13 @@ def _configure_logging(options: argparse.Namespace) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong in one line."""
+    """Return what went wrong in one line, which a value from a file cannot make endless."""
+    text = printable(error)
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
     if isinstance(error, EdgeLLMError | OSError):
-        return f"error: {printable(error)}"
-    kind = type(error).__name__
-    return f"internal error: {kind}: {printable(error)} (-v shows where; please report it)"
+        return f"error: {text}"
+    return f"internal error: {type(error).__name__}: {text} (-v shows where; please report it)"
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -26,6 +26,10 @@ class Value:
     dtype: str
     shape: Shape
 
+    def __str__(self) -> str:
+        """Return it as messages say it: ``logits int32 (logits, 512)``."""
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+
 
 @dataclass(frozen=True)
 class Step:

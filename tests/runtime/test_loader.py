@@ -218,7 +218,7 @@ def test_weights_of_another_shape_are_refused(
         ("logits_frame", 20, "frame 20; only 16 can run"),
         ("context_length", 65, "tables have 65 positions or more"),
         ("context_length", 100_000, "at most 65535"),
-        ("vocab_size", 100, "output is"),
+        ("vocab_size", 100, r"output is logits int32 \(logits, 288\); it must be .*, 100\)"),
         ("num_hidden_layers", 3, "inputs differ"),
         ("num_key_value_heads", 4, "input is"),
         ("head_dim", 32, "input is"),
