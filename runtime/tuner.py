@@ -37,7 +37,7 @@ Key = TypeVar("Key", bound=int)
 SECONDS = 3.0
 """What all measurements may take, but each runs once at least; a round in progress is finished."""
 MANY = 64
-"""Tokens of the calls that stand for prompts: half of a usual one's, which takes a second longer."""
+"""Tokens of the calls that stand for prompts: half of a usual one, which takes a second longer."""
 GAIN = 0.97
 """The usual choice stays unless another takes at most this part of its time: clocks waver."""
 MOST_ROUNDS = 9
