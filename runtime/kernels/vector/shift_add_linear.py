@@ -10,7 +10,6 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._bit_planes import (
     BLOCK_TOTALS,
-    BLOCKS,
     ROWS,
     SUMS,
     first_row,
@@ -33,8 +32,16 @@ from edgellm.runtime.kernels.vector._look_ups import (
     least_sum,
 )
 from edgellm.runtime.kernels.vector._shift_blocks import (
+    MOST_PLANES,
+    begin_blocks,
     fill_magnitudes,
     shift_blocks,
+)
+from edgellm.runtime.kernels.vector._shift_scales import (
+    BLOCK_BYTES,
+    PAIR,
+    SCALE_BYTES,
+    scale_filler,
 )
 from edgellm.runtime.kernels.vector._shift_terms import add_group_terms
 
@@ -44,8 +51,8 @@ Terms = npt.NDArray[np.uint8]
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    add_blocks, add_groups = shift_blocks(unit), group_sums(unit)
-    products = level_products(unit)
+    fill_scales, add_blocks = scale_filler(unit), shift_blocks(unit)
+    add_groups, products = group_sums(unit), level_products(unit)
 
     def shift_add_linear(
         thread: int,
@@ -64,23 +71,33 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             many = many and fits_levels(terms, first_row(block, begin), last_row(block, end))
         if many:
             products(x, planes, terms, acc, (begin, end), (group_size, shift))
-        totals = stack_int64(BLOCK_TOTALS)
+        totals, scales = stack_int64(BLOCK_TOTALS), stack_int8(SCALE_BYTES)
         tables, magnitudes = stack_int8(TABLE_BYTES), stack_int32(MAX_GROUPS)
+        whole = min(terms.shape[3] // ROWS, last_block)  # the last block may have fewer rows
+        block_scales = terms.shape[0] * terms.shape[1] * BLOCK_BYTES
+        fitting = SCALE_BYTES // block_scales // PAIR * PAIR
+        step, fits = max(fitting, PAIR), fitting > 0 and terms.shape[1] <= MOST_PLANES
+        octets = group_size // OCTET
         for t in range(0 if many else x.shape[0]):
+            begin_blocks(planes[begin // ROWS : whole][:PAIR], octets)
             fill_tables(x[t], tables)
             fill_magnitudes(x[t], group_size, magnitudes)
-            for block in range(begin // ROWS, last_block, BLOCKS):
-                stop = min(block + BLOCKS, last_block)
-                whole = min(stop, terms.shape[3] // ROWS)  # the last block may have fewer rows
-                numbers = (group_size // OCTET, block * ROWS)
-                some = planes[block:whole]
-                right = add_blocks(some, tables, magnitudes, terms, numbers, totals)
-                for one in range(whole if right else block, stop):
-                    place = (first_row(one, begin), last_row(one, end), group_size)
-                    out = totals[(one - block) * ROWS :]
-                    add_groups(x[t], planes[one], tables, terms, place, out)
-                first, last = first_row(block, begin), last_row(stop - 1, end)
-                write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
+            for first in range(begin // ROWS, last_block, step):
+                last = min(first + step, last_block)
+                right = fits and fill_scales(terms, (first, min(last, whole)), scales)
+                for block in range(first, last, PAIR):
+                    stop = min(block + PAIR, last)
+                    done = max(min(stop, whole), block) if right else block
+                    if block < done:
+                        own = scales[(block - first) * block_scales :]
+                        numbers = (octets, min(done, whole - PAIR) - block)
+                        add_blocks(planes[block:done], tables, magnitudes, own, numbers, totals)
+                    for one in range(done, stop):
+                        place = (first_row(one, begin), last_row(one, end), group_size)
+                        out = totals[(one - block) * ROWS :]
+                        add_groups(x[t], planes[one], tables, terms, place, out)
+                    row, row_end = first_row(block, begin), last_row(stop - 1, end)
+                    write_rounded(totals[row % ROWS :], shift, acc[t][row:row_end])
 
     return shift_add_linear
 
