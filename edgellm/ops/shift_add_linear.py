@@ -121,6 +121,8 @@ def examples() -> Iterator[Example]:
     yield _example("one_group", (1, 520, 9), (2, 3, 520))
     yield _example("one_token", (1, 1100, 131), (3, 2, 128))
     yield _example("many_rows", (1, 172, 2117), (2, 2, 64))
+    yield _example("many_groups", (1, 2048, 330), (4, 1, 8))
+    yield _example("more_groups", (1, 2064, 130), (4, 1, 8))
     yield _example("many_tokens", (19, 264, 70), (2, 3, 128))
     yield _example("more_tokens", (130, 1100, 65), (4, 1, 40))
     yield _example("levels_of_more_than_16_bits", (5, 1100, 70), (4, 3, 128))
