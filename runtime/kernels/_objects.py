@@ -86,12 +86,17 @@ def kernel_address(kernel: Kernel) -> int:
 
 def kernel_path(kernel: Kernel) -> Path:
     """Return where a compiled kernel is kept, whether it is there or not."""
+    return cache_directory() / _kernel_file(kernel)
+
+
+@cache
+def _kernel_file(kernel: Kernel) -> str:
     name = f"{kernel.py.__name__}.py"
     sources = [_folder(_jit) / name, _folder(ops) / name]
     if kernel.variant != simd.PORTABLE:
         loops = _folder(_jit) / "vector"
         sources += [*_unit_sources(kernel.variant), loops / name, *loops.glob("_*.py")]
-    return _path(kernel.symbol, sources)
+    return _path(kernel.symbol, sources).name
 
 
 def _unit_sources(variant: str) -> list[Path]:
