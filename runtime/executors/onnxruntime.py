@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ class Executor:
         self._plan = plan
         self._threads = threads
         self._require_own_bodies()
-        self._session = self._open(str(bundle.graph_path))
 
     def run(self, feeds: Mapping[str, Array], *, trace: bool = False) -> dict[str, Array]:
         """Return the graph's outputs by name, or every value that a step makes when tracing."""
@@ -60,6 +60,11 @@ class Executor:
                 )
         if model.graph.sparse_initializer or model.training_info:
             raise BundleError(f"{path}: holds sparse weights or training, which no export writes")
+
+    @cached_property
+    def _session(self) -> Any:  # noqa: ANN401
+        """Made when it is needed: with all bodies inlined that takes seconds."""
+        return self._open(str(self._bundle.graph_path))
 
     def _open(self, graph: str | bytes) -> Any:  # noqa: ANN401
         try:
