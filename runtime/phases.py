@@ -59,7 +59,6 @@ def cut_into_phases(plan: Plan, splits: Splits) -> list[list[Step]]:
     """
     touched = {step.name: parts(plan, step, splits[step.name]) for step in plan.steps}
     phases = []
-    touched = {step.name: parts(plan, step, splits[step.name]) for step in plan.steps}
     waiting: Sequence[Step] = plan.steps
     while waiting:
         phase: list[Step] = []

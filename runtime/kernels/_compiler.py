@@ -4,6 +4,7 @@ The processes put the object code in the cache (see ``_objects``), from where it
 they do not get done is compiled when it is needed.
 """
 
+import gc
 import logging
 import os
 import queue
@@ -24,6 +25,8 @@ FEWEST = 3
 """Kernels that are worth other processes; each takes half a second to import Numba."""
 PROCESS_BYTES = 400 << 20
 """Memory that a process may need: 250 MB were measured."""
+GARBAGE = 100_000
+"""Objects between two looks for unused ones; Python's own number takes a tenth of the time."""
 EXECUTOR = "executor"
 DONE = "done"
 
@@ -58,9 +61,12 @@ def _processes_for(jobs: Sequence[str]) -> int:
 
 
 def _missing(kernels: Iterable[Kernel]) -> list[str]:
-    """Return the jobs, those first that take long: loops for vector units, and attention."""
-    distinct = {kernel for kernel in set(kernels) if not _objects.kernel_path(kernel).exists()}
-    ordered = sorted(distinct, key=lambda kernel: kernel.symbol)
+    """Return the jobs, those first that take long: loops for vector units, and attention.
+
+    Unit by unit: what several kernels of a unit call is compiled once in a process.
+    """
+    distinct = {kernel for kernel in kernels if not _objects.kernel_path(kernel).exists()}
+    ordered = sorted(distinct, key=lambda kernel: (kernel.variant, kernel.symbol))
     jobs = [f"{kernel.op_type} {kernel.variant}" for kernel in ordered]
     jobs.sort(key=lambda job: job.endswith(" portable") and not job.startswith("Attention"))
     if not (_objects.executor_path().exists() and _objects.crew_path().exists()):
@@ -141,6 +147,7 @@ def _processes(count: int) -> Iterator[list[Process]]:
 
 def serve() -> None:
     """Do the jobs that come on stdin, a line each, until it is closed."""
+    gc.set_threshold(GARBAGE)
     for line in sys.stdin:
         _load(line.strip())
         sys.stdout.write(f"{DONE}\n")

@@ -32,7 +32,12 @@ POLICY: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
-PART_POLICY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+PART_POLICY: dict[str, Any] = {
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 """For the functions that a kernel calls."""
 
 
@@ -153,7 +158,8 @@ def _share_parts(function: Callable[..., Any]) -> None:
     from edgellm.runtime.kernels import _intrinsics, _scalar, _vector_lowering
 
     _vector_lowering.install()
-    for part in function.__globals__.values():
+    for value in function.__globals__.values():
+        part = value.__wrapped__ if hasattr(value, "cache_info") else value  # what builds once
         if not inspect.isfunction(part) or not part.__module__.startswith(__package__):
             continue
         if part in _shared or part is kernel:

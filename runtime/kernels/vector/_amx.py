@@ -10,6 +10,7 @@ A tile register has 16 rows of 64 bytes: 64 columns of 16 tokens; or, of a panel
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +163,7 @@ class Tile:
                 _call(builder, self.product, [INT8(total), INT8(4 + group), INT8(6 + column)])
 
 
+@cache
 def sweep(product: str, *, fresh: bool = False) -> Callable[..., None]:
     """Return ``run(x, panel, acc, shapes, (n, k, count))``: a panel times all tokens; see ``Tile``.
 
@@ -188,6 +190,7 @@ def sweep(product: str, *, fresh: bool = False) -> Callable[..., None]:
     return run
 
 
+@cache
 def sweep_again(product: str) -> Callable[..., None]:
     """Return ``run(x, panel, acc, n, count)``: write a panel times all tokens, at least 16.
 

@@ -10,6 +10,7 @@ sums of the panel wait in the level-2 cache meanwhile.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,7 @@ def lay_out(x: Codes, first: Int, blocks: Int, tiles: Codes) -> None:
                 tiles[place + block * TILE_BYTES + i] = 0
 
 
+@cache
 def sweep() -> Callable[[Codes, Codes, Sums, Place, Int], None]:
     """Return ``run(tiles, panel, sums, place, fresh)``: a panel times tokens; see ``Tile``.
 

@@ -4,6 +4,7 @@
 # An intrinsic is declared with the typing context as its first argument, and called without.
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ Sums = npt.NDArray[np.int32]
 Multiply = Callable[[Codes, Codes, Sums], None]
 
 
+@cache
 def matrix_multiply(unit: VectorUnit) -> Multiply:
     """Return ``multiply(x, weight, acc)``, of whole blocks and panels and 16 tokens or more.
 

@@ -3,6 +3,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +171,7 @@ def fastest(layout: Callable[[VectorUnit], Panels], unit: VectorUnit, add: Add) 
     return multiply_panels(layout(unit), add) if unit.panels else multiply_tiled(add)
 
 
+@cache
 def ternary_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-2bit/v1."""
     product = vector_ternary_product(unit)
@@ -178,12 +180,14 @@ def ternary_product(unit: VectorUnit) -> Product:
     return product
 
 
+@cache
 def vector_ternary_product(unit: VectorUnit) -> Product:
     """Return the same without matrix tiles."""
     operation = ternary(unit)
     return _packed_product(unit, (operation, operation), ternary_panels)
 
 
+@cache
 def trit_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-5trit/v1."""
     product = _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
@@ -228,6 +232,7 @@ def _packed_product(
     return product
 
 
+@cache
 def int8_product(unit: VectorUnit) -> Product:
     """Return ``product(x, weight, acc)`` for int8 weights."""
     multiply = int8_multiply(unit)
@@ -236,6 +241,7 @@ def int8_product(unit: VectorUnit) -> Product:
     return _int8_product(unit, multiply)
 
 
+@cache
 def int8_multiply(unit: VectorUnit) -> Callable[[Codes, Codes, Accumulators, Starts], None]:
     """Return ``multiply(x, weight, acc, starts)`` for int8 weights and up to MAX_TOKENS tokens.
 
