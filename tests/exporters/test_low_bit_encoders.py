@@ -14,10 +14,8 @@ from edgellm.exporters import architectures, tokenizer_files
 from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
 from edgellm.exporters.source import load_model
 
-QUANTIZATIONS = [
-    api.Quantization(name="w3a8", group_size=16),
-    api.Quantization(name="auto", group_size=16, budget=4.5),
-]
+W3 = api.Quantization(name="w3a8", group_size=16)
+MIXED = api.Quantization(name="auto", group_size=16, budget=4.5)
 
 
 def write_checkpoint(path: Path, name: str) -> Path:
@@ -58,8 +56,11 @@ def write_calibration(folder: Path, checkpoint: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["vit", "deit", "bert"])
-@pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("name", "quantization"),
+    [("vit", W3), ("deit", W3), ("bert", W3), ("vit", MIXED), ("bert", MIXED)],
+    ids=lambda one: getattr(one, "name", one),
+)
 def test_executors_agree_on_a_low_bit_encoder(
     tmp_path: Path, name: str, quantization: api.Quantization
 ) -> None:
@@ -82,7 +83,7 @@ def test_random_encoders_are_rounded_plainly(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(registry.load(architectures, "bert").TINY))
 
-    bundle = api.export_random(config, tmp_path / "out", quantization=QUANTIZATIONS[0])
+    bundle = api.export_random(config, tmp_path / "out", quantization=W3)
 
     assert bundle.manifest.quantization == "W3A8, groups of 16"
     assert api.verify(bundle.path).passed
@@ -92,7 +93,7 @@ def test_images_to_calibrate_on_are_asked_for(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", "vit")
 
     with pytest.raises(ConfigError, match="images like those that the model will see"):
-        api.export(checkpoint, tmp_path / "out", quantization=QUANTIZATIONS[0])
+        api.export(checkpoint, tmp_path / "out", quantization=W3)
     assert not (tmp_path / "out").exists()
 
 
@@ -106,5 +107,5 @@ def test_ivit_keeps_int8(tmp_path: Path) -> None:
             tmp_path / "out",
             arithmetic="ivit",
             calibration=images,
-            quantization=QUANTIZATIONS[0],
+            quantization=W3,
         )

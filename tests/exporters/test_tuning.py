@@ -61,7 +61,7 @@ def test_a_tuned_export_is_verified_and_the_same_each_time(
     tmp_path: Path, write_checkpoint: Callable[..., Path]
 ) -> None:
     quantization = api.Quantization(name="group", group_size=64, budget=3.0, refine=False, tune=6)
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", llama.TINY)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", llama.TINY | {"num_hidden_layers": 1})
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     seen: list[tuple[int, int]] = []
