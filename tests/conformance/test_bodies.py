@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +61,21 @@ def one_node_model(module: ModuleType, attributes: Iterable[tuple[str, int]]) ->
             helper.make_opsetid(ops.DOMAIN, ops.DOMAIN_VERSION),
         ],
         ir_version=10,
+    )
+
+
+@cache
+def open_session(
+    module: ModuleType, attributes: tuple[tuple[str, int], ...], optimised: bool
+) -> onnxruntime.InferenceSession:
+    """Return onnxruntime with such a model, for all examples of these attributes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    model = one_node_model(module, attributes)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
@@ -137,14 +153,7 @@ def test_example_fits_schema(module: ModuleType, example: Example) -> None:
 def test_onnxruntime_equals_reference(
     module: ModuleType, example: Example, optimised: bool
 ) -> None:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    model = one_node_model(module, example.attributes.items())
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(module, tuple(example.attributes.items()), optimised)
     feeds = {port.name: x for port, x in zip(module.SCHEMA.inputs, example.inputs, strict=True)}
     actual = session.run(None, feeds)
     for wanted, got in zip(expected_outputs(module, example), actual, strict=True):
