@@ -69,7 +69,7 @@ def counts(text: str) -> tuple[int, ...]:
 def _write(result: "BenchResult") -> None:
     write_pairs(
         [
-            ("bundle", f"{result.bundle} ({result.model_type}, {result.num_parameters} weights)"),
+            ("bundle", f"{result.bundle} ({result.model_type}, {result.num_parameters:,} weights)"),
             ("processor", f"{result.cpu_model} ({result.cpu_name})"),
             ("kernels", _kernels(result.kernel_variants)),
             *_ternary_weights(result.ternary_weights),

@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
     size = sum(entry.size for entry in manifest.files.values())
     note(
         options,
-        f"{options.output}: {manifest.model_type}, {manifest.num_parameters} parameters, "
+        f"{options.output}: {manifest.model_type}, {manifest.num_parameters:,} parameters, "
         f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight, "
         f"{human_bytes(size)}; try: edgellm {TRY[manifest.task].format(options.output)}",
     )

@@ -99,7 +99,7 @@ def _summary(result: "Inspection") -> list[tuple[str, object]]:
     return [
         ("bundle", result.path),
         ("task", facts.task),
-        ("model", f"{facts.model_type}, {facts.num_parameters} parameters"),
+        ("model", f"{facts.model_type}, {facts.num_parameters:,} parameters"),
         *(_decoder_facts(result) if facts.task == DECODER else _encoder_facts(facts)),
         ("quantization", f"{facts.quantization}, {facts.bits_per_weight:.2f} bits a weight"),
         ("arithmetic", ARITHMETICS.get(facts.arithmetic, facts.arithmetic)),

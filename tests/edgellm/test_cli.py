@@ -206,7 +206,7 @@ def test_tables_for_people(
     assert "us a decoded token" in main("tune", random_bundle)[1]
     (tmp_path / "text.txt").write_text("one")
     inspected = main("inspect", random_bundle, "--ops", "--tensors")[1]
-    assert "bitnet" in inspected
+    assert "bitnet, 109,848 parameters" in inspected
     assert "ternary-2bit/v1 (export --layout 2bit)" in inspected
     words = ("--text", tmp_path / "text.txt", "-t", 1)
     assert "nats per token" in main("eval", random_bundle, *words)[1]
