@@ -55,7 +55,7 @@ def configure(_: Context, memory: Type) -> Intrinsic:
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         (array,) = open_arrays(context, builder, signature, args)
-        _call(builder, "ldtilecfg", [bytes_of(builder, array)])
+        call_tile(builder, "ldtilecfg", [bytes_of(builder, array)])
         return context.get_dummy_value()
 
     return types.void(memory), generate
@@ -66,7 +66,7 @@ def release(_: Context) -> Intrinsic:
     """``release()``: the tile registers are empty again, and need not be saved."""
 
     def generate(context: Context, builder: Builder, _signature: Type, _args: Values) -> Value:
-        _call(builder, "tilerelease", [])
+        call_tile(builder, "tilerelease", [])
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -120,16 +120,16 @@ class Tile:
             stride = row_stride(builder, acc)
             if self.fresh:
                 for register in range(self.groups * ROW_GROUPS):
-                    _call(builder, "tilezero", [INT8(register)])
+                    call_tile(builder, "tilezero", [INT8(register)])
             else:
-                self._move_sums(builder, "tileloadd64", sums, stride)
+                move_sums(builder, "tileloadd64", sums, stride)
             with cgutils.for_range(builder, builder.udiv(count, INT64(BLOCK))) as loop:
                 column = builder.mul(loop.index, INT64(BLOCK))
                 offset = builder.mul(loop.index, INT64(BLOCK // 4 * PANEL_STRIDE))
                 weights = move(builder, bytes_of(builder, panel), offset)
                 at = [move(builder, place, column) for place in tokens]
                 self._multiply(builder, at, row_stride(builder, x), weights)
-            self._move_sums(builder, "tilestored64", sums, stride)
+            move_sums(builder, "tilestored64", sums, stride)
             return context.get_dummy_value()
 
         @intrinsic
@@ -146,21 +146,15 @@ class Tile:
         rows = [builder.add(t, INT64(group * ROWS)) for group in range(self.groups)]
         return [move(builder, data, builder.add(builder.mul(row, stride), offset)) for row in rows]
 
-    def _move_sums(self, builder: Builder, name: str, places: Values, stride: Value) -> None:
-        for group, place in enumerate(places):
-            for column in range(ROW_GROUPS):
-                at = move(builder, place, INT64(column * ROW_BYTES))
-                _call(builder, name, [INT8(group * ROW_GROUPS + column), at, stride])
-
     def _multiply(self, builder: Builder, tokens: Values, stride: Value, weights: Value) -> None:
         for column in range(ROW_GROUPS):
             at = move(builder, weights, INT64(column * ROW_BYTES))
-            _call(builder, "tileloadd64", [INT8(6 + column), at, INT64(PANEL_STRIDE)])
+            call_tile(builder, "tileloadd64", [INT8(6 + column), at, INT64(PANEL_STRIDE)])
         for group, place in enumerate(tokens):
-            _call(builder, "tileloadd64", [INT8(4 + group), place, stride])
+            call_tile(builder, "tileloadd64", [INT8(4 + group), place, stride])
             for column in range(ROW_GROUPS):
                 total = group * ROW_GROUPS + column
-                _call(builder, self.product, [INT8(total), INT8(4 + group), INT8(6 + column)])
+                call_tile(builder, self.product, [INT8(total), INT8(4 + group), INT8(6 + column)])
 
 
 @cache
@@ -213,7 +207,16 @@ def sweep_again(product: str) -> Callable[..., None]:
     return run
 
 
-def _call(builder: Builder, name: str, arguments: Values) -> None:
+def call_tile(builder: Builder, name: str, arguments: Values) -> None:
+    """Call an intrinsic of x86, such as ``tileloadd64``."""
     kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}")
     builder.call(function, arguments)
+
+
+def move_sums(builder: Builder, name: str, places: Values, stride: Value) -> None:
+    """Load or store the sums of each group of tokens, ROW_GROUPS registers, where its place is."""
+    for group, place in enumerate(places):
+        for column in range(ROW_GROUPS):
+            at = move(builder, place, INT64(column * ROW_BYTES))
+            call_tile(builder, name, [INT8(group * ROW_GROUPS + column), at, stride])

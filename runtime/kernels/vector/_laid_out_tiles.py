@@ -25,7 +25,13 @@ from edgellm.runtime.kernels.simd._unit import (
     load_vector,
     move,
 )
-from edgellm.runtime.kernels.vector._amx import PANEL_STRIDE, ROW_BYTES, ROWS
+from edgellm.runtime.kernels.vector._amx import (
+    PANEL_STRIDE,
+    ROW_BYTES,
+    ROWS,
+    call_tile,
+    move_sums,
+)
 from edgellm.runtime.kernels.vector._panels import ROW_GROUPS
 from edgellm.runtime.kernels.vector._tiles import (
     bytes_of,
@@ -96,15 +102,15 @@ class Tile:
             with builder.if_else(is_fresh) as (fresh, begun):
                 with fresh:
                     for register in range(self.groups * ROW_GROUPS):
-                        _call(builder, "tilezero", [INT8(register)])
+                        call_tile(builder, "tilezero", [INT8(register)])
                 with begun:
-                    self._move_sums(builder, LOAD_ONCE, places, stride)
+                    move_sums(builder, LOAD_ONCE, places, stride)
             with cgutils.for_range(builder, count) as loop:
                 offset = builder.mul(loop.index, INT64(BLOCK // 4 * PANEL_STRIDE))
                 weights = move(builder, bytes_of(builder, panel), offset)
                 column = builder.mul(loop.index, INT64(TILE_BYTES))
                 self._multiply(builder, [move(builder, at, column) for at in tokens], weights)
-            self._move_sums(builder, "tilestored64", places, stride)
+            move_sums(builder, "tilestored64", places, stride)
             return context.get_dummy_value()
 
         @intrinsic
@@ -115,25 +121,13 @@ class Tile:
 
         return tile
 
-    def _move_sums(self, builder: Builder, name: str, places: Values, stride: Value) -> None:
-        for group, place in enumerate(places):
-            for column in range(ROW_GROUPS):
-                at = move(builder, place, INT64(column * ROW_BYTES))
-                _call(builder, name, [INT8(group * ROW_GROUPS + column), at, stride])
-
     def _multiply(self, builder: Builder, tokens: Values, weights: Value) -> None:
         for column in range(ROW_GROUPS):
             at = move(builder, weights, INT64(column * ROW_BYTES))
-            _call(builder, LOAD, [INT8(6 + column), at, INT64(PANEL_STRIDE)])
+            call_tile(builder, LOAD, [INT8(6 + column), at, INT64(PANEL_STRIDE)])
         for group, place in enumerate(tokens):
             name = LOAD if self.near else LOAD_ONCE
-            _call(builder, name, [INT8(4 + group), place, INT64(ROW_BYTES)])
+            call_tile(builder, name, [INT8(4 + group), place, INT64(ROW_BYTES)])
             for column in range(ROW_GROUPS):
                 total = group * ROW_GROUPS + column
-                _call(builder, "tdpbssd", [INT8(total), INT8(4 + group), INT8(6 + column)])
-
-
-def _call(builder: Builder, name: str, arguments: Values) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}")
-    builder.call(function, arguments)
+                call_tile(builder, "tdpbssd", [INT8(total), INT8(4 + group), INT8(6 + column)])
