@@ -53,7 +53,8 @@ def special_tokens(checkpoint: Checkpoint, vocab_size: int) -> tuple[int | None,
         for name in found:
             tokens = fields.integers(name)
             if any(token >= vocab_size for token in tokens):
-                LOG.warning("%s", fields.fail(name, f"the vocabulary has {vocab_size} tokens"))
+                excess = f"what is not below the {vocab_size} of the vocabulary is left out"
+                LOG.warning("%s", fields.fail(name, excess))
             found[name] = tuple(t for t in tokens if t < vocab_size) or found[name]
     return next(iter(found["bos_token_id"]), None), found["eos_token_id"]
 
