@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from edgellm.errors import ConfigError
@@ -63,8 +64,9 @@ class GenerationRequest:
             kinds = ", ".join(get_args(Speculate))
             raise ConfigError(f"speculate is {self.speculate!r}; allowed are {kinds}")
         count = self.max_tokens
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
             raise ConfigError(f"max_tokens is {count!r}; it must be a whole number of at least 1")
+        object.__setattr__(self, "max_tokens", int(count))  # NumPy's integers are none of Python's
         StopStrings(self.stop)
 
 

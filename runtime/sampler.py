@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
+from numbers import Integral, Real
 from typing import TypedDict
 
 import numpy as np
@@ -38,6 +39,13 @@ ID_BITS = 24
 PENALTY_STEP = 32
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 100.0
+RANGES = (
+    ("temperature", 0.0, MAX_TEMPERATURE),
+    ("top_p", 0.0, 1.0),
+    ("min_p", 0.0, 1.0),
+    ("repetition_penalty", 0.01, MAX_PENALTY),
+)
+COUNTS = (("top_k", 1 << ID_BITS), ("seed", (1 << 64) - 1))
 LOG2_E = Fraction(6196328019, 1 << 32)
 """log2(e) to 33 bits."""
 
@@ -75,23 +83,24 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
-        _check_range("top_p", self.top_p, 0.0, 1.0)
-        _check_range("min_p", self.min_p, 0.0, 1.0)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.01, MAX_PENALTY)
-        _check_count("top_k", self.top_k, 1 << ID_BITS)
-        _check_count("seed", self.seed, (1 << 64) - 1)
+        for name, low, high in RANGES:
+            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
+        for name, most in COUNTS:
+            object.__setattr__(self, name, _count(name, getattr(self, name), most))
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(name: str, value: float, low: float, high: float) -> float:
+    """Return a number as Python's own, which NumPy's are not."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
         raise ConfigError(f"{name} is {value!r}; allowed are numbers from {low:g} to {high:g}")
+    return float(value)
 
 
-def _check_count(name: str, value: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
+def _count(name: str, value: int, high: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= high:
         raise ConfigError(f"{name} is {value!r}; allowed are whole numbers from 0 to {high}")
+    return int(value)
 
 
 def steps(value: float) -> int:

@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
     note(
         options,
         f"{options.output}: {manifest.model_type}, {manifest.num_parameters:,} parameters, "
-        f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight, "
+        f"{manifest.quantization}, {manifest.bits_per_weight:.2f} bits a weight with embeddings, "
         f"{human_bytes(size)}; try: edgellm {TRY[manifest.task].format(options.output)}",
     )
     return 0

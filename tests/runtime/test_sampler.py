@@ -258,5 +258,15 @@ def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
         SamplingParams(**options)
 
 
+def test_numbers_of_numpy_become_those_of_python() -> None:
+    given = SamplingParams(
+        temperature=np.float32(0.5), top_p=np.float64(0.9), top_k=np.int64(40), seed=np.uint64(7)
+    )
+
+    assert given == SamplingParams(temperature=0.5, top_p=0.9, top_k=40, seed=7)
+    assert [type(value) for value in (given.temperature, given.top_p)] == [float, float]
+    assert [type(value) for value in (given.top_k, given.seed)] == [int, int]
+
+
 def test_the_keyword_arguments_are_the_fields() -> None:
     assert SamplingOptions.__annotations__.keys() == SamplingParams.__dataclass_fields__.keys()
