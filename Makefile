@@ -35,7 +35,8 @@ lint: $(VENV)/.test-ready
 typecheck: $(VENV)/.test-ready
 	rm -rf $(TYPING) && mkdir -p $(TYPING)/edgellm
 	cd $(TYPING)/edgellm && ln -s ../../../edgellm/* ../../../exporters ../../../runtime ../../../devices .
-	cd $(TYPING) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgellm
+	cd $(TYPING) && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy \
+	  --num-workers auto -p edgellm
 
 # The bundles of the golden tests, exported here to be run elsewhere.
 golden: $(VENV)/.run-ready
