@@ -47,6 +47,8 @@ from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arr
 
 BESIDE = 2
 """Vectors of rows that are looked up side by side, in the same tables."""
+AHEAD_LINES = 64
+"""How far ahead planes are prefetched at least: a span of 128 columns and 4 bits."""
 MOST_PLANES = 4
 """4 * 32,767 * 128 * 127 < 2^31: scales are LARGEST_SCALE at most."""
 
@@ -57,11 +59,12 @@ Totals = npt.NDArray[np.int64]
 
 
 def shift_blocks(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``add_blocks(planes, tables, magnitudes, scales, (octets, next), totals)``.
+    """Return ``add_blocks(planes, tables, magnitudes, scales, (octets, next, ahead), totals)``.
 
     It writes the totals of up to PAIR blocks of rows and MOST_PLANES planes. planes are (blocks,
     octets, P, 64), tables those of ``fill_tables``, magnitudes those of ``fill_magnitudes``, scales
-    those of ``fill_scales``; octets are those of a group, and so many blocks on are the next ones.
+    those of ``fill_scales``. octets are those of a group; the next blocks are so many on; so many
+    octets ahead are prefetched (``octets_ahead``).
     """
     add_block = _block_sums(unit)
     lanes = unit.lanes
@@ -72,7 +75,7 @@ def shift_blocks(unit: VectorUnit) -> Callable[..., None]:
         tables: Codes,
         magnitudes: Sums,
         scales: Codes,
-        numbers: tuple[Int, Int],
+        numbers: tuple[Int, Int, Int],
         totals: Totals,
     ) -> None:
         mixed = stack_int64(BLOCK_TOTALS)
@@ -107,9 +110,16 @@ def magnitude(x: Codes) -> np.int32:
     return total
 
 
+@register_jitable(**PART_POLICY)
+def octets_ahead(octets: Int, planes: Int) -> Int:
+    """Return how many octets ahead are prefetched, in groups of so many: whole spans."""
+    span = min(octets, SPAN_OCTETS)
+    return span * max(AHEAD_LINES // (span * planes), 1)
+
+
 @intrinsic
 def begin_blocks(_: Context, planes: Type, octets: Type) -> Intrinsic:
-    """``begin_blocks(planes, octets)``: begin to read the first group of some blocks."""
+    """``begin_blocks(planes, octets)``: begin to read the first octets of some blocks."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         (array,) = open_arrays(context, builder, types.void(signature.args[0]), args[:1])
@@ -163,12 +173,13 @@ class _Block:
         self._block_bytes, self._stride, _, _ = cgutils.unpack_tuple(builder, planes.strides)
         self._width = 4 * self._unit.lanes
 
-    def generate(self, builder: Builder, size: Value, next_blocks: Value) -> None:
-        """Add to the totals; size are the octets of a group, the next blocks are so many on.
+    def generate(self, builder: Builder, size: Value, next_blocks: Value, ahead: Value) -> None:
+        """Add to the totals; size are the octets of a group, the rest as for ``add_blocks``.
 
         The totals are in the order of the registers: of each four rows the first, of even and of
         odd fours, then the others.
         """
+        self._ahead = ahead
         self._next_bytes = builder.mul(next_blocks, self._block_bytes)
         group = cgutils.alloca_once_value(builder, INT64(0))
         step = INT64(SPAN_OCTETS)
@@ -190,7 +201,7 @@ class _Block:
         tables = move(builder, self._tables, builder.mul(first, INT64(OCTET_TABLES)))
         sums = [[cgutils.alloca_once(builder, kind) for _ in range(4)] for _ in range(BESIDE)]
         rows, step = builder.mul(self._blocks, INT64(ROWS)), INT64(BESIDE * width)
-        ahead = self._ahead(builder, first, octets)
+        ahead = self._wanted(builder, first)
         with cgutils.for_range_slice(builder, INT64(0), rows, step, INT64) as (row, _):
             # Where the rows end within BESIDE vectors, the last are read and multiplied again.
             out = [builder.add(row, INT64(width * i)) for i in range(BESIDE)]
@@ -219,12 +230,13 @@ class _Block:
             for one, four in zip(out, sums, strict=True):
                 self._widen(builder, one, [builder.load(place) for place in four])
 
-    def _ahead(self, builder: Builder, first: Value, octets: Value) -> Value:
-        """Return how far ahead of a span the next one is: in these blocks, or in the next ones."""
-        inside = builder.icmp_signed("<", builder.add(first, octets), self._octets)
-        begin = builder.mul(first, self._stride)
-        next_blocks = builder.sub(self._next_bytes, begin)
-        return builder.select(inside, builder.mul(self._stride, octets), next_blocks)
+    def _wanted(self, builder: Builder, first: Value) -> Value:
+        """Return how far ahead of an octet keys are wanted: of these blocks, or the next ones."""
+        end = builder.add(first, self._ahead)
+        inside = builder.icmp_signed("<", end, self._octets)
+        distance = builder.mul(self._ahead, self._stride)
+        to_next = builder.sub(self._next_bytes, builder.mul(self._octets, self._stride))
+        return builder.select(inside, distance, builder.add(distance, to_next))
 
     def _splat_magnitude(self, builder: Builder) -> Value:
         place = builder.bitcast(builder.load(self._magnitude), INT32.as_pointer())

@@ -35,6 +35,7 @@ from edgellm.runtime.kernels.vector._shift_blocks import (
     MOST_PLANES,
     begin_blocks,
     fill_magnitudes,
+    octets_ahead,
     shift_blocks,
 )
 from edgellm.runtime.kernels.vector._shift_scales import (
@@ -78,8 +79,9 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         fitting = SCALE_BYTES // block_scales // PAIR * PAIR
         step, fits = max(fitting, PAIR), fitting > 0 and terms.shape[1] <= MOST_PLANES
         octets = group_size // OCTET
+        ahead = octets_ahead(octets, terms.shape[1])
         for t in range(0 if many else x.shape[0]):
-            begin_blocks(planes[begin // ROWS : whole][:PAIR], octets)
+            begin_blocks(planes[begin // ROWS : whole][:PAIR], ahead)
             fill_tables(x[t], tables)
             fill_magnitudes(x[t], group_size, magnitudes)
             for first in range(begin // ROWS, last_block, step):
@@ -90,7 +92,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                     done = max(min(stop, whole), block) if right else block
                     if block < done:
                         own = scales[(block - first) * block_scales :]
-                        numbers = (octets, min(done, whole - PAIR) - block)
+                        numbers = (octets, min(done, whole - PAIR) - block, ahead)
                         add_blocks(planes[block:done], tables, magnitudes, own, numbers, totals)
                     for one in range(done, stop):
                         place = (first_row(one, begin), last_row(one, end), group_size)
