@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgellm.runtime import kernels
 from edgellm.runtime.kernels import _objects
+from edgellm.runtime.program import TAIL
 from edgellm.runtime.threads import Workers
 from tests.benchmarks.peers.measures import Measure, mean_seconds, timed
 from tests.benchmarks.peers.shapes import ProductShape
@@ -82,8 +83,12 @@ class OurProductRunner:
         sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
         address = _objects.kernel_address(kernel)
         operands = [[x.ctypes.data, weight.ctypes.data, acc.ctypes.data] for weight in weights]
-        tail = [*(sizes[letter] for letter in kernel.schema.letters), 1]
-        return np.array([[address, *row, *tail] for row in operands], np.int64), (x, acc)
+        letters = [sizes[letter] for letter in kernel.schema.letters]
+        fields = np.array([[address, *row, *letters] for row in operands], np.int64)
+        program = np.zeros((len(fields), 3 * fields.shape[1] + TAIL), np.int64)
+        program[:, : fields.shape[1]] = fields
+        program[:, -1] = 1  # all threads meet before each
+        return program, (x, acc)
 
 
 def ternary_codes(shape: ProductShape) -> npt.NDArray[np.uint8]:
