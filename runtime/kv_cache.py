@@ -29,7 +29,7 @@ class KvCache:
     All that grows lies in one block of memory, array behind array with room for some positions, so
     that it fills huge pages soon: from scattered small ones, attention to 1,024 positions takes a
     sixth longer, and to 4,096 a third. Where the room is used up, the arrays move apart in place,
-    by half of what they have: at most a third of what is touched is not used.
+    by half of what they have: at most a third of the room is not used then.
 
     Attributes:
         capacity: positions there can be.
