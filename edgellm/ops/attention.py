@@ -250,6 +250,8 @@ def examples() -> Iterator[Example]:
         (1, 301, 2, 7, 64),
         (5, 70, 3, 2, 128),
         (2, 130, 1, 5, 512),
+        (1, 150, 5, 3, 64),
+        (2, 200, 5, 4, 128),
     )
     for tokens, length, groups, share, dim in sizes:
         name = f"random_{tokens}_of_{length}_{groups}x{share}x{dim}"
@@ -259,6 +261,8 @@ def examples() -> Iterator[Example]:
         for dim in (8, 64):
             inputs = _random_inputs(rng, (4, 30, 2, 2, dim))
             yield Example(f"window_{window}_x{dim}", inputs, _attributes(dim, window=window))
+    inputs = _random_inputs(rng, (2, 210, 2, 4, 64))
+    yield Example("window_of_blocks", inputs, _attributes(64, window=100))
     yield from _degenerate_examples(rng)
     yield from _extreme_examples(rng)
 

@@ -1,24 +1,24 @@
 """Attention on a vector unit that multiplies bytes: all heads of a token pass over the cache.
 
-The cache is read in the order of memory, a block of rows after the other and in it head by head;
-what the queries of a head share is read once. The weights of the softmax have 15 bits: they are
-multiplied as two signed bytes.
+The first pass reads keys in the order of memory, the second values, a block of rows after the
+other and in it head by head; what the queries of a head share is read once. The weights of the
+softmax have 15 bits: they are multiplied as two signed bytes.
 
 Values of the weight 0 are read as well. In a story of stories-bitnet 27 % of the weights of a head
 are 0, but only 8 % are for all heads that share a row of the cache, and no four rows in line are
 skipped by all; with random weights there are none.
 
-Reading and computing hardly overlap: one thread of a server of 2024 reads 4,096 positions in 310 us
-a layer, computes 340 us when they are in its caches, and takes 570 for both. With instructions
-between them few loads wait at a time; what goes on beside arithmetic are prefetches to the level-2
-cache, in the order of memory and some four lines at a time. With those, and both products with AMX
-(a lane has four columns of one value, and three of four bytes of a weight are 0, so that values are
-read as they are), it took 8 to 12 % less from memory and 20 % less from caches: 2 to 4 % of a
-token, for as many lines again. To score four rows for all heads at a time, copied and prefetched in
-the order of memory, took 3 % less from memory and 7 % more from caches.
+Reading and computing overlap in part: one thread of a server of 2024 reads 4,096 positions in 310
+us a layer, computes 300 when they are in its caches, and takes 500 for both. With both products by
+AMX (a lane has four columns of one value, and three of four bytes of a weight are 0, so that values
+are read as they are) it took 8 to 12 % less from memory, before keys were read row by row: 2 to 4 %
+of a token, for as many lines again.
+Scores are kept by blocks of rows: by heads, as many streams are written as there are heads, and
+what they push out of the caches took a fifth of the time of the first pass.
 """
 
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator,call-arg"
+# An intrinsic is declared with the typing context as its first argument, and called without.
 
 from collections.abc import Callable
 
@@ -40,46 +40,35 @@ from edgellm.runtime.kernels._scalar import (
 from edgellm.runtime.kernels.attention import (
     MAX_HEAD_DIM,
     SCALE_BITS,
-    best_score,
     copy_column,
     largest,
     write_mean,
 )
-from edgellm.runtime.kernels.simd import _unit
-from edgellm.runtime.kernels.simd._unit import Intrinsic, VectorUnit
-from edgellm.runtime.kernels.vector._attention_tiles import (
-    ROW_BLOCK,
-    mix_tile,
-    score_tile,
-    settle_tile,
-)
+from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
+from edgellm.runtime.kernels.vector._attention_scores import AHEAD
+from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, settle_tile
+from edgellm.runtime.kernels.vector._mix_pass import mix_over, start_lines
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
     attend_prompt,
-    correct,
     join,
     most_queries,
     quantize,
 )
-from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, weigh_tile, write_facts
+from edgellm.runtime.kernels.vector._read_ahead import expect
+from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
+from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
 
 SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
 SCRATCH = SCORES + ROW_BLOCK
 """Whole vectors are read of them."""
-MAX_HEADS = 64
 PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
-CODES, SUMS, PARTS = (
-    MAX_HEADS * MAX_HEAD_DIM,
-    2 * MAX_HEADS * MAX_HEAD_DIM,
-    2 * MAX_HEADS * ROW_BLOCK,
-)
+CODES, SUMS = MAX_HEADS * MAX_HEAD_DIM, 2 * MAX_HEADS * MAX_HEAD_DIM
 
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
-Some = tuple[Int, Int, Int]
-Place = tuple[Int, Int, Int, Int, Int, Int]
 
 
 def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
@@ -89,109 +78,6 @@ def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
     for group in range(begin, (first + count - 1) // shared + 1):
         place = (group - begin) * width
         copy_column(absmax, group, out[place : place + absmax.shape[0]])
-
-
-def tiles_of(unit: VectorUnit, tile: Callable[[VectorUnit, int], Intrinsic]) -> Callable[..., None]:
-    """Return ``run(own, cache, sums, steps, place, count)``: a tile for all queries of a head.
-
-    ``own`` and ``sums`` have ``steps`` numbers for each query; see the tiles.
-    """
-    most = 4 if unit.tokens >= 4 else 2  # what the registers have room for
-    many, two, one = (tile(unit, count) for count in (most, 2, 1))
-
-    @register_jitable(**PART_POLICY)
-    def run(own: Bytes, cache: Bytes, sums: Ints, steps: Pair, place: Place, count: Int) -> None:
-        i = 0
-        while i < count:
-            mine, its = own[i * steps[0] :], sums[i * steps[1] :]
-            if count - i >= most:
-                many(mine, cache, its, place)
-                i += most
-            elif count - i >= 2:
-                two(mine, cache, its, place)
-                i += 2
-            else:
-                one(mine, cache, its, place)
-                i += 1
-
-    return run
-
-
-def next_group(i: Int, heads: Some, row_bytes: Int, dim: Int) -> Some:
-    """Return the group of head i, the first head of the next, and how far ahead that is read.
-
-    Behind the last group, which are the rows of the next block of the first one.
-    """
-    first, count, shared = heads
-    group = (first + i) // shared
-    after = min((group + 1) * shared - first, count)
-    back = (group - first // shared) * dim
-    return group, after, dim if after < count else ROW_BLOCK * row_bytes - back
-
-
-def score_over(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``run(codes, key, dots, heads, rows)``: the dot products of all rows and heads.
-
-    Heads are (first, count, how many share a head of the cache), rows are (begin, end, width).
-    """
-    score = tiles_of(unit, score_tile)
-
-    @register_jitable(**PART_POLICY)
-    def run(codes: Bytes, key: Bytes, dots: Ints, heads: Some, rows: Some) -> None:
-        begin, end, width = rows
-        dim = key.shape[2]
-        for first in range(begin, end, ROW_BLOCK):
-            last = min(first + ROW_BLOCK, end)
-            i: Int = 0
-            while i < heads[1]:
-                group, after, ahead = next_group(i, heads, key.shape[1] * dim, dim)
-                place = group, first, last, begin, width, ahead
-                score(codes[i * dim :], key, dots[i * width :], (dim, width), place, after - i)
-                i = after
-
-    return run
-
-
-def mix_over(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``run(dots, scales, value, facts, sums, place)``.
-
-    For a block of rows and a head of the cache it makes weights of the scores of all its queries,
-    as ``facts`` say, and adds the values times them to the first of ``sums``; the second are those
-    of ``weigh_tile``. Scales are those of the keys, and of the values as ``round_scales`` writes
-    them. ``place`` is heads and rows as ``score_over`` takes them.
-    """
-    weigh, mix = weigh_tile(unit), tiles_of(unit, mix_tile)
-
-    @register_jitable(**PART_POLICY)
-    def run(
-        dots: Ints,
-        scales: tuple[Ints, Ints],
-        value: Bytes,
-        facts: Totals,
-        sums: tuple[Ints, Totals],
-        place: tuple[Some, Some],
-    ) -> None:
-        heads, (begin, end, width) = place
-        dim = value.shape[2]
-        parts = stack_int8(PARTS)
-        steps = 2 * ROW_BLOCK, 2 * dim
-        for first in range(begin, end, ROW_BLOCK):
-            last = min(first + ROW_BLOCK, end)
-            sizes = last - first, ROW_BLOCK
-            i: Int = 0
-            while i < heads[1]:
-                group, after, ahead = next_group(i, heads, value.shape[1] * dim, dim)
-                column = (group - heads[0] // heads[2]) * width + first
-                keys, folds = scales[0][column:], scales[1][column:]
-                for q in range(i, after):
-                    own_dots, own_facts = dots[q * width + first - begin :], facts[4 * q :]
-                    own_parts = parts[2 * (q - i) * ROW_BLOCK :]
-                    weigh(own_dots, keys, folds, own_parts, sums[1][2 * q :], own_facts, sizes)
-                here = group, first, last, first, ROW_BLOCK, ahead
-                mix(parts, value, sums[0][2 * i * dim :], steps, here, after - i)
-                i = after
-
-    return run
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
@@ -217,7 +103,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         length, groups, dim = key.shape
         scaling = scaling_mantissa, scaling_exponent
-        if dim % _unit.BLOCK != 0:
+        if dim % BLOCK != 0:
             scales = key_absmax, value_absmax
             plain(thread, threads, query, key, scales[0], value, scales[1], y, *scaling, window)
             return
@@ -230,7 +116,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         by_rows = rows >= 2 * threads
         head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
         first_row, row_step = (thread, threads) if by_rows else (0, 1)
-        width = (length + 3) // 4 * 4
+        width = (length + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
         most = min(SCORES // width, MAX_HEADS)
         key_scales, value_scales = stack_int32(SCRATCH), stack_int32(SCRATCH)
         while head < last_head:
@@ -269,17 +155,23 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         (first, count, shared), (begin, end, width) = place
         dim = caches[0].shape[2]
-        codes = stack_int8(CODES)
+        codes = stack_int8(CODES)[: count * dim]
         steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
-        facts, divisors = stack_int64(FACTS), stack_int64(PAIRS)
+        facts, divisors, best = stack_int64(FACTS), stack_int64(PAIRS), stack_int64(MAX_HEADS)
         dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
         sums, totals = stack_int32(SUMS), stack_int64(MAX_HEAD_DIM)
+        lines = stack_int64(2)
+        run = start_lines(lines, caches[0], place[0], begin)
+        keys_ahead = min(end - begin, AHEAD) * (run // BLOCK) // count
+        values_ahead = min(end - begin, ROW_BLOCK) * (run // BLOCK) // count
         for i in range(count):
+            expect(caches[0], lines, run, keys_ahead)
             own = slice(i * dim, (i + 1) * dim)
             step = quantize(row[own], codes[own], scaling)
             steps[2 * i], steps[2 * i + 1] = step
-        score(codes, caches[0], dots, place[0], place[1])
+        score(codes, caches[0], scales[0], dots, best, place)
         done: Int = -1
+        start_lines(lines, caches[1], place[0], begin)
         for i in range(count):
             group = (first + i) // shared - first // shared
             own = slice(group * width + begin, group * width + end)
@@ -288,10 +180,8 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
                 round_scales(scales[1][own], drop, rounded[own])
                 done = group
             drops[i] = drop
-            own_dots = dots[i * width : i * width + end - begin]
-            correct(own_dots, codes[i * dim : (i + 1) * dim], bias)
-            best = best_score(own_dots, scales[0][own])
-            write_facts(best, (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
+            expect(caches[1], lines, run, values_ahead)
+            write_facts(best[i], (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
         sums[: 2 * count * dim] = 0
         divisors[: 2 * count] = 0
         mix(dots, (scales[0], rounded), caches[1], facts, (sums, divisors), place)

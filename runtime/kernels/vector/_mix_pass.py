@@ -1,0 +1,110 @@
+"""The second pass of attention over the cache: the mean of the values of one token."""
+
+# mypy: disable-error-code="untyped-decorator,call-arg"
+# An intrinsic is declared with the typing context as its first argument, and called without.
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int64
+from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
+from edgellm.runtime.kernels.vector._attention_scores import most_in_pack
+from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, lines_of_mix, mix_tile
+from edgellm.runtime.kernels.vector._read_ahead import expect
+from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, next_group
+from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
+
+PARTS = 2 * MAX_HEADS * ROW_BLOCK
+
+Bytes = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+Place = tuple[Int, Int, Int, Int]
+
+
+def start_lines(lines: Totals, cache: Bytes, heads: Some, row: Int) -> Int:
+    """Write where reading ahead begins, at a row; return how many bytes of it the heads read."""
+    dim = cache.shape[2]
+    begin = heads[0] // heads[2]
+    run = (next_group(heads[1] - 1, heads)[0] + 1 - begin) * dim
+    lines[0], lines[1] = (row * cache.shape[1] + begin) * dim, run
+    return run
+
+
+def mixes_of(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``run(parts, value, sums, lines, place, count)``: ``mix_tile`` for so many queries."""
+    most = most_in_pack(unit)
+    many, two, one = (mix_tile(unit, count) for count in (most, 2, 1))
+
+    @register_jitable(**PART_POLICY)
+    def run(
+        parts: Bytes, value: Bytes, sums: Ints, lines: Totals, place: Place, count: Int
+    ) -> None:
+        i: Int = 0
+        step = 2 * value.shape[2]
+        while i < count:
+            own, its = parts[2 * i * ROW_BLOCK :], sums[i * step :]
+            if count - i >= most:
+                many(own, value, its, lines, place)
+                i += most
+            elif count - i >= 2:
+                two(own, value, its, lines, place)
+                i += 2
+            else:
+                one(own, value, its, lines, place)
+                i += 1
+
+    return run
+
+
+def mix_over(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``run(dots, scales, value, facts, sums, (heads, rows))``.
+
+    For a block of rows and a head of the cache it makes weights of the scores of all its queries,
+    as ``facts`` say, and adds the values times them to the first of ``sums``; the second are those
+    of ``weigh_tile``. Scales are those of the keys, and of the values as ``round_scales`` writes
+    them. Dots are as ``score_over`` writes them.
+
+    The rows of the next block are read ahead, evenly: what is asked for in one go is waited for.
+    """
+    weigh, mix = weigh_tile(unit), mixes_of(unit)
+    mixed, lines_of_row = lines_of_mix(unit, BLOCK), ROW_BLOCK  # for 64 columns
+
+    @register_jitable(**PART_POLICY)
+    def run(
+        dots: Ints,
+        scales: tuple[Ints, Ints],
+        value: Bytes,
+        facts: Totals,
+        sums: tuple[Ints, Totals],
+        place: tuple[Some, Some],
+    ) -> None:
+        heads, (begin, end, width) = place
+        dim = value.shape[2]
+        parts, lines = stack_int8(PARTS), stack_int64(2)
+        left = (lines_of_row - mixed) * (dim // BLOCK)
+        for first in range(begin, end, ROW_BLOCK):
+            last = min(first + ROW_BLOCK, end)
+            sizes = last - first, ROW_BLOCK
+            own_dots = dots[(first - begin) * heads[1] :]
+            reading = start_lines(lines, value, heads, last if last < end else first)
+            i: Int = 0
+            while i < heads[1]:
+                group, after = next_group(i, heads)
+                column = (group - heads[0] // heads[2]) * width + first
+                keys, folds = scales[0][column:], scales[1][column:]
+                for q in range(i, after):
+                    expect(value, lines, reading, left // 2 // (after - i))
+                    own_parts = parts[2 * (q - i) * ROW_BLOCK :]
+                    here, out = own_dots[q * ROW_BLOCK :], sums[1][2 * q :]
+                    weigh(here, keys, folds, own_parts, out, facts[4 * q :], sizes)
+                expect(value, lines, reading, left // 2)
+                rows = group, first, last, reading
+                mix(parts, value, sums[0][2 * i * dim :], lines, rows, after - i)
+                i = after
+
+    return run
