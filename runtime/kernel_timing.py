@@ -18,8 +18,11 @@ from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernels import Kernel, _objects, simd
 from edgellm.runtime.profile import TOKEN_ID, time_rows
 
-CONTEXT = 32
-"""Tokens before the one that is decoded."""
+CONTEXT = 512
+"""Tokens before those of the call. The kernel of attention that is fastest behind a few of them may
+take twice as long as another behind many."""
+COMPUTED = 32
+"""Of them; the rest are these again."""
 SAMPLES = 4
 """Steps of a kind that are timed where there is no time for all."""
 SLOW = 3.0
@@ -49,9 +52,10 @@ def time_variants(engine: Engine, tokens: int, seconds: float) -> Times:
     """
     end = time.perf_counter() + seconds
     cache = engine.new_cache()
-    before = min(CONTEXT, engine.context_length - tokens) if tokens == 1 else 0
+    before = min(CONTEXT, engine.context_length - tokens)
     if before > 0:
-        engine.forward(np.full(before, TOKEN_ID), cache, [])
+        engine.forward(np.full(min(COMPUTED, before), TOKEN_ID), cache, [])
+        cache.repeat(before)
     with engine.prepared(np.full(tokens, TOKEN_ID), cache) as table:
         race = _Race(engine, table)
         times = race.first_times()

@@ -111,6 +111,16 @@ class KvCache:
             length = self._states.go_back(length)
         self.length = length
 
+    def repeat(self, length: int) -> None:
+        """Fill up to ``length`` positions with those there are, in turn: what they say is no text.
+
+        States, which know of no positions, stay.
+        """
+        self.make_room(length)
+        for array in self._arrays.values():
+            array[:length] = np.resize(array[: self.length], (length, *array.shape[1:]))
+        self.length = length
+
     def copy(self) -> "KvCache":
         """Return an independent cache with the same content."""
         twin = KvCache(self._values, self.capacity)

@@ -51,6 +51,16 @@ def test_truncate_to_what_is_not_there(length: int) -> None:
         filled(7).truncate(length)
 
 
+def test_positions_are_repeated_in_turn() -> None:
+    cache = filled(3)
+    cache.repeat(8)
+
+    assert cache.length == 8
+    for name, array in cache.export_arrays().items():
+        expected = arrays(3)[name][[0, 1, 2, 0, 1, 2, 0, 1]]
+        np.testing.assert_array_equal(array, expected, strict=True)
+
+
 def test_a_copy_is_independent() -> None:
     cache = filled(4)
     twin = cache.copy()

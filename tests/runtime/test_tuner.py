@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import edgellm
@@ -10,12 +11,15 @@ from edgellm.bundle import open_bundle
 from edgellm.errors import ConfigError
 from edgellm.runtime import cpu, kernel_timing, tuner, tuning
 from edgellm.runtime.choices import kind_of
+from edgellm.runtime.engine import Engine
 from edgellm.runtime.kernel_timing import variants_of
 from edgellm.runtime.kernels import simd
+from edgellm.runtime.kv_cache import KvCache
 from edgellm.runtime.loader import load_plan
 from edgellm.runtime.plan import Plan
 from edgellm.runtime.tuner import tune
 
+IntArray = npt.NDArray[np.int64]
 VARIANTS = simd.available(cpu.host())
 
 
@@ -131,6 +135,26 @@ def test_slow_variants_are_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_thread_counts_to_try(cores: int, counts: list[int]) -> None:
     assert tuner._counts(cores) == counts
+
+
+@pytest.mark.parametrize(("context", "before"), [(2048, 512), (100, 99)])
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_steps_are_timed_behind_a_context(
+    plan: Plan, context: int, before: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    prepared = Engine.prepared
+
+    def noting(self: Engine, ids: IntArray, cache: KvCache) -> object:
+        lengths.append(cache.length)
+        return prepared(self, ids, cache)
+
+    monkeypatch.setattr(Engine, "prepared", noting)
+    engine = Engine(plan, context_length=context, threads=1, chunk=64)
+    kernel_timing.time_variants(engine, tokens, 0.05)
+    engine.close()
+
+    assert lengths == [min(before, context - tokens)]
 
 
 def test_a_context_of_one_token_is_tuned(plan: Plan) -> None:
