@@ -107,6 +107,8 @@ def examples() -> Iterator[Example]:
     chosen: tuple[tuple[int, int, int, list[int]], ...] = (
         (3, 64, 32, [2]),
         (1, 64, 1, [0]),
+        (3, 128, 32, []),
+        (1, 256, 70, [0]),
         (2, 128, 63, [0, 1]),
         (1, 64, BLOCK_ROWS + 5, [0]),
         (5, 192, 65, [4, 0, 0, 2, 1, 3, 4]),
@@ -118,7 +120,7 @@ def examples() -> Iterator[Example]:
             draw.scales(rng, tokens, 40),
             *planar(draw.codes(rng, vocabulary, k)),
             draw.multipliers(rng, vocabulary),
-            np.array(rows),
+            np.array(rows, dtype=np.int64),
         )
         name = f"random_{tokens}x{k}x{vocabulary}_{len(rows)}_rows"
         yield Example(name, inputs, {"shift": 21, "top": 0})

@@ -11,7 +11,7 @@ class Avx512Vbmi(Avx512Vnni):
     features = (*Avx512Vnni.features, "avx512vbmi", "gfni")
     rank = 50
     base = "avx512_vnni"
-    operators = frozenset({"GroupLinear", "ShiftAddLinear", "TritLinear"})
+    operators = frozenset({"GroupLinear", "PlanarLogitsHead", "ShiftAddLinear", "TritLinear"})
     reads_trits_fast = True
     turns_bits = True
 

@@ -1,7 +1,7 @@
 """PlanarLogitsHead on a vector unit: reads of the weights what the wanted logits need.
 
 One product with the high nibbles of all rows, and bounds that follow from them; then, bit by bit,
-the rest of the rows that can still be among the best.
+the rest of the rows that can still be among the best. Where all are wanted, whole rows.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -31,11 +31,19 @@ from edgellm.runtime.kernels._pruning import (
     narrow,
 )
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels.planar_logits_head import MAX_COLUMNS
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
 from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
-from edgellm.runtime.kernels.vector._products import Codes, int8_product, of_whole_blocks
+from edgellm.runtime.kernels.vector._products import (
+    Codes,
+    int8_product,
+    of_whole_blocks,
+    total,
+)
 from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._whole_rows import PAIR, arrange, whole_tile
+from edgellm.runtime.kernels.vector._whole_rows import ROWS as WHOLE_ROWS
 
 CHUNK = 1024
 """Rows that are narrowed down together: their sums stay in the level-1 cache."""
@@ -45,6 +53,7 @@ SLAB_BYTES = 1 << 17
 """Weights that are unpacked at once for many tokens; they stay in the level-2 cache."""
 SLAB_ROWS = 32
 """A multiple of the rows of any panel."""
+ARRANGED = 2 * MAX_COLUMNS
 MAX_PRUNED_ROWS = 8
 """More tokens than that are multiplied with whole weights."""
 
@@ -148,12 +157,36 @@ def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
     return product
 
 
+def product_of_one(unit: VectorUnit) -> Callable[..., bool]:
+    """Return ``product(x, high, low, acc)``: all products of a token, if this unit has a tile."""
+    tile = whole_tile(unit)
+
+    @register_jitable(**PART_POLICY)
+    def product(x: Codes, high: High, low: Low, acc: Sums) -> bool:
+        count = high.shape[0]
+        if count < WHOLE_ROWS or x.shape[0] % PAIR != 0:
+            return False
+        arranged = stack_int8(ARRANGED)
+        arrange(x, arranged)
+        start = np.int32(-128 * total(x))
+        for v in range(0, count, WHOLE_ROWS):
+            tile(arranged, high, low, min(v, count - WHOLE_ROWS), start, acc)
+        return True
+
+    @register_jitable(**PART_POLICY)
+    def nothing(x: Codes, high: High, low: Low, acc: Sums) -> bool:
+        return False
+
+    return product if unit.turns_bits else nothing
+
+
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     add_nibbles = of_rows(of_whole_blocks(nibbles(unit), unit.tokens))
     multiply = multiply_bit(unit)
     find, prune = find_limit_of(multiply), prune_by(multiply)
     whole = multiply_whole(of_rows(int8_product(unit)))
+    product = product_of_one(unit)
 
     def planar_logits_head(
         thread: int,
@@ -173,6 +206,11 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         out, factors = logits[:, begin:end], multiplier[begin:end]
         if rows.shape[0] > (MAX_PRUNED_ROWS if top > 0 else 1):
             whole(x, high[begin:end], low[:, begin:end], out, rows)
+            scale_sums(out, scale, factors, rows, shift)
+            return
+        if rows.shape[0] == 0:
+            return
+        if top == 0 and product(x[rows[0]], high[begin:end], low[:, begin:end], out[0]):
             scale_sums(out, scale, factors, rows, shift)
             return
         for r in range(rows.shape[0]):
