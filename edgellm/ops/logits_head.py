@@ -78,6 +78,7 @@ def examples() -> Iterator[Example]:
     chosen: tuple[tuple[int, int, int, list[int]], ...] = (
         (3, 64, 32, [2]),
         (1, 1, 1, [0]),
+        (3, 64, 33, []),
         (2, 7, 63, [0, 1]),
         (5, 172, 65, [4, 0, 0, 2, 1, 3, 4]),
     )
@@ -87,7 +88,7 @@ def examples() -> Iterator[Example]:
             draw.scales(rng, tokens, 40),
             draw.codes(rng, vocabulary, k),
             draw.multipliers(rng, vocabulary),
-            np.array(rows),
+            np.array(rows, dtype=np.int64),
         )
         yield Example(f"random_{tokens}x{k}x{vocabulary}_{len(rows)}_rows", inputs, {"shift": 21})
     x = np.concatenate([np.full((1, 4096), 127, np.int8), np.zeros((1, 4096), np.int8)])
