@@ -33,7 +33,14 @@ class OurRunner:
         self._bundle, self._top = bundle, int(greedy)
         self._open(1)
         # How much of the head a greedy token reads depends on its logits.
-        self.weight_bytes = 0 if greedy else self._model.engine.bytes_per_token
+        self.weight_bytes = 0 if greedy else self._bytes_read()
+
+    def _bytes_read(self) -> int:
+        """Return the bytes of weights that a token with all logits reads, without those skipped."""
+        from edgellm.runtime import sparsity
+
+        skipped = sparsity.measure(self._model)
+        return round(skipped.bytes_read) if skipped else self._model.engine.bytes_per_token
 
     def _open(self, threads: int) -> None:
         from edgellm.runtime.model import Model
