@@ -62,12 +62,14 @@ class Schedule:
         self._channels = max(used // description.cores.count, 1)
 
     def pipelines(self, call: Call) -> tuple[Pipeline, ...]:
-        """Return what a call amounts to, one pipeline after the other.
+        """Return what a call amounts to, one pipeline after the other; none without rows.
 
         Raises:
             DeviceError: there is no rule for it.
         """
         match call.work:
+            case MatMul(m=0):  # a logits head, in all but the last part of a prompt
+                return ()
             case MatMul() as work:
                 post = self._post(work) if call.op_type in POST else ()
                 return (*self._product(call, work), *post)
@@ -84,7 +86,7 @@ class Schedule:
         unit = "MV" if by_row <= by_block else "MM"
         quantum, rule = self._arrays[unit].quantum, self._arrays[unit].sparsity
         slices = -(-work.k // self._most_inputs(unit, work))
-        block = work.m if unit == "MV" else quantum.m
+        block = max(work.m, 1) if unit == "MV" else quantum.m
         return Tiling(
             unit=unit,
             rows=block,
