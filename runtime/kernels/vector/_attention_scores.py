@@ -47,7 +47,7 @@ from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetc
 CHUNK = 16
 """Bytes of a row that are multiplied with a pack at once: what a shuffle has a part of."""
 AHEAD = 32
-"""Rows that prefetches are ahead; 8 and 64 are as good."""
+"""Rows that prefetches are ahead; 16 and 64 are as good."""
 
 
 def most_in_pack(unit: VectorUnit) -> int:
@@ -167,7 +167,7 @@ def _packed_dots(
     with cgutils.for_range(builder, builder.udiv(columns, INT64(BLOCK))) as loop:
         column = builder.mul(loop.index, INT64(BLOCK))
         places = [move(builder, row, column) for row in rows]
-        for n, place in enumerate(places):
+        for n, place in enumerate(places):  # a block has as many chunks as there are rows
             begin = INT64(n * CHUNK)
             at = builder.mul(builder.add(column, begin), INT64(count))
             x = load_vector(builder, move(builder, codes, at), unit.bytes_type)

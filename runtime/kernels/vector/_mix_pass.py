@@ -72,7 +72,7 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
     The rows of the next block are read ahead, evenly: what is asked for in one go is waited for.
     """
     weigh, mix = weigh_tile(unit), mixes_of(unit)
-    mixed, lines_of_row = lines_of_mix(unit, BLOCK), ROW_BLOCK  # for 64 columns
+    mixed, whole = lines_of_mix(unit, BLOCK), ROW_BLOCK  # lines of 64 columns
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -86,7 +86,7 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
         heads, (begin, end, width) = place
         dim = value.shape[2]
         parts, lines = stack_int8(PARTS), stack_int64(2)
-        left = (lines_of_row - mixed) * (dim // BLOCK)
+        left = (whole - mixed) * (dim // BLOCK)
         for first in range(begin, end, ROW_BLOCK):
             last = min(first + ROW_BLOCK, end)
             sizes = last - first, ROW_BLOCK
