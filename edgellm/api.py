@@ -83,10 +83,12 @@ def export(  # noqa: PLR0913 (the options of the command)
     from edgellm.exporters.download import find_checkpoint, is_hub_name
     from edgellm.runtime import golden
     from edgellm.runtime.calibration import key_offsets, load_calibration_text
+    from edgellm.runtime.tokenizer import check_tokenizer
 
     name = os.fspath(source)
     origin = name if is_hub_name(name) else ""
     directory = find_checkpoint(name, revision)
+    check_tokenizer(directory)
     file = None if calibration is None else Path(calibration)
     is_smoothed = smoothing_api.smooths(smooth, file, quantization, arithmetic)
     if encoder_api.is_encoder(directory / "config.json"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from edgellm.config import MAX_JSON_BYTES
-from edgellm.errors import BundleError, ConfigError
+from edgellm.config import MAX_JSON_BYTES, JsonFields
+from edgellm.errors import BundleError, CheckpointError, ConfigError
 from edgellm.runtime.tokenizer_rules import find_excess
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -127,6 +127,25 @@ class StreamDecoder:
     def _difference(self) -> str:
         before = self._tokenizer.decode(self._shown)
         return self._tokenizer.decode(self._shown + self._waiting)[len(before) :]
+
+
+def check_tokenizer(checkpoint: Path) -> None:
+    """Refuse a checkpoint's tokenizer that no bundle could use; a missing one is left alone.
+
+    Raises:
+        CheckpointError: it is no tokenizer, or has ids that the model does not know.
+    """
+    path, config = checkpoint / "tokenizer.json", checkpoint / "config.json"
+    if not path.is_file() or not config.is_file():
+        return
+    JsonFields.read(path)
+    fields = JsonFields.read(config)
+    if not fields.has("vocab_size"):  # a model of images
+        return
+    try:
+        Tokenizer(path, fields.integer("vocab_size"))
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _read(path: Path) -> str:

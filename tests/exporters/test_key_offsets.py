@@ -1,6 +1,7 @@
 """The offsets of the keys in an exported bundle, from the checkpoint to the logits."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer, models
 import edgellm
 from edgellm import api
 from edgellm.bundle import open_bundle
-from edgellm.errors import ConfigError
+from edgellm.errors import CheckpointError, ConfigError
 from edgellm.exporters.architectures import bitnet, llama, qwen2
 from edgellm.exporters.build import Calibration, export, float_model
 from edgellm.runtime.calibration import key_offsets
@@ -163,6 +164,24 @@ def test_a_text_without_a_token_is_refused(tmp_path: Path, biased: Path) -> None
 
     with pytest.raises(ConfigError, match="no token of this model"):
         edgellm.export(biased, tmp_path / "out", calibration=text)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}, "no usable tokenizer"),
+        ({"type": "BPE", "vocab": {"a": 99_999}, "merges": []}, "has token id 99999"),
+    ],
+)
+def test_a_tokenizer_of_no_use_is_named_where_it_lies(
+    tmp_path: Path, biased: Path, model: dict[str, object], reason: str
+) -> None:
+    path = biased / "tokenizer.json"
+    path.write_text(json.dumps({"version": "1.0", "model": model}))
+
+    with pytest.raises(CheckpointError, match=f"{re.escape(str(path))}: {reason}"):
+        edgellm.export(biased, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
