@@ -1,8 +1,8 @@
 """The scores of one token, as LLVM: all its queries with a block of keys, row by row.
 
 Keys, (L, H, D) with D a multiple of 64, are read once and in the order of memory, which is what
-processors read ahead best: 4,096 rows of 640 bytes take one thread of a server of 2024 170 us,
-where only to read them takes 160, and head after head takes 200.
+processors read ahead best: in a loop by itself 4,096 rows of 640 bytes take one thread of a server
+of 2024 170 us, where only to read them takes 160, and head after head takes 200.
 
 Queries that share a head of the keys go in packs. Where a pack has as many as a vector has 128
 bits, each has 128 bits of every sum, so that a row takes one sum for all of them, of which four

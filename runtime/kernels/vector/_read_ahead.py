@@ -1,8 +1,8 @@
 """Rows of the key/value cache that are wanted soon, as LLVM: their cache lines are prefetched.
 
 Lines go to the second cache, in the order of memory, which processors see and then read ahead
-themselves. Both matter: on a server of 2024 4,096 rows of 640 bytes take 4.0 ns a line so, and 15
-where prefetches pass by the second cache.
+themselves. Both matter: on a server of 2024 a long array takes 5.6 ns a line so, as to read it
+does, and 15 where prefetches pass by the second cache.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"

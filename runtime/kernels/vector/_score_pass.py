@@ -74,37 +74,47 @@ def fill_packs(codes: Bytes, packs: Bytes, starts: Ints, heads: Some, pack: Some
         i += own
 
 
-def packs_of(unit: VectorUnit, size: int) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return what makes packs of ``size`` queries, and what scores a block of rows.
-
-    ``fill(codes, packs, starts, heads)`` and ``score(packs, starts, key, dots, (heads, first,
-    end, length))``; heads are as ``score_over`` takes them.
-    """
+def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
+    """Return ``run`` as ``score_over`` does, with packs of ``size`` queries."""
     tile, chunked, bias = score_tile(unit, size), in_chunks(unit, size), unit.byte_bias
-
-    @register_jitable(**PART_POLICY)
-    def fill(codes: Bytes, packs: Bytes, starts: Ints, heads: Some) -> None:
-        chunk = CHUNK if chunked else codes.shape[0] // heads[1]
-        fill_packs(codes, packs, starts, heads, (size, chunk, bias))
 
     @register_jitable(**PART_POLICY)
     def score(
         packs: Bytes, starts: Ints, key: Bytes, dots: Ints, place: tuple[Some, Int, Int, Int]
     ) -> None:
-        """Score all whole groups at once, and those of which others have heads alone."""
-        heads, first, end, length = place
+        """Score a block: all whole groups at once, and those of which others have heads alone."""
+        heads, first, last, end = place
         slot: Int = 0
         i: Int = 0
         while i < heads[1]:
             group, after = next_group(i, heads)
             own = after - i
             groups = (heads[1] - i) // own if own == heads[2] else np.int64(1)
-            rows = group, groups, own, first, end, length
+            rows = group, groups, own, first, last, end
             tile(packs[slot * key.shape[2] :], starts[4 * slot :], key, dots[i * ROW_BLOCK :], rows)
             slot += groups * ((own + size - 1) // size * size)
             i += groups * own
 
-    return fill, score
+    @register_jitable(**PART_POLICY)
+    def run(
+        codes: Bytes, key: Bytes, scales: Ints, dots: Ints, best: Totals, place: tuple[Some, Some]
+    ) -> None:
+        heads, (begin, end, width) = place
+        packs, starts = stack_int8(PACKS), stack_int32(STARTS)
+        chunk = CHUNK if chunked else key.shape[2]
+        fill_packs(codes, packs, starts, heads, (size, chunk, bias))
+        for i in range(heads[1]):
+            best[i] = LEAST
+        for first in range(begin, end, ROW_BLOCK):
+            last = min(first + ROW_BLOCK, end)
+            own = dots[(first - begin) * heads[1] :]
+            score(packs, starts, key, own, (heads, first, last, end))
+            for i in range(heads[1]):
+                column = (next_group(i, heads)[0] - heads[0] // heads[2]) * width
+                some = own[i * ROW_BLOCK : i * ROW_BLOCK + last - first]
+                best[i] = max(best[i], best_score(some, scales[column + first : column + last]))
+
+    return run
 
 
 def score_over(unit: VectorUnit) -> Callable[..., None]:
@@ -114,37 +124,18 @@ def score_over(unit: VectorUnit) -> Callable[..., None]:
     each head, and the best scores. ``scales`` are those of the keys, by group and row.
     """
     most = most_in_pack(unit)
-    fill_many, score_many = packs_of(unit, most)
-    fill_two, score_two = packs_of(unit, 2)
-    fill_one, score_one = packs_of(unit, 1)
+    many, two, one = (pass_of(unit, size) for size in (most, 2, 1))
 
     @register_jitable(**PART_POLICY)
     def run(
         codes: Bytes, key: Bytes, scales: Ints, dots: Ints, best: Totals, place: tuple[Some, Some]
     ) -> None:
-        heads, (begin, end, width) = place
-        packs, starts = stack_int8(PACKS), stack_int32(STARTS)
-        shared = heads[2]
+        shared = place[0][2]
         if shared > most // 2:
-            fill_many(codes, packs, starts, heads)
+            many(codes, key, scales, dots, best, place)
         elif shared == 2:
-            fill_two(codes, packs, starts, heads)
+            two(codes, key, scales, dots, best, place)
         else:
-            fill_one(codes, packs, starts, heads)
-        for i in range(heads[1]):
-            best[i] = LEAST
-        for first in range(begin, end, ROW_BLOCK):
-            last = min(first + ROW_BLOCK, end)
-            own, here = dots[(first - begin) * heads[1] :], (heads, first, last, end)
-            if shared > most // 2:
-                score_many(packs, starts, key, own, here)
-            elif shared == 2:
-                score_two(packs, starts, key, own, here)
-            else:
-                score_one(packs, starts, key, own, here)
-            for i in range(heads[1]):
-                column = (next_group(i, heads)[0] - heads[0] // shared) * width
-                some = own[i * ROW_BLOCK : i * ROW_BLOCK + last - first]
-                best[i] = max(best[i], best_score(some, scales[column + first : column + last]))
+            one(codes, key, scales, dots, best, place)
 
     return run
