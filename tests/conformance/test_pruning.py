@@ -77,6 +77,19 @@ def test_the_best_logits_are_exact(variant, threads, top):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("columns", [192, 256])
+@pytest.mark.parametrize("top", [0, 257, 5000])
+def test_all_logits_of_one_token_are_exact(variant, threads, columns, top):
+    rng = np.random.default_rng(columns)
+    head, tokens = random_head(rng, 2501, columns), random_tokens(rng, 3, columns)
+
+    actual, expected = run(head, tokens, top, variant=variant, threads=threads, rows=[1])
+
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("top", [1, 7])
 def test_the_kernel_drops_what_numpy_drops(variant, top):
     rng = np.random.default_rng(3)

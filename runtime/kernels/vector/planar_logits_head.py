@@ -35,12 +35,7 @@ from edgellm.runtime.kernels.planar_logits_head import MAX_COLUMNS
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
 from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
-from edgellm.runtime.kernels.vector._products import (
-    Codes,
-    int8_product,
-    of_whole_blocks,
-    total,
-)
+from edgellm.runtime.kernels.vector._products import Codes, int8_product, of_whole_blocks, total
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._whole_rows import PAIR, arrange, whole_tile
 from edgellm.runtime.kernels.vector._whole_rows import ROWS as WHOLE_ROWS
@@ -79,6 +74,12 @@ def multiply_bit(unit: VectorUnit) -> Multiply:
     return multiply
 
 
+@register_jitable(**PART_POLICY)
+def wants_all(top: Int, count: int) -> bool:
+    """Tell whether all of so many logits are computed for the ``top`` best."""
+    return top == 0 or top > MAX_TOP or top >= count
+
+
 def find_limit_of(multiply: Multiply) -> Callable[..., Int]:
     """Return ``limit(x, low, acc, multiplier, token, top)``: what the ``top`` best reach."""
 
@@ -86,7 +87,7 @@ def find_limit_of(multiply: Multiply) -> Callable[..., Int]:
     def limit(
         x: Codes, low: Low, acc: Sums, multiplier: Multipliers, token: Token, top: Int
     ) -> Int:
-        if top == 0 or top > MAX_TOP or top >= acc.shape[0]:
+        if wants_all(top, acc.shape[0]):
             return np.int64(NO_LIMIT)
         ids = stack_int32(MAX_TOP)
         sums = stack_int32(MAX_TOP)
@@ -208,9 +209,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             whole(x, high[begin:end], low[:, begin:end], out, rows)
             scale_sums(out, scale, factors, rows, shift)
             return
-        if rows.shape[0] == 0:
-            return
-        if top == 0 and product(x[rows[0]], high[begin:end], low[:, begin:end], out[0]):
+        is_whole = rows.shape[0] == 1 and wants_all(top, end - begin)
+        if is_whole and product(x[rows[0]], high[begin:end], low[:, begin:end], out[0]):
             scale_sums(out, scale, factors, rows, shift)
             return
         for r in range(rows.shape[0]):
