@@ -138,7 +138,6 @@ def check_tokenizer(checkpoint: Path) -> None:
     path, config = checkpoint / "tokenizer.json", checkpoint / "config.json"
     if not path.is_file() or not config.is_file():
         return
-    JsonFields.read(path)
     fields = JsonFields.read(config)
     if not fields.has("vocab_size"):  # a model of images
         return
