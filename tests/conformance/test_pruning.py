@@ -78,7 +78,7 @@ def test_the_best_logits_are_exact(variant, threads, top):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("columns", [192, 256])
+@pytest.mark.parametrize("columns", [192, 256, 320, 704])
 @pytest.mark.parametrize("top", [0, 257, 5000])
 def test_all_logits_of_one_token_are_exact(variant, threads, columns, top):
     rng = np.random.default_rng(columns)

@@ -1,23 +1,21 @@
-"""Products of one token with whole rows of ``int8-planes/v1``, as LLVM, on units that turn bits.
+"""Products of one token with whole rows of ``int8-planes/v1``, as LLVM.
 
-All planes of some rows are read at once, 128 columns at a time: two blocks, A and B. The low bits
-of both are turned into the nibbles of one vector of bytes, and columns are multiplied in the order
-that comes out of that. For 128,256 rows of 2,560 columns one thread of a server of 2024 takes 22
-ms, where only to read them takes 20; plane by plane, with a product for each, it took 26.
+All planes of some rows are read at once, and columns are multiplied in an order that suits the
+unit: ``_turned_planes`` where it turns bits, ``_swapped_planes`` elsewhere. For 128,256 rows of
+2,560 columns one thread of a server of 2024, which turns bits, takes 22 ms, where only to read them
+takes 20; plane by plane, with a product for each, it took 26.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
-import numpy as np
-import numpy.typing as npt
+from types import ModuleType
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from edgellm.runtime.kernels.simd._unit import (
-    BLOCK,
-    INT8,
     INT64,
     Builder,
     Context,
@@ -26,13 +24,11 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
-    load_vector,
     move,
-    shuffle,
-    splat,
     splat_value,
     sum_four,
 )
+from edgellm.runtime.kernels.vector import _swapped_planes, _turned_planes
 from edgellm.runtime.kernels.vector._planes import PLANES
 from edgellm.runtime.kernels.vector._tiles import (
     LINE_BYTES,
@@ -43,63 +39,48 @@ from edgellm.runtime.kernels.vector._tiles import (
 )
 
 ROWS = 4
-"""Of a tile: three sums each stay in registers."""
-PAIR = 2 * BLOCK
-"""Columns that are multiplied at once."""
-LOWER, UPPER = 0x0F, 0xF0
-
-Codes = npt.NDArray[np.int8]
+"""Of a tile: their sums stay in registers."""
+CODES = 2
+"""Of the arranged token for each column: what high nibbles are multiplied with, and low bits."""
 
 
-def arrange(x: Codes, out: Codes) -> None:
-    """Write the codes of a token, (K,) with K a multiple of PAIR, as ``whole_tile`` takes them.
-
-    For each pair of blocks: columns 0 to 31 of both, then 32 to 63 of both, as the high nibbles
-    are; then those of A, and of B, in the order of turned bits, where 8 b + p is what 8 p + b was.
-    """
-    half = BLOCK // 2
-    for first in range(0, x.shape[0], PAIR):
-        pair, place = x[first : first + PAIR], out[2 * first : 2 * first + 2 * PAIR]
-        for k in range(half):
-            place[k], place[half + k] = pair[k], pair[BLOCK + k]
-            place[BLOCK + k], place[BLOCK + half + k] = pair[half + k], pair[BLOCK + half + k]
-        for b in range(8):
-            for p in range(8):
-                place[PAIR + 8 * b + p] = pair[8 * p + b]
-                place[PAIR + BLOCK + 8 * b + p] = pair[BLOCK + 8 * p + b]
+def way_of(unit: VectorUnit) -> ModuleType:
+    """Return the module that multiplies columns."""
+    return _turned_planes if unit.turns_bits else _swapped_planes
 
 
 def whole_tile(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``tile(x, high, low, v, start, sums)``.
 
     It writes to ``sums[v]`` and the next, ROWS in all, ``start`` and the products of rows of
-    weights + 128 with x, as ``arrange`` has it.
+    weights + 128 with x, as ``arrange_for`` has it.
     """
+    way = way_of(unit)
+    step: int = way.columns_at_once(unit)
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         x, high, low = open_arrays(context, builder, signature, args[:3])
         v, start, sums = args[3:]
         out = context.make_array(signature.args[5])(context, builder, sums)
-        row_bytes = cgutils.unpack_tuple(builder, high.strides)[0]
-        nibbles, bits = matrix_rows(builder, high, v, ROWS), _bit_rows(builder, low, v)
-        totals = [_zeros(builder, unit) for _ in range(ROWS)]
+        columns = builder.mul(cgutils.unpack_tuple(builder, high.strides)[0], INT64(2))
+        rows = list(
+            zip(matrix_rows(builder, high, v, ROWS), _bit_rows(builder, low, v), strict=True)
+        )
+        totals = [_zeros(builder, unit, way.SUMS) for _ in rows]
         after = builder.add(v, INT64(ROWS))
         wanted = matrix_rows(builder, high, after, 1)[0], _bit_rows(builder, low, after)[0]
-        with cgutils.for_range(builder, builder.udiv(row_bytes, INT64(BLOCK))) as loop:
-            codes = move(builder, bytes_of(builder, x), builder.mul(loop.index, INT64(2 * PAIR)))
-            xs = [
-                load_vector(builder, move(builder, codes, INT64(BLOCK * i)), unit.bytes_type)
-                for i in range(4)
-            ]
-            at = builder.mul(loop.index, INT64(BLOCK))
-            bit_at = builder.mul(loop.index, INT64(PAIR // 8))
-            _expect(builder, wanted, loop.index)
-            for row, planes, own in zip(nibbles, bits, totals, strict=True):
-                packed = load_vector(builder, move(builder, row, at), unit.bytes_type)
-                turned = _turn(builder, unit, [move(builder, plane, bit_at) for plane in planes])
-                _add(builder, unit, own, (packed, turned), xs)
-        results = [_total(builder, own) for own in totals]
-        four = sum_four(builder, results)
+        count = builder.udiv(builder.add(columns, INT64(step - 1)), INT64(step))
+        last = builder.sub(columns, INT64(step))
+        with cgutils.for_range(builder, count) as loop:
+            _expect(builder, wanted, loop.index, step)
+            codes = builder.mul(loop.index, INT64(CODES * step))
+            column = builder.mul(loop.index, INT64(step))
+            column = builder.select(builder.icmp_signed("<", column, last), column, last)
+            half, eighth = (builder.udiv(column, INT64(part)) for part in (2, 8))
+            for (nibbles, bits), own in zip(rows, totals, strict=True):
+                row = move(builder, nibbles, half), [move(builder, one, eighth) for one in bits]
+                way.add_columns(builder, unit, own, row, move(builder, bytes_of(builder, x), codes))
+        four = sum_four(builder, [way.total_of(builder, own) for own in totals])
         four = builder.add(four, splat_value(builder, start, ROWS))
         place = builder.bitcast(builder.gep(out.data, [v]), four.type.as_pointer())
         builder.store(four, place, align=4)
@@ -125,57 +106,18 @@ def _bit_rows(builder: Builder, low: Value, v: Value) -> list[list[Value]]:
     ]
 
 
-def _expect(builder: Builder, rows: tuple[Value, Values], index: Value) -> None:
+def _expect(builder: Builder, rows: tuple[Value, Values], index: Value, step: int) -> None:
     """Begin to read a part of what the next tile wants, in the order of memory.
 
     Without that, the rows of a tile are as many streams as it has rows and planes: 29 ms.
     """
     nibbles, bits = rows
-    at = builder.mul(index, INT64(ROWS * LINE_BYTES))
-    for i in range(ROWS):
-        prefetch(builder, move(builder, nibbles, builder.add(at, INT64(i * LINE_BYTES))))
-    for row in bits:
-        place = builder.mul(index, INT64(ROWS * PAIR // 8))
-        prefetch(builder, move(builder, row, place))
+    for row, wanted in ((nibbles, ROWS * step // 2), *((one, ROWS * step // 8) for one in bits)):
+        at = builder.mul(index, INT64(wanted))
+        for i in range(0, wanted, LINE_BYTES):
+            prefetch(builder, move(builder, row, builder.add(at, INT64(i))))
 
 
-def _zeros(builder: Builder, unit: VectorUnit) -> list[Value]:
+def _zeros(builder: Builder, unit: VectorUnit, count: int) -> list[Value]:
     zero = ir.Constant(unit.totals_type, None)
-    return [cgutils.alloca_once_value(builder, zero) for _ in range(3)]
-
-
-def _turn(builder: Builder, unit: VectorUnit, planes: Values) -> Value:
-    """Return the low bits of two blocks: nibbles of A, and of B 16 times."""
-    kind = ir.VectorType(INT8, PAIR // 8)
-    a, b, c, d = (load_vector(builder, plane, kind) for plane in planes)
-    lower, upper = shuffle(builder, a, b, range(32)), shuffle(builder, c, d, range(32))
-    # ``turn_bits`` makes bit i of byte 7 - i: the lowest of the last, where the last plane of A is.
-    order = [
-        16 * plane + 8 * block + byte
-        for byte in range(8)
-        for block in (1, 0)
-        for plane in range(PLANES)
-    ]
-    return unit.turn_bits(builder, shuffle(builder, lower, upper, order))
-
-
-def _add(
-    builder: Builder, unit: VectorUnit, totals: Values, codes: tuple[Value, Value], xs: Values
-) -> None:
-    """Add the products of 128 columns; the sums are to be times 16, as they are, and 16ths."""
-    nibbles, turned = codes
-    for i, vector, mask, x in (
-        (0, nibbles, LOWER, xs[0]),
-        (1, nibbles, UPPER, xs[1]),
-        (1, turned, LOWER, xs[2]),
-        (2, turned, UPPER, xs[3]),
-    ):
-        masked = builder.and_(vector, splat(vector.type, mask))
-        builder.store(unit.dot_codes(builder, builder.load(totals[i]), [masked], [x]), totals[i])
-
-
-def _total(builder: Builder, totals: Values) -> Value:
-    large, plain, small = (builder.load(total) for total in totals)
-    four = splat(large.type, 4)
-    parts = builder.add(builder.shl(large, four), builder.ashr(small, four))
-    return builder.add(parts, plain)
+    return [cgutils.alloca_once_value(builder, zero) for _ in range(count)]

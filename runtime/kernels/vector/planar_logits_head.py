@@ -37,7 +37,7 @@ from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_
 from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
 from edgellm.runtime.kernels.vector._products import Codes, int8_product, of_whole_blocks, total
 from edgellm.runtime.kernels.vector._tiles import as_matrix
-from edgellm.runtime.kernels.vector._whole_rows import PAIR, arrange, whole_tile
+from edgellm.runtime.kernels.vector._whole_rows import CODES, way_of, whole_tile
 from edgellm.runtime.kernels.vector._whole_rows import ROWS as WHOLE_ROWS
 
 CHUNK = 1024
@@ -48,7 +48,8 @@ SLAB_BYTES = 1 << 17
 """Weights that are unpacked at once for many tokens; they stay in the level-2 cache."""
 SLAB_ROWS = 32
 """A multiple of the rows of any panel."""
-ARRANGED = 2 * MAX_COLUMNS
+ARRANGED = CODES * (MAX_COLUMNS + 1024)
+"""Columns that are multiplied at once are 512 at most, and some overlap."""
 MAX_PRUNED_ROWS = 8
 """More tokens than that are multiplied with whole weights."""
 
@@ -159,13 +160,14 @@ def multiply_whole(multiply: MultiplyRows) -> Callable[..., None]:
 
 
 def product_of_one(unit: VectorUnit) -> Callable[..., bool]:
-    """Return ``product(x, high, low, acc)``: all products of a token, if this unit has a tile."""
-    tile = whole_tile(unit)
+    """Return ``product(x, high, low, acc)``: all products of a token, if there are enough rows."""
+    tile, arrange = whole_tile(unit), way_of(unit).arrange_for(unit)
+    least: int = way_of(unit).columns_at_once(unit)
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, high: High, low: Low, acc: Sums) -> bool:
         count = high.shape[0]
-        if count < WHOLE_ROWS or x.shape[0] % PAIR != 0:
+        if count < WHOLE_ROWS or x.shape[0] < least:
             return False
         arranged = stack_int8(ARRANGED)
         arrange(x, arranged)
@@ -174,11 +176,7 @@ def product_of_one(unit: VectorUnit) -> Callable[..., bool]:
             tile(arranged, high, low, min(v, count - WHOLE_ROWS), start, acc)
         return True
 
-    @register_jitable(**PART_POLICY)
-    def nothing(x: Codes, high: High, low: Low, acc: Sums) -> bool:
-        return False
-
-    return product if unit.turns_bits else nothing
+    return product
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
