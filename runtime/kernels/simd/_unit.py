@@ -266,6 +266,16 @@ class VectorUnit(ABC):
         """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
         return self.dot_codes(builder, total, [codes], [x])
 
+    def add_row_pair(
+        self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
+    ) -> None:
+        """Add two rows of 16 int8, each times the words of each query, to sums at pointers.
+
+        ``words`` are for each query the int16 of both rows in 32 bits. It is for units without
+        ``panels``.
+        """
+        raise NotImplementedError
+
     def shift_words_right(self, builder: Builder, words: Value, counts: Value) -> Value:
         """Return unsigned words shifted by as many bits as others say; by 16 and more, 0."""
         raise NotImplementedError

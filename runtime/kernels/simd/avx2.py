@@ -1,5 +1,7 @@
 """AVX2 (Haswell, Zen and later): bytes are multiplied in pairs, into 16 bits."""
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from edgellm.runtime.kernels.simd._unit import (
@@ -16,7 +18,9 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     per_quarter,
     repeat,
+    shuffle,
     splat,
+    splat_value,
 )
 
 WORDS = ir.VectorType(INT16, 16)
@@ -92,6 +96,19 @@ class Avx2(VectorUnit):
         for weight, activation in zip(weights, x, strict=True):
             total = _add_pairs(builder, total, weight, activation)
         return total
+
+    def add_row_pair(
+        self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
+    ) -> None:
+        """Interleave the rows, so that ``vpmaddwd`` adds both."""
+        pairs = []
+        for begin in (0, 8):
+            order = [row + column for column in range(begin, begin + 8) for row in (0, 16)]
+            pairs.append(builder.sext(shuffle(builder, *rows, order), WORDS))
+        for own, word in zip(sums, words, strict=True):
+            both = builder.bitcast(splat_value(builder, word, self.lanes), WORDS)
+            for total, pair in zip(own, pairs, strict=True):
+                builder.store(_add_pairs(builder, builder.load(total), pair, both), total)
 
 
 def _nibbles(builder: Builder, bytes_: Value, masks: Value) -> list[Value]:

@@ -1,5 +1,7 @@
 """NEON, on every 64-bit Arm (Cortex-A53, A72: Raspberry Pi 3 and 4): products in 16 bits."""
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from edgellm.runtime.kernels.simd._unit import (
@@ -97,6 +99,23 @@ class Neon(VectorUnit):
         )
         name = "llvm.aarch64.neon.addp.v4i32"
         return builder.add(total, call(builder, name, total.type, [low, high]))
+
+    def add_row_pair(
+        self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
+    ) -> None:
+        """Widen the rows; each four products of 16 bits are added to a lane each (``smlal``)."""
+        narrow, wide = ir.VectorType(INT16, 4), ir.VectorType(INT32, 4)
+        pairs = [builder.bitcast(word, ir.VectorType(INT16, 2)) for word in words]
+        for r, row in enumerate(rows):
+            whole = builder.sext(row, ir.VectorType(INT16, 16))
+            fours = [
+                shuffle(builder, whole, whole, range(begin, begin + 4)) for begin in (0, 4, 8, 12)
+            ]
+            for own, pair in zip(sums, pairs, strict=True):
+                weight = shuffle(builder, pair, pair, [r] * narrow.count)
+                for total, four in zip(own, fours, strict=True):
+                    products = call(builder, "llvm.aarch64.neon.smull.v4i32", wide, [four, weight])
+                    builder.store(builder.add(builder.load(total), products), total)
 
     def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
         return self.dot_bytes(builder, total, levels, x)

@@ -132,6 +132,18 @@ def settle_tile(unit: VectorUnit) -> Intrinsic:
     return settle
 
 
+def rows_from(builder: Builder, cache: Value, group: Value, first: Value) -> list[Value]:
+    """Return byte pointers to ROWS rows of one head."""
+    row_bytes, head_bytes, _ = cgutils.unpack_tuple(builder, cache.strides)
+    head = move(builder, bytes_of(builder, cache), builder.mul(group, head_bytes))
+    row = move(builder, head, builder.mul(first, row_bytes))
+    rows = [row]
+    for _ in range(ROWS - 1):
+        row = move(builder, row, row_bytes)
+        rows.append(row)
+    return rows
+
+
 def row_pointers(builder: Builder, cache: Value, group: Value, rows: Values) -> list[Value]:
     """Return byte pointers to ROWS rows of one head from ``rows[0]``; none is past ``rows[1]``."""
     row_bytes, head_bytes, _ = cgutils.unpack_tuple(builder, cache.strides)

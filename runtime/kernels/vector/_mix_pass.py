@@ -13,16 +13,25 @@ from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int64
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import most_in_pack
-from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, lines_of_mix, mix_tile
+from edgellm.runtime.kernels.vector._attention_tiles import (
+    ROW_BLOCK,
+    lines_of_mix,
+    mix_tile,
+    settle_tile,
+)
+from edgellm.runtime.kernels.vector._prompt_attention import join
 from edgellm.runtime.kernels.vector._read_ahead import expect
 from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, next_group
 from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
+from edgellm.runtime.kernels.vector._word_mix import MOST, mix_words_tile
 
 PARTS = 2 * MAX_HEADS * ROW_BLOCK
 
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
+Sums = Ints | Totals
+"""Of both parts of weights, as ``settle_tile`` expects them; or of whole ones, int64."""
 Place = tuple[Int, Int, Int, Int]
 
 
@@ -36,16 +45,17 @@ def start_lines(lines: Totals, cache: Bytes, heads: Some, row: Int) -> Int:
 
 
 def mixes_of(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``run(parts, value, sums, lines, place, count)``: ``mix_tile`` for so many queries."""
-    most = most_in_pack(unit)
-    many, two, one = (mix_tile(unit, count) for count in (most, 2, 1))
+    """Return ``run(parts, value, sums, lines, place, count)``: a tile for so many queries."""
+    tile, most = (mix_tile, most_in_pack(unit)) if unit.panels else (mix_words_tile, MOST)
+    many, two, one = (tile(unit, count) for count in (most, 2, 1))
+    sums_of_column = 2 if unit.panels else 1
 
     @register_jitable(**PART_POLICY)
     def run(
-        parts: Bytes, value: Bytes, sums: Ints, lines: Totals, place: Place, count: Int
+        parts: Bytes, value: Bytes, sums: Sums, lines: Totals, place: Place, count: Int
     ) -> None:
         i: Int = 0
-        step = 2 * value.shape[2]
+        step = sums_of_column * value.shape[2]
         while i < count:
             own, its = parts[2 * i * ROW_BLOCK :], sums[i * step :]
             if count - i >= most:
@@ -72,7 +82,9 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
     The rows of the next block are read ahead, evenly: what is asked for in one go is waited for.
     """
     weigh, mix = weigh_tile(unit), mixes_of(unit)
-    mixed, whole = lines_of_mix(unit, BLOCK), ROW_BLOCK  # lines of 64 columns
+    sums_of_column = 2 if unit.panels else 1
+    whole = ROW_BLOCK  # lines of 64 columns
+    mixed = lines_of_mix(unit, BLOCK) if unit.panels else whole
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -80,7 +92,7 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
         scales: tuple[Ints, Ints],
         value: Bytes,
         facts: Totals,
-        sums: tuple[Ints, Totals],
+        sums: tuple[Sums, Totals],
         place: tuple[Some, Some],
     ) -> None:
         heads, (begin, end, width) = place
@@ -104,7 +116,27 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
                     weigh(here, keys, folds, own_parts, out, facts[4 * q :], sizes)
                 expect(value, lines, reading, left // 2)
                 rows = group, first, last, reading
-                mix(parts, value, sums[0][2 * i * dim :], lines, rows, after - i)
+                mix(parts, value, sums[0][sums_of_column * i * dim :], lines, rows, after - i)
                 i = after
 
     return run
+
+
+def read_sums_of(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``read(sums, i, extra, totals)``: the sums of head i, less what a bias adds."""
+    settle = settle_tile(unit)
+
+    @register_jitable(**PART_POLICY)
+    def read_parts(sums: Ints, i: Int, extra: Int, totals: Totals) -> None:
+        dim = totals.shape[0]
+        high, low = sums[2 * i * dim :], sums[(2 * i + 1) * dim :]
+        settle(high, 2 * dim)
+        join(high, low, extra, totals)
+
+    @register_jitable(**PART_POLICY)
+    def read_whole(sums: Totals, i: Int, extra: Int, totals: Totals) -> None:
+        dim = totals.shape[0]
+        for d in range(dim):
+            totals[d] = sums[i * dim + d] - extra
+
+    return read_parts if unit.panels else read_whole

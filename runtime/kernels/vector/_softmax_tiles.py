@@ -20,6 +20,7 @@ from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS
 from edgellm.runtime.kernels._scalar import Int, Pair, clamp
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
+    INT16,
     INT32,
     INT64,
     Builder,
@@ -65,15 +66,16 @@ def round_scales(absmax: Ints, drop: Int, out: Ints) -> None:
 
 
 def weigh_tile(unit: VectorUnit) -> Intrinsic:
-    """Return the intrinsic ``weigh(dots, scales, parts, sums, facts)``: weights of some rows.
+    """Return the intrinsic ``weigh(dots, keys, folds, parts, sums, facts, sizes)``: some weights.
 
-    ``dots`` are the dot products of a query with ``count`` rows; ``scales`` the absmax of their
-    keys, and those of their values, rounded as ``round_scales`` does. The parts of their weights go
-    to ``parts[j]`` and ``parts[width + j]``, up to the next multiple of the lanes, zeros behind
-    ``count``. To ``sums`` it adds the weights, and the weights with the scales of the values.
-    Facts are best, mantissa, far and shift: the best score, and a score's distance to it in
-    halvings is ``((distance >> far) * mantissa + 2^(shift - 1)) >> shift``, of which LOGIT_BITS are
-    a fraction. Sizes are count and width. Of all arrays, whole vectors are read.
+    ``dots`` are the dot products of a query with ``count`` rows; ``keys`` the absmax of their keys,
+    and ``folds`` those of their values, rounded as ``round_scales`` does. Weights go to ``parts``
+    up to the next multiple of the lanes, zeros behind ``count``: as words from ``parts[2 * j]``
+    or, for units with ``panels``, one byte to ``parts[j]`` and one to ``parts[width + j]``. To
+    ``sums`` it adds the weights, and the weights with the scales of the values. Facts are best,
+    mantissa, far and shift: the best score, and a score's distance to it in halvings is
+    ``((distance >> far) * mantissa + 2^(shift - 1)) >> shift``, of which LOGIT_BITS are a fraction.
+    Sizes are count and width. Of all arrays, whole vectors are read.
     """
     lanes = unit.lanes
 
@@ -100,7 +102,11 @@ def weigh_tile(unit: VectorUnit) -> Intrinsic:
             folded = _round_shift(builder, builder.mul(weight, fold), FOLD_BITS)
             for total, term in zip(totals, (weight, folded), strict=True):
                 builder.store(builder.add(builder.load(total), term), total)
-            _store_parts(builder, move(builder, bytes_of(builder, parts), j), width, folded)
+            if unit.panels:
+                _store_parts(builder, move(builder, bytes_of(builder, parts), j), width, folded)
+            else:
+                words = builder.mul(j, INT64(2))
+                _store_words(builder, move(builder, bytes_of(builder, parts), words), folded)
         for i, total in enumerate(totals):
             place = builder.gep(sums.data, [INT64(i)])
             term = builder.sext(sum_one(builder, builder.load(total)), INT64)
@@ -173,3 +179,9 @@ def _store_parts(builder: Builder, place: Value, width: Value, folded: Value) ->
     for part, at in ((upper, place), (folded, move(builder, place, width))):
         pointer = builder.bitcast(at, kind.as_pointer())
         builder.store(builder.trunc(part, kind), pointer, align=1)
+
+
+def _store_words(builder: Builder, place: Value, folded: Value) -> None:
+    kind = ir.VectorType(INT16, folded.type.count)
+    pointer = builder.bitcast(place, kind.as_pointer())
+    builder.store(builder.trunc(folded, kind), pointer, align=1)

@@ -46,12 +46,12 @@ from edgellm.runtime.kernels.attention import (
 )
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import AHEAD
-from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, settle_tile
-from edgellm.runtime.kernels.vector._mix_pass import mix_over, start_lines
+from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
+from edgellm.runtime.kernels.vector._mix_pass import mix_over, read_sums_of, start_lines
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
+    Cache,
     attend_prompt,
-    join,
     most_queries,
     quantize,
 )
@@ -63,6 +63,8 @@ SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
 SCRATCH = SCORES + ROW_BLOCK
 """Whole vectors are read of them."""
+NEVER = 1 << 62
+"""Tokens."""
 PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
 CODES, SUMS = MAX_HEADS * MAX_HEAD_DIM, 2 * MAX_HEADS * MAX_HEAD_DIM
 
@@ -80,13 +82,16 @@ def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
         copy_column(absmax, group, out[place : place + absmax.shape[0]])
 
 
+@register_jitable(**PART_POLICY)
+def not_used(work: Some, query: Ints, cache: Cache, y: Totals, scaling: Pair, window: Int) -> None:
+    """Stand for attention of many tokens where there is none."""
+
+
 def build(unit: VectorUnit) -> Callable[..., None]:
-    """Return the kernel: the portable one for units that do not multiply bytes in four."""
-    plain = portable.attention.py
-    if not unit.panels:
-        return plain
-    plain = register_jitable(**PART_POLICY)(plain)
-    attend, attend_many = attend_heads(unit), attend_prompt(unit)
+    """Return the kernel."""
+    plain = register_jitable(**PART_POLICY)(portable.attention.py)
+    attend = attend_heads(unit)
+    attend_many, least = (attend_prompt(unit), LEAST_TOKENS) if unit.panels else (not_used, NEVER)
 
     def attention(
         thread: int,
@@ -109,7 +114,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             return
         rows, heads = query.shape[0], query.shape[1] // dim
         most = most_queries(length, dim)
-        if rows >= LEAST_TOKENS and most >= heads // groups:
+        if rows >= least and most >= heads // groups:
             work, cache = (thread, threads, most), (key, key_absmax, value, value_absmax)
             attend_many(work, query, cache, y, scaling, window)
             return
@@ -141,7 +146,8 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     ``place`` is heads and rows as ``score_over`` takes them; ``scales`` hold what ``copy_scales``
     wrote for keys and for values.
     """
-    score, mix, settle = score_over(unit), mix_over(unit), settle_tile(unit)
+    score, mix, read_sums = score_over(unit), mix_over(unit), read_sums_of(unit)
+    stack_sums, sums_of_column = (stack_int32, 2) if unit.panels else (stack_int64, 1)
     bias = np.int64(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
@@ -159,7 +165,8 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
         steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
         facts, divisors, best = stack_int64(FACTS), stack_int64(PAIRS), stack_int64(MAX_HEADS)
         dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
-        sums, totals = stack_int32(SUMS), stack_int64(MAX_HEAD_DIM)
+        sums, totals = stack_sums(SUMS)[: sums_of_column * count * dim], stack_int64(MAX_HEAD_DIM)
+        sums[:] = 0
         lines = stack_int64(2)
         run = start_lines(lines, caches[0], place[0], begin)
         keys_ahead = min(end - begin, AHEAD) * (run // BLOCK) // count
@@ -182,13 +189,10 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
             drops[i] = drop
             expect(caches[1], lines, run, values_ahead)
             write_facts(best[i], (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
-        sums[: 2 * count * dim] = 0
         divisors[: 2 * count] = 0
         mix(dots, (scales[0], rounded), caches[1], facts, (sums, divisors), place)
-        settle(sums, 2 * count * dim)
         for i in range(count):
-            high, low = sums[2 * i * dim :], sums[(2 * i + 1) * dim :]
-            join(high, low, bias * divisors[2 * i + 1], totals[:dim])
+            read_sums(sums, i, bias * divisors[2 * i + 1], totals[:dim])
             write_mean(totals, divisors[2 * i], drops[i], out[i * dim : (i + 1) * dim])
 
     return attend
