@@ -266,6 +266,17 @@ class VectorUnit(ABC):
         """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
         return self.dot_codes(builder, total, [codes], [x])
 
+    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
+        """Add two products of codes, 0 to 2, and activations to each of 16 bits.
+
+        It is for units without ``panels``, as is ``add_words``.
+        """
+        raise NotImplementedError
+
+    def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
+        """Add to each int32 lane two neighbours of 16 bits."""
+        raise NotImplementedError
+
     def add_row_pair(
         self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
     ) -> None:

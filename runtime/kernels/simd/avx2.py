@@ -97,6 +97,12 @@ class Avx2(VectorUnit):
             total = _add_pairs(builder, total, weight, activation)
         return total
 
+    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
+        return builder.add(words, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [codes, x]))
+
+    def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
+        return _add_pairs(builder, total, words, splat(WORDS, 1))
+
     def add_row_pair(
         self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
     ) -> None:

@@ -100,6 +100,15 @@ class Neon(VectorUnit):
         name = "llvm.aarch64.neon.addp.v4i32"
         return builder.add(total, call(builder, name, total.type, [low, high]))
 
+    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
+        for half in _halves(builder, codes, x):
+            product = call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half)
+            words = builder.add(words, product)
+        return words
+
+    def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
+        return _add_pairs(builder, total, words)
+
     def add_row_pair(
         self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
     ) -> None:

@@ -36,6 +36,7 @@ from edgellm.runtime.kernels.vector._tiles import (
     trits,
     trits_for_many,
 )
+from edgellm.runtime.kernels.vector._word_products import multiply_words
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -184,7 +185,7 @@ def ternary_product(unit: VectorUnit) -> Product:
 def vector_ternary_product(unit: VectorUnit) -> Product:
     """Return the same without matrix tiles."""
     operation = ternary(unit)
-    return _packed_product(unit, (operation, operation), ternary_panels)
+    return _packed_product(unit, (operation, operation), ternary_panels, multiply_words)
 
 
 @cache
@@ -200,6 +201,7 @@ def _packed_product(
     unit: VectorUnit,
     operations: tuple[Operation, Operation],
     panels: Callable[[VectorUnit], Panels],
+    multiply_other: Callable[[VectorUnit, Add], Multiply] | None = None,
 ) -> Product:
     """Return the product for weights that are packed by blocks, the last one of zeros at its end.
 
@@ -207,9 +209,13 @@ def _packed_product(
         unit: whose instructions.
         operations: for one token, and for several.
         panels: for many.
+        multiply_other: for many of units that have none.
     """
     add = tiled(*operations, unit.tokens)
-    multiply = fastest(panels, unit, add)
+    if multiply_other and not unit.panels:
+        multiply = multiply_other(unit, add)
+    else:
+        multiply = fastest(panels, unit, add)
     bias = np.int32(unit.ternary_bias)
     block, block_bytes = operations[0].columns, operations[0].block_bytes
     groups, rest_bytes = block // BLOCK, MAX_TOKENS * block

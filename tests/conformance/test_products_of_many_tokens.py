@@ -1,7 +1,8 @@
-"""Products with AMX against the references, in sizes that their blocking cuts up.
+"""Products of many tokens against the references, in sizes that their blocking cuts up.
 
-Panels have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out at
-once.
+Panels of AMX have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out
+at once. Where bytes are multiplied in pairs, 12 rows and 4,096 columns are unpacked at once, and
+sums of 1,024 columns have 16 bits.
 """
 
 import ctypes
@@ -15,7 +16,14 @@ from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import _objects, simd
 from edgellm.ternary_layouts import TERNARY_LAYOUTS
 
-VARIANT = "avx512_amx"
+OPERATORS = ("BitLinear", "ColumnBitLinear", "GatedBitLinear", "Int8Linear", "TritLinear")
+CASES = [
+    (variant, op_type)
+    for variant in simd.available(cpu.host())
+    if variant != simd.PORTABLE
+    for op_type in OPERATORS
+    if kernels.find(op_type, variant).variant == variant
+]
 SIZES = (
     (16, 64, 64),  # tokens, columns, rows
     (17, 30, 64),
@@ -23,10 +31,6 @@ SIZES = (
     (31, 1344, 128),
     (300, 1344, 128),
     (257, 4250, 64),
-)
-
-pytestmark = pytest.mark.skipif(
-    VARIANT not in simd.available(cpu.host()), reason="this processor has no AMX"
 )
 
 
@@ -47,14 +51,8 @@ def draw_inputs(op_type: str, tokens: int, columns: int, rows: int) -> list[np.n
             return [x, rng.integers(-128, 128, (rows, columns), np.int8)]
 
 
-@pytest.mark.parametrize(
-    "op_type", ["BitLinear", "ColumnBitLinear", "GatedBitLinear", "Int8Linear", "TritLinear"]
-)
-@pytest.mark.parametrize(("tokens", "columns", "rows"), SIZES)
-def test_products_equal_the_reference(op_type: str, tokens: int, columns: int, rows: int) -> None:
-    inputs = draw_inputs(op_type, tokens, columns, rows)
-    kernel = kernels.find(op_type, VARIANT)
-    assert kernel.variant == VARIANT
+def check(variant: str, op_type: str, inputs: list[np.ndarray], rows: int) -> None:
+    kernel = kernels.find(op_type, variant)
     sizes = kernel.schema.bind([array.shape for array in inputs])
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     call = prototype(_objects.kernel_address(kernel))
@@ -62,7 +60,7 @@ def test_products_equal_the_reference(op_type: str, tokens: int, columns: int, r
     expected = module.reference(*inputs)
 
     for threads in (1, 3):
-        acc = np.full((tokens, rows), 99, np.int32)
+        acc = np.full((len(inputs[0]), rows), 99, np.int32)
         addresses = [array.ctypes.data for array in (*inputs, acc)]
         letters = [sizes[letter] for letter in kernel.schema.letters]
         row = np.array([0, *addresses, *letters], np.int64)
@@ -70,3 +68,30 @@ def test_products_equal_the_reference(op_type: str, tokens: int, columns: int, r
             call(row.ctypes.data, thread, threads)
 
         np.testing.assert_array_equal(acc, expected, strict=True)
+
+
+@pytest.mark.parametrize(("variant", "op_type"), CASES)
+@pytest.mark.parametrize(("tokens", "columns", "rows"), SIZES)
+def test_products_equal_the_reference(
+    variant: str, op_type: str, tokens: int, columns: int, rows: int
+) -> None:
+    check(variant, op_type, draw_inputs(op_type, tokens, columns, rows), rows)
+
+
+@pytest.mark.parametrize(("variant", "op_type"), CASES)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_sums(variant: str, op_type: str, sign: int) -> None:
+    inputs = draw_inputs(op_type, 16, 4224, 64)
+    inputs[0][:] = -128
+    weight = np.full((64, 4224), sign, np.int8)
+    match op_type:
+        case "BitLinear" | "GatedBitLinear":
+            inputs[1] = pack_ternary(weight)
+        case "TritLinear":
+            inputs[1] = TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)
+        case "ColumnBitLinear":
+            inputs[1] = pack_ternary_columns(weight, 1)
+        case _:
+            inputs[1] = np.where(weight < 0, np.int8(127), np.int8(-128))
+
+    check(variant, op_type, inputs, 64)
