@@ -1,4 +1,4 @@
-"""What plain loops cannot say about memory: that a row is contiguous."""
+"""What plain loops cannot say about memory: that a row is contiguous, or soon wanted."""
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
@@ -7,8 +7,16 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from edgellm.runtime.kernels.simd._unit import Builder, Context, Intrinsic, Type, Value, Values
-from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays
+from edgellm.runtime.kernels.simd._unit import (
+    Builder,
+    Context,
+    Intrinsic,
+    Type,
+    Value,
+    Values,
+    move,
+)
+from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays, prefetch
 
 
 @intrinsic
@@ -30,3 +38,17 @@ def row_of(_: Context, matrix: Type, t: Type) -> Intrinsic:
         return vector._getvalue()
 
     return types.Array(matrix.dtype, 1, "C")(matrix, types.int64), generate
+
+
+@intrinsic
+def expect_at(_: Context, matrix: Type, t: Type, k: Type) -> Intrinsic:
+    """``expect_at(matrix, t, k)``: begin to read the cache line of an element, or behind a row."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (source,) = open_arrays(context, builder, signature, args[:1])
+        (row,) = matrix_rows(builder, source, args[1], 1)
+        size = cgutils.unpack_tuple(builder, source.strides)[1]
+        prefetch(builder, move(builder, row, builder.mul(args[2], size)))
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64, types.int64), generate

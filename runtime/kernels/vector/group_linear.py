@@ -24,6 +24,7 @@ from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS, fits_bytes, group_products
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
 from edgellm.runtime.kernels.vector._look_ups import OCTET, least_sum
+from edgellm.runtime.kernels.vector._views import expect_at
 
 Planes = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
@@ -99,6 +100,10 @@ def group_sums(sums: CodeSums) -> Callable[..., None]:
         for group in range(scale.shape[0]):
             start, stop = group * group_size, (group + 1) * group_size
             octets = planes[start // OCTET : stop // OCTET]
+            # Of the next block; in a group scales of 32 rows fill a cache line, zeros of 64.
+            expect_at(scale, group, first + ROWS)
+            expect_at(scale, group, first + ROWS + ROWS // 2)
+            expect_at(zero, group, first + ROWS)
             multiply(octets, prepared[start * column_bytes :], least[group], codes)
             add_group(
                 codes[first % ROWS :],
