@@ -1,8 +1,9 @@
-"""Attention on a vector unit that multiplies bytes: all heads of a token pass over the cache.
+"""Attention on a vector unit: all heads of a token pass over the cache.
 
 The first pass reads keys in the order of memory, the second values, a block of rows after the
 other and in it head by head; what the queries of a head share is read once. The weights of the
-softmax have 15 bits: they are multiplied as two signed bytes.
+softmax have 15 bits: they are multiplied as two signed bytes or, where bytes are not multiplied in
+fours, as words.
 
 Values of the weight 0 are read as well. In a story of stories-bitnet 27 % of the weights of a head
 are 0, but only 8 % are for all heads that share a row of the cache, and no four rows in line are
