@@ -19,7 +19,10 @@ def test_a_directory_has_no_revision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "a/b/c", "../a", "a/..", "a b/c"])
-def test_what_is_neither_directory_nor_name_is_refused(name: str) -> None:
+def test_what_is_neither_directory_nor_name_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no such directory"):
         find_checkpoint(name)
 

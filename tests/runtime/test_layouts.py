@@ -177,7 +177,9 @@ def test_without_the_memory_weights_stay_mapped(
     assert "export with --layout 2bit" in caplog.text
 
 
-def test_a_machine_with_a_fast_kernel_maps_the_weights(plans: dict[str, Plan]) -> None:
+def test_a_machine_with_a_fast_kernel_maps_the_weights(
+    plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert layouts.suits(TERNARY_2BIT, simd.PORTABLE)
     assert layouts.suits(TERNARY_5TRIT, "avx512_vbmi")
     assert not layouts.suits(TERNARY_5TRIT, "avx2")
@@ -185,6 +187,7 @@ def test_a_machine_with_a_fast_kernel_maps_the_weights(plans: dict[str, Plan]) -
     assert not layouts.suits(TERNARY_PLANES, "avx2", look_ups=False)
     assert not layouts.suits(TERNARY_PLANES, "avx512_vbmi")
     assert not layouts.suits(TERNARY_PLANES, simd.PORTABLE)
+    monkeypatch.setenv(simd.ENVIRONMENT, simd.PORTABLE)
     plan = plans[TERNARY_2BIT]
     assert layouts.for_this_machine(plan) is plan
 

@@ -41,13 +41,15 @@ def test_every_variant_and_thread_count_is_timed(plan: Plan, memory: Path) -> No
 
     result = tune(plan, context_length=64, seconds=0.2, progress=lines.append)
 
-    assert lines == ["kernels for one token", "kernels for 64 tokens", "threads"]
+    first = ["layouts of ternary weights"] if tuner.can_look_up(plan) else []
+    assert lines == [*first, "kernels for one token", "kernels for 64 tokens", "threads"]
     assert memory.exists()
     assert result.path == str(memory)
+    plan, _ = tuner.as_tuned(plan)
     variants = {str(kind_of(plan, step)): list(variants_of(step.op_type)) for step in plan.steps}
     expected = {name: found for name, found in variants.items() if len(found) > 1}
     if len(VARIANTS) > 1:
-        assert any(name.startswith("BitLinear") for name in expected)
+        assert any("BitLinear" in name for name in expected)
     timed = {(item.operator, item.tokens) for item in result.variants}
     assert timed == {(name, tokens) for name in expected for tokens in (1, 64)}
     for call in timed:
@@ -70,8 +72,8 @@ def test_what_was_chosen_is_used_by_the_next_load(
 
     with edgellm.load(random_bundle) as model:
         engine = model.engine
-        chosen = {engine.choices.kernel(plan, step, many=True).variant for step in engine.steps}
-        assert chosen == {"portable"}
+        kernels = [engine.choices.kernel(engine.plan, step, many=True) for step in engine.steps]
+        assert {kernel.variant for kernel in kernels} == {"portable"}
         assert engine.threads == result.tuning.threads
         np.testing.assert_array_equal(model.logits([1, 2, 3]), expected)
     with edgellm.load(random_bundle, threads=3) as model:

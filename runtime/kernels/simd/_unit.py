@@ -61,7 +61,8 @@ class VectorUnit(ABC):
         tokens: how many a tile has that is for many: its sums, TILE_ROWS * tokens, stay in
             registers.
         panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
-            ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector.
+            ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector; others
+            have ``dot_words``, ``add_words`` and ``add_row_pair``.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none of its own.
         has_int32_rows: whether operators between products have variants (see ``vector/_lanes``).
@@ -267,10 +268,7 @@ class VectorUnit(ABC):
         return self.dot_codes(builder, total, [codes], [x])
 
     def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
-        """Add two products of codes, 0 to 2, and activations to each of 16 bits.
-
-        It is for units without ``panels``, as is ``add_words``.
-        """
+        """Add two products of codes, 0 to 2, and activations to each of 16 bits."""
         raise NotImplementedError
 
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
@@ -280,11 +278,7 @@ class VectorUnit(ABC):
     def add_row_pair(
         self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
     ) -> None:
-        """Add two rows of 16 int8, each times the words of each query, to sums at pointers.
-
-        ``words`` are for each query the int16 of both rows in 32 bits. It is for units without
-        ``panels``.
-        """
+        """Add two rows of 16 int8, times the two int16 of each query in words, to its sums."""
         raise NotImplementedError
 
     def shift_words_right(self, builder: Builder, words: Value, counts: Value) -> Value:
