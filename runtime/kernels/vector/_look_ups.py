@@ -52,6 +52,8 @@ LOWER_OCTETS, UPPER_OCTETS = 8, 4
 MAX_COLUMNS = 65_536
 TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
 """Bytes of tables for the longest row: 512 KiB of the stack."""
+BESIDE = 2
+"""Vectors of rows that are looked up side by side, in the same tables."""
 SPAN_OCTETS = 16
 """Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
 AHEAD_BYTES = 4096
@@ -250,13 +252,15 @@ def plane_chooser(unit: VectorUnit) -> Intrinsic:
         keys, tables, words = (bytes_of(builder, array) for array in arrays)
         width = 4 * unit.lanes
         in_order = [i + odd for i in range(width // 2) for odd in (0, width // 2)]
-        for row in range(0, ROWS, width):
-            at = move(builder, keys, INT64(row))
-            wanted = [move(builder, keys, args[5])] if row == 0 else []
-            (parts,) = sums_of_plane(builder, unit, Span([at], args[1], args[2], tables, wanted))
-            sums = shuffle(builder, *parts, in_order)
-            place = move(builder, words, INT64(2 * row))
-            builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=2)
+        for first in range(0, ROWS, BESIDE * width):
+            rows = range(first, min(first + BESIDE * width, ROWS), width)
+            at = [move(builder, keys, INT64(row)) for row in rows]
+            wanted = [move(builder, keys, args[5])] if first == 0 else []
+            found = sums_of_plane(builder, unit, Span(at, args[1], args[2], tables, wanted))
+            for row, parts in zip(rows, found, strict=True):
+                sums = shuffle(builder, *parts, in_order)
+                place = move(builder, words, INT64(2 * row))
+                builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
     @intrinsic

@@ -35,6 +35,7 @@ from edgellm.runtime.kernels.simd._unit import (
     splat_value,
 )
 from edgellm.runtime.kernels.vector._look_ups import (
+    BESIDE,
     OCTET,
     OCTET_TABLES,
     SPAN_OCTETS,
@@ -45,8 +46,6 @@ from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._shift_scales import PAIR
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
-BESIDE = 2
-"""Vectors of rows that are looked up side by side, in the same tables."""
 AHEAD_LINES = 64
 """How far ahead planes are prefetched at least: a span of 128 columns and 4 bits."""
 MOST_PLANES = 4
