@@ -105,7 +105,7 @@ class Operation:
             totals = multiply(builder, operands)
             for i, row in enumerate(matrix_rows(builder, acc, t, tokens)):
                 place = move(builder, row, builder.mul(n, INT64(4)))
-                _add(builder, place, totals[i * rows : (i + 1) * rows])
+                add_sums(builder, place, totals[i * rows : (i + 1) * rows])
             return context.get_dummy_value()
 
         @intrinsic
@@ -249,7 +249,7 @@ def _collapse(builder: Builder, sums: Values, shifts: Sequence[tuple[int, ...]])
     )
 
 
-def _add(builder: Builder, place: Value, totals: Values) -> None:
+def add_sums(builder: Builder, place: Value, totals: Values) -> None:
     """Add the sums of ``totals`` to as many neighbouring int32."""
     four = len(totals) == ROWS
     kind = ir.VectorType(INT32, ROWS) if four else INT32

@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, stack_int8
+from edgellm.runtime.kernels._scalar import stack_int8
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT16,
@@ -33,7 +33,7 @@ from edgellm.runtime.kernels.simd._unit import (
     per_quarter,
 )
 from edgellm.runtime.kernels.vector._tiles import (
-    _add,
+    add_sums,
     as_matrix,
     bytes_of,
     matrix_rows,
@@ -48,14 +48,14 @@ SPAN = 4096
 """Columns of them."""
 SLAB_BYTES = SLAB_ROWS * SPAN
 CHUNK = 1024
-"""Columns whose sums fit in 16 bits: two vectors a block, so that a lane has 2 / 16 of the products
-of AVX2, and 4 / 16 of NEON's, each at most 2 * 128."""
+"""Columns whose sums fit in 16 bits. A lane adds 64 products with AVX2, 128 with NEON, each from
+-2 * 128 to 2 * 127: the least is -2^15."""
 LEAST_TOKENS = 8
+"""For fewer, unpacking does not pay."""
 
 Codes = npt.NDArray[np.int8]
 Packed = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
-Unpack = Callable[[Packed, Codes, Int, Int, Int], None]
 
 
 def words_tile(unit: VectorUnit, tokens: int) -> Intrinsic:
@@ -84,7 +84,7 @@ def words_tile(unit: VectorUnit, tokens: int) -> Intrinsic:
         for own, out in zip(totals, matrix_rows(builder, acc, t, tokens), strict=True):
             for i, total in enumerate(own):
                 place = builder.mul(builder.add(n, INT64(i)), INT64(4))
-                _add(builder, move(builder, out, place), [builder.load(total)])
+                add_sums(builder, move(builder, out, place), [builder.load(total)])
         return context.get_dummy_value()
 
     @intrinsic

@@ -65,7 +65,7 @@ SCORES = 1 << 18
 SCRATCH = SCORES + ROW_BLOCK
 """Whole vectors are read of them."""
 NEVER = 1 << 62
-"""Tokens."""
+"""So many tokens there are not."""
 PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
 CODES, SUMS = MAX_HEADS * MAX_HEAD_DIM, 2 * MAX_HEADS * MAX_HEAD_DIM
 
