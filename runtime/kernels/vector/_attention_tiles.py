@@ -99,8 +99,15 @@ def _lines_of_rows(unit: VectorUnit) -> int:
     return max(ROWS * 4 * unit.lanes // BLOCK // 2, 1)
 
 
+def column_sums(unit: VectorUnit) -> int:
+    """Return the sums of a column: of both parts of the weights, or of whole ones."""
+    return PARTS if unit.panels else 1
+
+
 def lines_of_mix(unit: VectorUnit, dim: int) -> int:
-    """Return how many lines ``mix_tile`` prefetches for ROW_BLOCK rows: half of them, or all."""
+    """Return how many lines are prefetched for ROW_BLOCK rows: half of them, or all."""
+    if not unit.panels:
+        return dim
     return dim // (4 * unit.lanes) * (ROW_BLOCK // ROWS) * _lines_of_rows(unit)
 
 

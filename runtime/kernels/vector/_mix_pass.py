@@ -15,6 +15,7 @@ from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import most_in_pack
 from edgellm.runtime.kernels.vector._attention_tiles import (
     ROW_BLOCK,
+    column_sums,
     lines_of_mix,
     mix_tile,
     settle_tile,
@@ -48,7 +49,7 @@ def mixes_of(unit: VectorUnit) -> Callable[..., None]:
     """Return ``run(parts, value, sums, lines, place, count)``: a tile for so many queries."""
     tile, most = (mix_tile, most_in_pack(unit)) if unit.panels else (mix_words_tile, MOST)
     many, two, one = (tile(unit, count) for count in (most, 2, 1))
-    sums_of_column = 2 if unit.panels else 1
+    sums_of_column = column_sums(unit)
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -82,9 +83,8 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
     The rows of the next block are read ahead, evenly: what is asked for in one go is waited for.
     """
     weigh, mix = weigh_tile(unit), mixes_of(unit)
-    sums_of_column = 2 if unit.panels else 1
-    whole = ROW_BLOCK  # lines of 64 columns
-    mixed = lines_of_mix(unit, BLOCK) if unit.panels else whole
+    sums_of_column = column_sums(unit)
+    mixed, whole = lines_of_mix(unit, BLOCK), ROW_BLOCK  # lines of 64 columns
 
     @register_jitable(**PART_POLICY)
     def run(

@@ -201,7 +201,7 @@ def _packed_product(
     unit: VectorUnit,
     operations: tuple[Operation, Operation],
     panels: Callable[[VectorUnit], Panels],
-    multiply_other: Callable[[VectorUnit, Add], Multiply] | None = None,
+    multiply_other: Callable[[VectorUnit, Multiply], Multiply] | None = None,
 ) -> Product:
     """Return the product for weights that are packed by blocks, the last one of zeros at its end.
 
@@ -209,13 +209,12 @@ def _packed_product(
         unit: whose instructions.
         operations: for one token, and for several.
         panels: for many.
-        multiply_other: for many of units that have none.
+        multiply_other: for many of units that have none, from what is for few.
     """
     add = tiled(*operations, unit.tokens)
+    multiply = fastest(panels, unit, add)
     if multiply_other and not unit.panels:
-        multiply = multiply_other(unit, add)
-    else:
-        multiply = fastest(panels, unit, add)
+        multiply = multiply_other(unit, multiply)
     bias = np.int32(unit.ternary_bias)
     block, block_bytes = operations[0].columns, operations[0].block_bytes
     groups, rest_bytes = block // BLOCK, MAX_TOKENS * block

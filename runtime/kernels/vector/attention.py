@@ -47,7 +47,7 @@ from edgellm.runtime.kernels.attention import (
 )
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import AHEAD
-from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
+from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
 from edgellm.runtime.kernels.vector._mix_pass import mix_over, read_sums_of, start_lines
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
@@ -67,7 +67,7 @@ SCRATCH = SCORES + ROW_BLOCK
 NEVER = 1 << 62
 """So many tokens there are not."""
 PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
-CODES, SUMS = MAX_HEADS * MAX_HEAD_DIM, 2 * MAX_HEADS * MAX_HEAD_DIM
+CODES = MAX_HEADS * MAX_HEAD_DIM
 
 Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
@@ -148,7 +148,8 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     wrote for keys and for values.
     """
     score, mix, read_sums = score_over(unit), mix_over(unit), read_sums_of(unit)
-    stack_sums, sums_of_column = (stack_int32, 2) if unit.panels else (stack_int64, 1)
+    stack_sums, sums_of_column = stack_int32 if unit.panels else stack_int64, column_sums(unit)
+    sums_room = sums_of_column * CODES
     bias = np.int64(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
@@ -166,7 +167,10 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
         steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
         facts, divisors, best = stack_int64(FACTS), stack_int64(PAIRS), stack_int64(MAX_HEADS)
         dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
-        sums, totals = stack_sums(SUMS)[: sums_of_column * count * dim], stack_int64(MAX_HEAD_DIM)
+        sums, totals = (
+            stack_sums(sums_room)[: sums_of_column * count * dim],
+            stack_int64(MAX_HEAD_DIM),
+        )
         sums[:] = 0
         lines = stack_int64(2)
         run = start_lines(lines, caches[0], place[0], begin)

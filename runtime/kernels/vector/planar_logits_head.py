@@ -48,8 +48,6 @@ SLAB_BYTES = 1 << 17
 """Weights that are unpacked at once for many tokens; they stay in the level-2 cache."""
 SLAB_ROWS = 32
 """A multiple of the rows of any panel."""
-ARRANGED = CODES * (MAX_COLUMNS + 1024)
-"""Columns that are multiplied at once are 512 at most, and some overlap."""
 MAX_PRUNED_ROWS = 8
 """More tokens than that are multiplied with whole weights."""
 
@@ -163,13 +161,14 @@ def product_of_one(unit: VectorUnit) -> Callable[..., bool]:
     """Return ``product(x, high, low, acc)``: all products of a token, if there are enough rows."""
     tile, arrange = whole_tile(unit), way_of(unit).arrange_for(unit)
     least: int = way_of(unit).columns_at_once(unit)
+    room = CODES * (MAX_COLUMNS + least)  # the last columns overlap those before
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, high: High, low: Low, acc: Sums) -> bool:
         count = high.shape[0]
         if count < WHOLE_ROWS or x.shape[0] < least:
             return False
-        arranged = stack_int8(ARRANGED)
+        arranged = stack_int8(room)
         arrange(x, arranged)
         start = np.int32(-128 * total(x))
         for v in range(0, count, WHOLE_ROWS):
