@@ -1,6 +1,7 @@
 """Random integers for the operators' examples, in the ranges that the operators document."""
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -9,12 +10,20 @@ import numpy.typing as npt
 from edgellm.dtypes import pack_ternary
 from edgellm.ops._integers import INT32_MAX
 
+Codes = Callable[..., npt.NDArray[np.int8]]
 Integer = TypeVar("Integer", bound=np.integer)
 
 
 def codes(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.int8]:
     """Return int8 codes in [-127, 127]."""
     return rng.integers(-127, 127, shape, np.int8, endpoint=True)
+
+
+def codes_of_two_sizes(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.int8]:
+    """Return codes of which the second half of the columns is within 43."""
+    both = codes(rng, *shape)
+    both[..., shape[-1] // 2 :] //= 3
+    return both
 
 
 def wide(rng: np.random.Generator, bits: int, *shape: int) -> npt.NDArray[np.int64]:

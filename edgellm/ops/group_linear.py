@@ -99,7 +99,14 @@ def body() -> "FunctionProto":
     return b.function(_bit_planes.body_rounded(total, b.attribute("shift")))
 
 
-def _example(name: str, sizes: tuple[int, int, int], bits: int, group: int, shift: int) -> Example:
+def _example(
+    name: str,
+    sizes: tuple[int, int, int],
+    bits: int,
+    group: int,
+    shift: int,
+    codes: draw.Codes = draw.codes,
+) -> Example:
     tokens, k, n = sizes
     rng = np.random.default_rng(11)
     groups = -(-k // group)
@@ -107,7 +114,7 @@ def _example(name: str, sizes: tuple[int, int, int], bits: int, group: int, shif
     scale = rng.integers(-(2**15), 2**15, (groups, n), np.int16)
     zero = rng.integers(0, 2**bits, (groups, n), np.int64).astype(np.uint8)
     attributes = {"group_size": group, "shift": shift}
-    return Example(name, (draw.codes(rng, tokens, k), planes, scale, zero), attributes)
+    return Example(name, (codes(rng, tokens, k), planes, scale, zero), attributes)
 
 
 def examples() -> Iterator[Example]:
@@ -119,6 +126,7 @@ def examples() -> Iterator[Example]:
     yield _example("one_group", (1, 520, 9), 4, 520, 12)
     yield _example("one_token", (1, 1100, 131), 4, 128, 9)
     yield _example("many_rows", (1, 172, 2117), 3, 64, 9)
+    yield _example("small_codes", (2, 1100, 131), 3, 256, 9, draw.codes_of_two_sizes)
     yield _example("many_tokens", (19, 264, 70), 4, 128, 9)
     yield _example("more_tokens", (130, 1100, 65), 2, 8, 9)
     yield _example("long_groups", (9, 2104, 33), 3, 2048, 12)

@@ -101,7 +101,12 @@ def body() -> "FunctionProto":
     return b.function(_bit_planes.body_rounded(total, b.attribute("shift")))
 
 
-def _example(name: str, sizes: tuple[int, int, int], shape: tuple[int, int, int]) -> Example:
+def _example(
+    name: str,
+    sizes: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    codes: draw.Codes = draw.codes,
+) -> Example:
     tokens, k, n = sizes
     bits, terms, group = shape
     rng = np.random.default_rng(12)
@@ -109,7 +114,7 @@ def _example(name: str, sizes: tuple[int, int, int], shape: tuple[int, int, int]
     chosen = rng.integers(0, 13, (-(-k // group), bits, terms, n), np.uint8, endpoint=True)
     chosen |= rng.integers(0, 1, chosen.shape, np.uint8, endpoint=True) << np.uint8(7)
     attributes = {"group_size": group, "shift": 8}
-    return Example(name, (draw.codes(rng, tokens, k), planes, chosen), attributes)
+    return Example(name, (codes(rng, tokens, k), planes, chosen), attributes)
 
 
 def examples() -> Iterator[Example]:
@@ -121,6 +126,7 @@ def examples() -> Iterator[Example]:
     yield _example("one_group", (1, 520, 9), (2, 3, 520))
     yield _example("one_token", (1, 1100, 131), (3, 2, 128))
     yield _example("many_rows", (1, 172, 2117), (2, 2, 64))
+    yield _example("small_codes", (2, 1100, 131), (3, 2, 256), draw.codes_of_two_sizes)
     yield _example("many_groups", (1, 2048, 330), (4, 1, 8))
     yield _example("more_groups", (1, 2064, 130), (4, 1, 8))
     yield _example("many_tokens", (19, 264, 70), (2, 3, 128))

@@ -77,11 +77,11 @@ def sum_of(x: npt.NDArray[np.int8]) -> np.int32:
 def join_planes(sums: npt.NDArray[np.int32], planes: Int, codes: npt.NDArray[np.int32]) -> None:
     """Write the products with the codes of the rows, of what each plane chose, (P * 64,)."""
     for row in range(ROWS):
-        codes[row] = sums[row]
-    for plane in range(1, planes):
+        codes[row] = 0
+    for plane in range(planes - 1, -1, -1):
         chosen = sums[plane * ROWS :]
         for row in range(ROWS):
-            codes[row] += chosen[row] << np.int32(plane)
+            codes[row] = codes[row] + codes[row] + chosen[row]
 
 
 def add_group(

@@ -13,14 +13,14 @@ from edgellm.runtime.kernels._bit_planes import ROWS, SUMS, join_planes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._look_ups import (
+from edgellm.runtime.kernels.vector._look_up_tables import (
     MAX_COLUMNS,
     OCTET,
     OCTET_TABLES,
     TABLE_BYTES,
     fill_tables,
-    group_chooser,
 )
+from edgellm.runtime.kernels.vector._look_ups import group_chooser
 from edgellm.runtime.kernels.vector._plane_dots import BESIDE, MOST_PLANES, block_dots, plane_dots
 
 MAX_GROUPS = MAX_COLUMNS // 8
@@ -37,7 +37,7 @@ class CodeSums:
     """How one token is multiplied.
 
     Attributes:
-        prepare: (x, prepared): write what ``multiply`` takes of a token.
+        prepare: (x, group_size, prepared): write what ``multiply`` takes of a token.
         multiply: (octets, prepared, least, codes): write the products of 64 rows with the codes of
             the octets (octets, P, 64), whose columns begin where ``prepared`` does; least is the
             sum of the negative activations there.
@@ -107,7 +107,7 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
 
 
 @register_jitable(**PART_POLICY)
-def copy_row(x: npt.NDArray[np.int8], copy: npt.NDArray[np.int8]) -> None:
+def copy_row(x: Codes, _: Int, copy: Codes) -> None:
     """Copy a row, with zeros behind it up to whole octets."""
     for k in range(x.shape[0]):
         copy[k] = x[k]

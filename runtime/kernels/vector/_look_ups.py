@@ -1,9 +1,10 @@
 """Look-ups in bit planes with byte shuffles: 16 rows and more, four columns each, an instruction.
 
 A table has the 16 sums of four activations that four bits choose, less the least of them: 0 to 508
-(T-MAC's tables, but exact). Their lower four bits are one vector of bytes, what is above them
-another, at most 31: so many look-ups are added up as bytes before the sums have to be widened. The
-keys of 64 rows and 8 columns are 64 bytes.
+(T-MAC's tables, but exact). Where all of a span are bytes, as most often they are, a look-up is one
+shuffle, and its bytes are added up in 16 bits. Else the lower four bits are one vector of bytes,
+what is above them another, at most 31: so many look-ups are added up as bytes before the sums have
+to be widened. The keys of 64 rows and 8 columns are 64 bytes.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -11,6 +12,7 @@ keys of 64 rows and 8 columns are 64 bytes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -32,30 +34,27 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
-    call,
     load_vector,
     move,
     repeat,
     shuffle,
     splat,
 )
+from edgellm.runtime.kernels.vector._look_up_tables import (
+    LANE,
+    LOWER_BITS,
+    OCTET_TABLES,
+    SPAN_OCTETS,
+    has_bytes,
+)
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
-LANE = 16
-"""Bytes of a vector that a shuffle treats as one; the entries of a table."""
-OCTET = 8
-OCTET_TABLES = 4 * LANE
-"""Bytes of the tables of an octet: the lower bits of both, then the upper bits of both."""
-LOWER_BITS = 4
 LOWER_OCTETS, UPPER_OCTETS = 8, 4
 """Whose entries add up in a byte: 16 * 15, and 8 * 31."""
-MAX_COLUMNS = 65_536
-TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
-"""Bytes of tables for the longest row: 512 KiB of the stack."""
+UNROLL = 2
+"""Octets a step where entries are bytes."""
 BESIDE = 2
 """Vectors of rows that are looked up side by side, in the same tables."""
-SPAN_OCTETS = 16
-"""Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
 AHEAD_BYTES = 4096
 """How far ahead weights are prefetched: a group of 128 columns and 4 bits; nearer is slower, and
 any other order than that of memory much slower: on one core of a server of 2021, 158 MB of 4 bits
@@ -74,10 +73,12 @@ class _Sum:
 
     def __init__(self, builder: Builder, unit: VectorUnit) -> None:
         self._kind = ir.VectorType(INT16, 2 * unit.lanes)
-        nothing = ir.Constant(self._kind, None)
         self._all, self._odd = (cgutils.alloca_once(builder, self._kind) for _ in range(2))
-        builder.store(nothing, self._all)
-        builder.store(nothing, self._odd)
+
+    def begin(self, builder: Builder) -> None:
+        """Set the sum to 0."""
+        for place in (self._all, self._odd):
+            builder.store(ir.Constant(self._kind, None), place)
 
     def add(self, builder: Builder, vector: Value) -> None:
         """Add bytes."""
@@ -112,37 +113,77 @@ class Span:
 
 def sums_of_plane(builder: Builder, unit: VectorUnit, span: Span) -> list[tuple[Value, Value]]:
     """Return what rows of a plane choose, by vector of keys: the even rows, and the odd."""
+    kind = ir.VectorType(INT16, 2 * unit.lanes)
+    places = [[cgutils.alloca_once(builder, kind) for _ in range(2)] for _ in span.keys]
+    with builder.if_else(has_bytes(builder, span.tables)) as ways:
+        for way, add in zip(ways, (_sums_of_bytes, _sums_of_halves), strict=True):
+            with way:
+                for own, found in zip(places, add(builder, unit, span), strict=True):
+                    for place, value in zip(own, found, strict=True):
+                        builder.store(value, place)
+    return [(builder.load(even), builder.load(odd)) for even, odd in places]
+
+
+def _sums_of_bytes(builder: Builder, unit: VectorUnit, span: Span) -> list[tuple[Value, Value]]:
+    """Do it where the entries of all tables are bytes."""
+    sums = [_Sum(builder, unit) for _ in span.keys]
+
+    def add(octet: Value) -> None:
+        for own, found in zip(sums, _look_up(builder, unit, span, octet, 2), strict=True):
+            for vector in found:
+                own.add(builder, vector)
+
+    for own in sums:
+        own.begin(builder)
+    with cgutils.for_range(builder, builder.udiv(span.octets, INT64(UNROLL))) as loop:
+        first = builder.mul(loop.index, INT64(UNROLL))
+        for i in range(UNROLL):
+            add(builder.add(first, INT64(i)))
+    done = builder.and_(span.octets, INT64(-UNROLL))
+    with cgutils.for_range(builder, span.octets, start=done) as loop:
+        add(loop.index)
+    return [_even_and_odd(builder, *own.parts(builder)) for own in sums]
+
+
+def _sums_of_halves(builder: Builder, unit: VectorUnit, span: Span) -> list[tuple[Value, Value]]:
+    """Do it where the lower and the upper bits of entries are in tables of their own."""
     sums = [(_Sum(builder, unit), _Sum(builder, unit)) for _ in span.keys]
     octets = span.octets
 
+    def look_up(octet: Value) -> list[tuple[Value, Value]]:
+        found = _look_up(builder, unit, span, octet, 4)
+        return [(builder.add(*own[:2]), builder.add(*own[2:])) for own in found]
+
+    for total in (total for pair in sums for total in pair):
+        total.begin(builder)
     with cgutils.for_range(builder, builder.udiv(octets, INT64(LOWER_OCTETS))) as loop:
         first = builder.mul(loop.index, INT64(LOWER_OCTETS))
         lows: list[list[Value]] = [[] for _ in sums]
         for begin in range(0, LOWER_OCTETS, UPPER_OCTETS):
             numbers = (INT64(i) for i in range(begin, begin + UPPER_OCTETS))
-            found = [_look_up(builder, unit, span, builder.add(first, one)) for one in numbers]
+            found = [look_up(builder.add(first, one)) for one in numbers]
             for own, (_, upper), parts in zip(lows, sums, zip(*found, strict=True), strict=True):
                 own += [low for low, _ in parts]
-                upper.add(builder, _total(builder, [high for _, high in parts]))
+                upper.add(builder, reduce(builder.add, [high for _, high in parts]))
         for own, (lower, _) in zip(lows, sums, strict=True):
-            lower.add(builder, _total(builder, own))
+            lower.add(builder, reduce(builder.add, own))
     done = builder.and_(octets, INT64(-LOWER_OCTETS))
     with cgutils.for_range(builder, octets, start=done) as loop:
-        for pair, part in zip(sums, _look_up(builder, unit, span, loop.index), strict=True):
+        for pair, part in zip(sums, look_up(loop.index), strict=True):
             for total, found_bytes in zip(pair, part, strict=True):
                 total.add(builder, found_bytes)
     return [_join(builder, *pair) for pair in sums]
 
 
 def _look_up(
-    builder: Builder, unit: VectorUnit, span: Span, octet: Value
-) -> list[tuple[Value, Value]]:
-    """Return what an octet adds to the lower bits and to the upper bits, by vector of keys."""
+    builder: Builder, unit: VectorUnit, span: Span, octet: Value, count: int
+) -> list[list[Value]]:
+    """Return what is found in the first tables of an octet, by vector of keys."""
     for wanted in span.wanted:
         prefetch(builder, move(builder, wanted, builder.mul(octet, INT64(LINE_BYTES))))
     narrow, times = ir.VectorType(INT8, LANE), 4 * unit.lanes // LANE
     own = move(builder, span.tables, builder.mul(octet, INT64(OCTET_TABLES)))
-    once = (load_vector(builder, move(builder, own, INT64(LANE * i)), narrow) for i in range(4))
+    once = (load_vector(builder, move(builder, own, INT64(LANE * i)), narrow) for i in range(count))
     tables = [repeat(builder, entries, times) for entries in once]
     results = []
     for keys in span.keys:
@@ -152,8 +193,9 @@ def _look_up(
             builder.and_(bytes_, splat(unit.bytes_type, 15)),
             builder.lshr(bytes_, splat(unit.bytes_type, 4)),
         )
-        found = [unit.shuffle_bytes(builder, tables[i], nibbles[i % 2]) for i in range(4)]
-        results.append((builder.add(*found[:2]), builder.add(*found[2:])))
+        results.append(
+            [unit.shuffle_bytes(builder, table, nibbles[i % 2]) for i, table in enumerate(tables)]
+        )
     return results
 
 
@@ -163,78 +205,11 @@ def _join(builder: Builder, lower: _Sum, upper: _Sum) -> tuple[Value, Value]:
         builder.add(low, builder.shl(high, splat(high.type, LOWER_BITS)))
         for low, high in zip(lower.parts(builder), upper.parts(builder), strict=True)
     )
+    return _even_and_odd(builder, all_, odd)
+
+
+def _even_and_odd(builder: Builder, all_: Value, odd: Value) -> tuple[Value, Value]:
     return builder.sub(all_, builder.shl(odd, splat(odd.type, 8))), odd
-
-
-def _total(builder: Builder, vectors: list[Value]) -> Value:
-    total = vectors[0]
-    for vector in vectors[1:]:
-        total = builder.add(total, vector)
-    return total
-
-
-@intrinsic
-def fill_tables(_: Context, x: Type, tables: Type) -> Intrinsic:
-    """``fill_tables(x, tables)``: write the tables of each octet; columns past the end count as 0.
-
-    What a column adds to an entry is its activation, if that is positive, where the bit is set; if
-    it is negative, its magnitude where the bit is not set.
-    """
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        array, out = open_arrays(context, builder, signature, args)
-        (columns,) = cgutils.unpack_tuple(builder, array.shape)
-        source, tables = bytes_of(builder, array), bytes_of(builder, out)
-        whole = builder.and_(columns, INT64(-OCTET))
-        last = _padded(builder, move(builder, source, whole), builder.sub(columns, whole))
-        octets = builder.udiv(builder.add(columns, INT64(OCTET - 1)), INT64(OCTET))
-        with cgutils.for_range(builder, octets) as loop:
-            column = builder.mul(loop.index, INT64(OCTET))
-            inside = builder.icmp_signed("<", column, whole)
-            place = builder.select(inside, move(builder, source, column), last)
-            target = move(builder, tables, builder.mul(loop.index, INT64(OCTET_TABLES)))
-            _store_tables(builder, place, target)
-        return context.get_dummy_value()
-
-    return types.void(x, tables), generate
-
-
-def _padded(builder: Builder, source: Value, count: Value) -> Value:
-    """Return where a copy of less than 8 bytes is, with zeros behind."""
-    kind = ir.ArrayType(INT8, OCTET)
-    place = cgutils.alloca_once(builder, kind)
-    builder.store(ir.Constant(kind, None), place)
-    copy = builder.bitcast(place, INT8.as_pointer())
-    with cgutils.for_range(builder, count) as loop:
-        builder.store(
-            builder.load(builder.gep(source, [loop.index])), builder.gep(copy, [loop.index])
-        )
-    return copy
-
-
-def _store_tables(builder: Builder, source: Value, target: Value) -> None:
-    narrow = load_vector(builder, source, ir.VectorType(INT8, OCTET))
-    columns = builder.sext(narrow, ir.VectorType(INT16, OCTET))
-    nothing = ir.Constant(columns.type, None)
-    both = [
-        call(builder, f"llvm.smax.v{OCTET}i16", columns.type, [part, nothing])
-        for part in (columns, builder.neg(columns))
-    ]
-    parts = []
-    for column in range(4):
-        places = [
-            4 * table + column + (0 if key >> column & 1 else OCTET)
-            for table in range(2)
-            for key in range(LANE)
-        ]
-        parts.append(shuffle(builder, *both, places))
-    entries = _total(builder, parts)
-    lower = builder.and_(entries, splat(entries.type, (1 << LOWER_BITS) - 1))
-    upper = builder.lshr(entries, splat(entries.type, LOWER_BITS))
-    for i, half in enumerate((lower, upper)):
-        bytes_ = builder.trunc(half, ir.VectorType(INT8, 2 * LANE))
-        place = move(builder, target, INT64(2 * LANE * i))
-        builder.store(bytes_, builder.bitcast(place, bytes_.type.as_pointer()), align=1)
 
 
 def plane_chooser(unit: VectorUnit) -> Intrinsic:
@@ -284,7 +259,8 @@ def group_chooser(unit: VectorUnit) -> Callable[..., None]:
     def choose(planes: Planes, tables: Codes, least: Int, sums: Sums) -> None:
         words = stack_int16(ROWS)
         count = planes.shape[1]
-        sums[: count * ROWS] = np.int32(least)
+        for i in range(count * ROWS):
+            sums[i] = np.int32(least)
         for first in range(0, planes.shape[0], SPAN_OCTETS):
             octets = min(planes.shape[0] - first, SPAN_OCTETS)
             own = tables[first * OCTET_TABLES :]

@@ -34,14 +34,8 @@ from edgellm.runtime.kernels.simd._unit import (
     splat,
     splat_value,
 )
-from edgellm.runtime.kernels.vector._look_ups import (
-    BESIDE,
-    OCTET,
-    OCTET_TABLES,
-    SPAN_OCTETS,
-    Span,
-    sums_of_plane,
-)
+from edgellm.runtime.kernels.vector._look_up_tables import OCTET, OCTET_TABLES, SPAN_OCTETS
+from edgellm.runtime.kernels.vector._look_ups import BESIDE, Span, sums_of_plane
 from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._shift_scales import PAIR
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
@@ -171,6 +165,7 @@ class _Block:
         self._blocks, self._octets, self._planes, _ = cgutils.unpack_tuple(builder, planes.shape)
         self._block_bytes, self._stride, _, _ = cgutils.unpack_tuple(builder, planes.strides)
         self._width = 4 * self._unit.lanes
+        self._in_one_block = ROWS % (BESIDE * self._width) == 0
 
     def generate(self, builder: Builder, size: Value, next_blocks: Value, ahead: Value) -> None:
         """Add to the totals; size are the octets of a group, the rest as for ``add_blocks``.
@@ -202,19 +197,15 @@ class _Block:
         rows, step = builder.mul(self._blocks, INT64(ROWS)), INT64(BESIDE * width)
         ahead = self._wanted(builder, first)
         with cgutils.for_range_slice(builder, INT64(0), rows, step, INT64) as (row, _):
-            # Where the rows end within BESIDE vectors, the last are read and multiplied again.
             out = [builder.add(row, INT64(width * i)) for i in range(BESIDE)]
-            read = [_lesser(builder, one, builder.sub(rows, INT64(width))) for one in out]
+            read = out if self._in_one_block else self._clamp(builder, out, rows)
             for place in (place for four in sums for place in four):
                 builder.store(ir.Constant(kind, None), place)
             blocks = [self._block(builder, keys, one) for one in read]
-            streams = blocks[:: max(1, ROWS // width)]
+            streams = blocks[:1] if self._in_one_block else blocks
             with cgutils.for_range(builder, self._planes) as planes:
                 byte = builder.mul(planes.index, INT64(ROWS))
-                at = [
-                    move(builder, block, builder.add(byte, builder.and_(one, INT64(ROWS - 1))))
-                    for block, one in zip(blocks, read, strict=True)
-                ]
+                at = self._at(builder, blocks, read, byte)
                 # All planes together prefetch line after line.
                 lines = builder.mul(builder.mul(planes.index, octets), INT64(LINE_BYTES))
                 line = builder.add(lines, ahead)
@@ -228,6 +219,20 @@ class _Block:
                     self._multiply(builder, signed, scales, four)
             for one, four in zip(out, sums, strict=True):
                 self._widen(builder, one, [builder.load(place) for place in four])
+
+    def _clamp(self, builder: Builder, out: list[Value], rows: Value) -> list[Value]:
+        """Return what is read where the rows end within BESIDE vectors: the last, once more."""
+        return [_lesser(builder, one, builder.sub(rows, INT64(self._width))) for one in out]
+
+    def _at(self, builder: Builder, blocks: Values, rows: Values, byte: Value) -> list[Value]:
+        """Return where the keys of vectors of rows are, so many bytes behind those of octets."""
+        at = [
+            move(builder, block, builder.add(byte, builder.and_(row, INT64(ROWS - 1))))
+            for block, row in zip(blocks, rows, strict=True)
+        ]
+        if self._in_one_block:  # one pointer, of which LLVM keeps one register and not BESIDE
+            return [move(builder, at[0], INT64(self._width * i)) for i in range(BESIDE)]
+        return at
 
     def _wanted(self, builder: Builder, first: Value) -> Value:
         """Return how far ahead of an octet keys are wanted: of these blocks, or the next ones."""

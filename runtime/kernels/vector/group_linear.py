@@ -23,7 +23,8 @@ from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32,
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS, fits_bytes, group_products
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
-from edgellm.runtime.kernels.vector._look_ups import OCTET, least_sum
+from edgellm.runtime.kernels.vector._look_up_tables import OCTET
+from edgellm.runtime.kernels.vector._look_ups import least_sum
 from edgellm.runtime.kernels.vector._views import expect_at
 
 Planes = npt.NDArray[np.uint8]
@@ -56,7 +57,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         whole, least = stack_int32(MAX_GROUPS), stack_int32(MAX_GROUPS)
         last_block = (end + ROWS - 1) // ROWS
         for t in range(x.shape[0]):
-            prepare(x[t], prepared)
+            prepare(x[t], group_size, prepared)
             for group in range(groups):
                 own = x[t][group * group_size : (group + 1) * group_size]
                 whole[group], least[group] = sum_of(own), least_sum(own)

@@ -23,14 +23,13 @@ from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS
 from edgellm.runtime.kernels.vector._level_products import fits_levels, level_products
-from edgellm.runtime.kernels.vector._look_ups import (
+from edgellm.runtime.kernels.vector._look_up_tables import (
     OCTET,
     OCTET_TABLES,
     TABLE_BYTES,
     fill_tables,
-    group_chooser,
-    least_sum,
 )
+from edgellm.runtime.kernels.vector._look_ups import group_chooser, least_sum
 from edgellm.runtime.kernels.vector._shift_blocks import (
     MOST_PLANES,
     begin_blocks,
@@ -82,7 +81,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         ahead = octets_ahead(octets, terms.shape[1])
         for t in range(0 if many else x.shape[0]):
             begin_blocks(planes[begin // ROWS : whole][:PAIR], ahead)
-            fill_tables(x[t], tables)
+            fill_tables(x[t], group_size, tables)
             fill_magnitudes(x[t], group_size, magnitudes)
             for first in range(begin // ROWS, last_block, step):
                 last = min(first + step, last_block)

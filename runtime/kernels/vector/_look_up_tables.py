@@ -1,0 +1,148 @@
+"""The tables in which bit planes are looked up, see ``_look_ups``: 16 sums of four activations.
+
+What a column adds to an entry is its activation, if that is positive, where the bit is set; if it
+is negative, its magnitude where the bit is not set: an entry is 0 to 508. Where all entries of a
+span are bytes, a table is a vector of them; else it is two, of their lower four bits and of what is
+above.
+"""
+
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# Numba's internals have no types.
+
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int
+from edgellm.runtime.kernels.simd._unit import (
+    INT8,
+    INT16,
+    INT64,
+    Builder,
+    Context,
+    Intrinsic,
+    Type,
+    Value,
+    Values,
+    call,
+    load_vector,
+    move,
+    shuffle,
+    splat,
+)
+from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
+
+LANE = 16
+"""Bytes of a vector that a shuffle treats as one; the entries of a table."""
+OCTET = 8
+OCTET_TABLES = 4 * LANE
+"""Bytes of the tables of an octet: the lower bits of both, then the upper bits of both, or bytes of
+both, then NO_UPPER."""
+LOWER_BITS = 4
+NO_UPPER = 255
+"""What stands instead of upper bits, of which the largest are 31."""
+MAX_COLUMNS = 65_536
+TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
+"""Bytes of tables for the longest row: 512 KiB of the stack."""
+SPAN_OCTETS = 16
+"""Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
+SPAN = SPAN_OCTETS * OCTET
+
+Codes = npt.NDArray[np.int8]
+
+
+@register_jitable(**PART_POLICY)
+def fill_tables(x: Codes, group_size: Int, tables: Codes) -> None:
+    """Write the tables of each octet of a row, span by span of each group."""
+    columns = x.shape[0]
+    for group in range(0, columns, group_size):
+        end = min(group + group_size, columns)
+        for first in range(group, end, SPAN):
+            own = x[first : min(first + SPAN, end)]
+            fill_span(own, are_bytes(own), tables[first // OCTET * OCTET_TABLES :])
+
+
+@register_jitable(**PART_POLICY)
+def are_bytes(x: Codes) -> bool:
+    """Tell whether all entries of some tables are bytes."""
+    most = np.int32(0)
+    for first in range(0, x.shape[0], 4):
+        total = np.int32(0)
+        for column in range(first, min(first + 4, x.shape[0])):
+            total += abs(np.int32(x[column]))
+        most = max(most, total)
+    return most < 256
+
+
+@intrinsic
+def fill_span(_: Context, x: Type, are_bytes: Type, tables: Type) -> Intrinsic:
+    """``fill_span(x, are_bytes, tables)``: columns past the end count as 0."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        kinds = types.void(signature.args[0], signature.args[2])
+        array, out = open_arrays(context, builder, kinds, [args[0], args[2]])
+        (columns,) = cgutils.unpack_tuple(builder, array.shape)
+        source, tables = bytes_of(builder, array), bytes_of(builder, out)
+        whole = builder.and_(columns, INT64(-OCTET))
+        last = _padded(builder, move(builder, source, whole), builder.sub(columns, whole))
+        octets = builder.udiv(builder.add(columns, INT64(OCTET - 1)), INT64(OCTET))
+        with cgutils.for_range(builder, octets) as loop:
+            column = builder.mul(loop.index, INT64(OCTET))
+            inside = builder.icmp_signed("<", column, whole)
+            place = builder.select(inside, move(builder, source, column), last)
+            target = move(builder, tables, builder.mul(loop.index, INT64(OCTET_TABLES)))
+            _store_tables(builder, place, args[1], target)
+        return context.get_dummy_value()
+
+    return types.void(x, types.boolean, tables), generate
+
+
+def has_bytes(builder: Builder, tables: Value) -> Value:
+    """Tell whether the entries of a span, whose tables begin there, are bytes."""
+    last = builder.load(move(builder, tables, INT64(OCTET_TABLES - 1)))
+    return builder.icmp_unsigned("==", last, INT8(NO_UPPER))
+
+
+def _padded(builder: Builder, source: Value, count: Value) -> Value:
+    """Return where a copy of less than 8 bytes is, with zeros behind."""
+    kind = ir.ArrayType(INT8, OCTET)
+    place = cgutils.alloca_once(builder, kind)
+    builder.store(ir.Constant(kind, None), place)
+    copy = builder.bitcast(place, INT8.as_pointer())
+    with cgutils.for_range(builder, count) as loop:
+        builder.store(
+            builder.load(builder.gep(source, [loop.index])), builder.gep(copy, [loop.index])
+        )
+    return copy
+
+
+def _store_tables(builder: Builder, source: Value, are_bytes: Value, target: Value) -> None:
+    narrow = load_vector(builder, source, ir.VectorType(INT8, OCTET))
+    columns = builder.sext(narrow, ir.VectorType(INT16, OCTET))
+    nothing = ir.Constant(columns.type, None)
+    both = [
+        call(builder, f"llvm.smax.v{OCTET}i16", columns.type, [part, nothing])
+        for part in (columns, builder.neg(columns))
+    ]
+    parts = []
+    for column in range(4):
+        places = [
+            4 * table + column + (0 if key >> column & 1 else OCTET)
+            for table in range(2)
+            for key in range(LANE)
+        ]
+        parts.append(shuffle(builder, *both, places))
+    entries = reduce(builder.add, parts)
+    lower = builder.and_(entries, splat(entries.type, (1 << LOWER_BITS) - 1))
+    upper = builder.lshr(entries, splat(entries.type, LOWER_BITS))
+    lower = builder.select(are_bytes, entries, lower)
+    upper = builder.select(are_bytes, splat(entries.type, NO_UPPER), upper)
+    for i, half in enumerate((lower, upper)):
+        bytes_ = builder.trunc(half, ir.VectorType(INT8, 2 * LANE))
+        place = move(builder, target, INT64(2 * LANE * i))
+        builder.store(bytes_, builder.bitcast(place, bytes_.type.as_pointer()), align=1)
