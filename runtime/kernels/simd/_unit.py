@@ -58,18 +58,18 @@ class VectorUnit(ABC):
         reads_trits_fast: whether one token runs faster on ternary-5trit/v1 than on ternary-2bit/v1
             where the weights come from memory.
         byte_bias: what ``dot_bytes`` adds to a weight.
-        tokens: how many a tile has that is for many: its sums, TILE_ROWS * tokens, stay in
-            registers.
+        tokens: of a tile that is for many: its sums, TILE_ROWS * tokens, stay in registers.
         panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
             ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector; others
             have ``dot_words``, ``add_words`` and ``add_row_pair``.
+        multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
-        base: the unit whose variants run where this one has none of its own.
+        base: the unit whose variants run where this one has none.
         has_int32_rows: whether operators between products have variants (see ``vector/_lanes``).
             That takes 16 lanes, ``shift_words_right`` and ``look_up_ints``.
         operators: of which it has some of its own; None is all.
-        turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are turned into
-            bytes and multiplied faster than they are looked up.
+        turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are multiplied as
+            bytes, which is faster than to look them up.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -87,6 +87,7 @@ class VectorUnit(ABC):
     byte_bias = 0
     tokens: int
     panels = False
+    multiplies_lane = False
     matrix_tiles = False
     turns_bits = False
     base = ""

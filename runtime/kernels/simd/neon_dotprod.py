@@ -10,6 +10,7 @@ class NeonDotprod(Neon):
     features = ("neon", "dotprod")
     rank = 30
     panels = True
+    multiplies_lane = True
     looks_up_ternary = False
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:

@@ -164,21 +164,37 @@ class Panels:
         with cgutils.for_range(builder, builder.udiv(count, INT64(CHUNK))) as loop:
             column = builder.mul(loop.index, INT64(CHUNK))
             first = builder.mul(loop.index, INT64(CHUNK * self.rows))
+            activations = [self._activations(builder, move(builder, row, column)) for row in xs]
             for step in range(CHUNK // 4):
                 at = move(builder, panel, builder.add(first, INT64(step * ROW_GROUPS * size)))
                 weights = [
                     load_vector(builder, move(builder, at, INT64(i * size)), self.unit.bytes_type)
                     for i in range(ROW_GROUPS)
                 ]
-                for i, row in enumerate(xs):
-                    four = move(builder, row, builder.add(column, INT64(4 * step)))
-                    activations = _broadcast(builder, four, self.unit)
+                for i, four in enumerate(activations):
+                    x = four(step)
                     for group, weight in enumerate(weights):
                         place = places[i * ROW_GROUPS + group]
                         total = builder.load(place)
-                        total = self.unit.dot_codes(builder, total, [weight], [activations])
+                        total = self.unit.dot_codes(builder, total, [weight], [x])
                         builder.store(total, place)
         return [builder.load(place) for place in places]
+
+    def _activations(self, builder: Builder, pointer: Value) -> Callable[[int], Value]:
+        """Return what loads the activations of a step, the same four in every lane."""
+        lanes, kind = self.unit.lanes, self.unit.bytes_type
+        if self.unit.multiplies_lane:
+            chunk = load_vector(builder, pointer, ir.VectorType(INT32, CHUNK // 4))
+            return lambda step: builder.bitcast(
+                shuffle(builder, chunk, chunk, [step] * lanes), kind
+            )
+
+        def load(step: int) -> Value:
+            one = ir.VectorType(INT32, 1)
+            four = load_vector(builder, move(builder, pointer, INT64(4 * step)), one)
+            return builder.bitcast(shuffle(builder, four, four, [0] * lanes), kind)
+
+        return load
 
 
 def ternary_panels(unit: VectorUnit) -> Panels:
@@ -248,13 +264,6 @@ def signed_trit_panels(unit: VectorUnit) -> Panels:
         return [builder.sub(code, splat(code.type, unit.ternary_bias)) for code in codes]
 
     return Panels(unit, layout.columns, layout.block_bytes, spread)
-
-
-def _broadcast(builder: Builder, pointer: Value, unit: VectorUnit) -> Value:
-    """Return the four bytes at ``pointer`` in every lane."""
-    four = load_vector(builder, pointer, ir.VectorType(INT32, 1))
-    lanes = shuffle(builder, four, four, [0] * unit.lanes)
-    return builder.bitcast(lanes, unit.bytes_type)
 
 
 def _rows_from(builder: Builder, first: Value, stride: Value, count: int) -> list[Value]:
