@@ -1,7 +1,7 @@
 """How the functions of ``_vectors`` are compiled: imported only to compile.
 
 The one instruction that LLVM does not find by itself is x86's pmaddwd: int16 products whose
-neighbours are added. Elsewhere the same is written in plain vector operations.
+neighbours are added. Elsewhere products of int16 are added one by one, which is one instruction.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator,misc"
@@ -19,6 +19,14 @@ from edgellm.runtime import cpu
 from edgellm.runtime.kernels import _vectors
 
 INT16, INT32, INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+
+PMADDWD = {
+    4: ("sse2", "sse2.pmadd.wd"),
+    8: ("avx2", "avx2.pmadd.wd"),
+    16: ("avx512bw", "avx512.pmaddw.d.512"),
+}
+"""What an instruction of so many sums takes, and LLVM's name of it."""
 
 
 class Vector(types.Type):
@@ -81,15 +89,20 @@ def _add_products(context: Any, builder: Any, signature: Any, arguments: Any) ->
     left = _load(context, builder, (signature.args[1], a), at, size)
     right = _load(context, builder, (signature.args[3], b), place, size)
     right = builder.sext(right, ir.VectorType(INT16, size))
-    return builder.add(sums, _multiply_pairs(builder, left, right))
+    width = _pairs_at_once(sums.type.count)
+    if width:
+        return builder.add(sums, _multiply_pairs(builder, left, right, width))
+    for half in (range(size // 2), range(size // 2, size)):  # in any lanes: all will be added up
+        factors = [_shuffle(builder, vector, vector, half) for vector in (left, right)]
+        sums = _add_words(builder, sums, *factors)
+    return sums
 
 
 def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
     sums, _, weights, at, rows, places = arguments
     size = 2 * sums.type.count
     pair = _load(context, builder, (signature.args[2], weights), at, 2)
-    left = _shuffle(builder, pair, pair, [lane % 2 for lane in range(size)])
-    first, second = (
+    both = (
         builder.sext(
             _load(context, builder, (signature.args[4], rows), place, size),
             ir.VectorType(INT16, size),
@@ -98,9 +111,16 @@ def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     )
     begin = 4 * signature.args[1].literal_value
     columns = [eight + column for eight in range(begin, size, 8) for column in range(4)]
-    mask = [column + row * size for column in columns for row in range(2)]
-    right = _shuffle(builder, first, second, mask)
-    return builder.add(sums, _multiply_pairs(builder, left, right))
+    width = _pairs_at_once(sums.type.count)
+    if width:
+        left = _shuffle(builder, pair, pair, [lane % 2 for lane in range(size)])
+        mask = [column + row * size for column in columns for row in range(2)]
+        right = _shuffle(builder, *both, mask)
+        return builder.add(sums, _multiply_pairs(builder, left, right, width))
+    for row, values in enumerate(both):
+        weight = _shuffle(builder, pair, pair, [row] * sums.type.count)
+        sums = _add_words(builder, sums, weight, _shuffle(builder, values, values, columns))
+    return sums
 
 
 def _store_totals(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
@@ -167,30 +187,36 @@ def _shuffle(builder: Any, a: Any, b: Any, lanes: Any) -> Any:  # noqa: ANN401
     return builder.shuffle_vector(a, b, mask)
 
 
-def _multiply_pairs(builder: Any, a: Any, b: Any) -> Any:  # noqa: ANN401
-    """Return the sums of neighbouring products of two vectors of int16, as int32."""
-    lanes = a.type.count // 2
-    instruction = _pmaddwd(lanes)
-    if instruction is not None:
-        kind = ir.FunctionType(ir.VectorType(INT32, lanes), [a.type, b.type])
-        function = cgutils.get_or_insert_function(builder.module, kind, instruction)
-        return builder.call(function, [a, b])
-    wide = ir.VectorType(INT32, 2 * lanes)
-    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-    even = _shuffle(builder, products, products, range(0, 2 * lanes, 2))
-    odd = _shuffle(builder, products, products, range(1, 2 * lanes, 2))
-    return builder.add(even, odd)
+def _add_words(builder: Any, sums: Any, a: Any, b: Any) -> Any:  # noqa: ANN401
+    """Add the products of two vectors of int16 to as many int32."""
+    products = builder.mul(builder.sext(a, sums.type), builder.sext(b, sums.type))
+    return builder.add(sums, products)
 
 
-def _pmaddwd(lanes: int) -> str | None:
-    """Return LLVM's name of x86's pmaddwd that gives so many sums, if this processor has it."""
+def _multiply_pairs(builder: Any, a: Any, b: Any, width: int) -> Any:  # noqa: ANN401
+    """Return the sums of neighbouring products of two vectors of int16, so many an instruction."""
+    kind = ir.FunctionType(ir.VectorType(INT32, width), [ir.VectorType(INT16, 2 * width)] * 2)
+    name = f"llvm.x86.{PMADDWD[width][1]}"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    parts = []
+    for begin in range(0, a.type.count, 2 * width):
+        lanes = range(begin, begin + 2 * width)
+        factors = [_shuffle(builder, vector, vector, lanes) for vector in (a, b)]
+        parts.append(builder.call(function, factors))
+    while len(parts) > 1:
+        both = range(2 * parts[0].type.count)
+        parts = [
+            _shuffle(builder, *pair, both) for pair in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+def _pairs_at_once(lanes: int) -> int:
+    """Return how many of so many sums an instruction of this processor makes, or 0."""
     host = cpu.host()
     if host.machine not in ("x86_64", "AMD64"):
-        return None
-    if lanes == 4:
-        return "llvm.x86.sse2.pmadd.wd"
-    if lanes == 8 and host.has("avx2"):
-        return "llvm.x86.avx2.pmadd.wd"
-    if lanes == 16 and host.has("avx512bw"):
-        return "llvm.x86.avx512.pmaddw.d.512"
-    return None
+        return 0
+    return max(
+        (width for width, (need, _) in PMADDWD.items() if width <= lanes and host.has(need)),
+        default=0,
+    )
