@@ -14,6 +14,7 @@ from edgellm.runtime.kernels.simd._unit import (
     Values,
     VectorUnit,
     call,
+    constant_bytes,
     load_vector,
     move,
     per_quarter,
@@ -75,6 +76,21 @@ class Neon(VectorUnit):
     def multiply_words(self, builder: Builder, a: Value, b: Value) -> Value:
         words = [builder.trunc(factor, ir.VectorType(INT32, 2)) for factor in (a, b)]
         return call(builder, "llvm.aarch64.neon.umull.v2i64", a.type, words)
+
+    def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
+        """Look up bytes of four registers: those of an index past the last entry are 0."""
+        kind, eight = indices.type, splat(indices.type, 8)
+        keys = (
+            builder.or_(indices, splat(kind, 0xFFFFFF00)),
+            builder.or_(builder.shl(indices, eight), splat(kind, 0xFFFF00FF)),
+        )
+        found = []
+        for part, key in zip((0, 8), keys, strict=True):
+            entries = [entry >> part & 255 for entry in table]
+            quarters = [constant_bytes(entries[i : i + 16]) for i in range(0, 64, 16)]
+            arguments = [*quarters, builder.bitcast(key, BYTES)]
+            found.append(call(builder, "llvm.aarch64.neon.tbl4.v16i8", BYTES, arguments))
+        return builder.bitcast(builder.or_(*found), kind)
 
     def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
         return builder.add(
