@@ -241,11 +241,17 @@ def _pass_builder() -> Any:  # noqa: ANN401
 
 
 def target_machine(cpu: Cpu) -> Any:  # noqa: ANN401
-    """Return LLVM's code generator for ``cpu``; the models are those Numba's own JIT uses."""
+    """Return LLVM's code generator for ``cpu``.
+
+    On Arm the default of a JIT makes the address of each constant by four instructions, as if it
+    were anywhere. It is near: llvmlite places all sections of an object in one block of memory
+    (https://github.com/numba/llvmlite/pull/1009).
+    """
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    model = "small" if cpu.machine in ("aarch64", "arm64") else "jitdefault"
     return binding.Target.from_default_triple().create_target_machine(
-        cpu=cpu.name, features=cpu.feature_string, opt=3, codemodel="jitdefault", jit=True
+        cpu=cpu.name, features=cpu.feature_string, opt=3, codemodel=model, jit=True
     )
