@@ -34,6 +34,7 @@ from edgellm.runtime.kernels.simd._unit import (
     constant_bytes,
     load_vector,
     move,
+    shuffle,
     splat,
 )
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
@@ -50,6 +51,7 @@ LARGEST_SCALE = 32_767
 POWERS = (0, *(1 << exponent for exponent in range(15)))
 """What the lower four bits of a term stand for."""
 TERM_BYTES = len(POWERS)
+EVEN_FIRST = (*range(0, 16, 2), *range(1, 16, 2))
 
 Terms = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.int8]
@@ -104,70 +106,85 @@ class _Scales:
         self._largest = cgutils.alloca_once(builder, self._unit.bytes_type)
 
     def generate(self, builder: Builder, row: Value, rows: Value) -> Value:
-        """Write the scales of rows from ``row`` on."""
+        """Write the scales of rows, whole blocks, from ``row`` on."""
         builder.store(ir.Constant(self._unit.bytes_type, None), self._largest)
-        step = INT64(self._width)
+        blocks = builder.udiv(rows, INT64(ROWS))
+        plane_bytes, block_bytes = INT64(2 * self._width), self._of_planes(builder, BLOCK_BYTES)
+        group_bytes = builder.mul(block_bytes, INT64(PAIR))
+        pair_bytes = builder.mul(group_bytes, self._groups)
         with (
             cgutils.for_range(builder, self._groups) as groups,
             cgutils.for_range(builder, self._planes) as planes,
         ):
-            offset = builder.mul(groups.index, self._group_bytes)
-            offset = builder.add(offset, builder.mul(planes.index, self._plane_bytes))
-            at = move(builder, self._terms, builder.add(offset, row))
-            with cgutils.for_range_slice(builder, INT64(0), rows, step, INT64) as (done, _):
-                place = self._place(builder, groups.index, planes.index, done)
-                self._write(builder, move(builder, at, done), place)
+            at = move(builder, self._terms, builder.mul(groups.index, self._group_bytes))
+            at = move(builder, at, builder.mul(planes.index, self._plane_bytes))
+            at = move(builder, at, row)
+            out = move(builder, self._scales, builder.mul(groups.index, group_bytes))
+            out = move(builder, out, builder.mul(planes.index, plane_bytes))
+            with cgutils.for_range(builder, blocks) as loop:
+                own = move(builder, at, builder.mul(loop.index, INT64(ROWS)))
+                pair = builder.mul(builder.udiv(loop.index, INT64(PAIR)), pair_bytes)
+                block = builder.mul(builder.urem(loop.index, INT64(PAIR)), block_bytes)
+                self._write(builder, own, move(builder, out, builder.add(pair, block)))
         name = f"llvm.vector.reduce.umax.v{self._width}i8"
         return call(builder, name, INT8, [builder.load(self._largest)])
 
-    def _place(self, builder: Builder, group: Value, plane: Value, row: Value) -> Value:
-        """Return where the scales of a vector of rows are."""
-        together = INT64(PAIR * ROWS)
-        pairs = builder.mul(builder.udiv(row, together), self._groups)
-        before = builder.mul(builder.add(pairs, group), INT64(PAIR * ROWS // self._width))
-        vector = builder.udiv(builder.urem(row, together), INT64(self._width))
-        number = builder.mul(builder.add(before, vector), self._planes)
-        number = builder.add(number, plane)
-        return move(builder, self._scales, builder.mul(number, INT64(2 * self._width)))
+    def _of_planes(self, builder: Builder, size: int) -> Value:
+        return builder.mul(self._planes, INT64(size))
 
     def _write(self, builder: Builder, at: Value, place: Value) -> None:
-        """Write a pair of vectors; begin to read the terms of the next plane."""
-        words = self._words
-        sums = [cgutils.alloca_once(builder, words) for _ in range(2)]
-        for total in sums:
-            builder.store(ir.Constant(words, None), total)
+        """Write the scales of a block; begin to read the terms of the next plane."""
+        vectors = range(ROWS // self._width)
+        kinds = (self._words, self._words, self._unit.bytes_type)
+        sums = [[cgutils.alloca_once(builder, kind) for kind in kinds] for _ in vectors]
+        for total in (total for own in sums for total in own):
+            builder.store(ir.Constant(total.type.pointee, None), total)
         with cgutils.for_range(builder, self._count) as loop:
             own = move(builder, at, builder.mul(loop.index, self._term_bytes))
             prefetch(builder, move(builder, own, self._plane_bytes))
-            terms = load_vector(builder, own, self._unit.bytes_type)
-            for total, part in zip(sums, self._powers(builder, terms), strict=True):
-                builder.store(builder.add(builder.load(total), part), total)
-        for i, total in enumerate(sums):
-            out = move(builder, place, INT64(self._width * i))
-            builder.store(builder.load(total), builder.bitcast(out, words.as_pointer()), align=1)
+            for i, totals in zip(vectors, sums, strict=True):
+                there = move(builder, own, INT64(self._width * i))
+                terms = load_vector(builder, there, self._unit.bytes_type)
+                for total, part in zip(totals, self._powers(builder, terms), strict=True):
+                    builder.store(builder.add(builder.load(total), part), total)
+        vector_bytes = self._of_planes(builder, 2 * self._width)
+        for i, totals in zip(vectors, sums, strict=True):
+            *halves, negative = map(builder.load, totals)
+            nothing = ir.Constant(negative.type, None)
+            own = move(builder, place, builder.mul(INT64(i), vector_bytes))
+            for j, count in enumerate(self._interleave(builder, negative, nothing)):
+                scales = builder.add(halves[j], count)
+                out = move(builder, own, INT64(self._width * j))
+                builder.store(scales, builder.bitcast(out, scales.type.as_pointer()), align=1)
 
     def _powers(self, builder: Builder, terms: Value) -> list[Value]:
-        """Return the signed powers of two of even bytes, and of odd."""
-        kind, words = terms.type, self._words
+        """Return the powers of two of even bytes and of odd, less 1 if negative, and these ones."""
+        kind = terms.type
+        even_first = [lane + i for lane in range(0, kind.count, 16) for i in EVEN_FIRST]
+        terms = shuffle(builder, terms, terms, even_first)
         magnitudes = builder.and_(terms, splat(kind, 127))
         name = f"llvm.umax.v{kind.count}i8"
         largest = call(builder, name, kind, [builder.load(self._largest), magnitudes])
         builder.store(largest, self._largest)
-        keys = builder.and_(terms, splat(kind, len(POWERS) - 1))
-        low, high = (self._look_up(builder, part, keys) for part in (0, 8))
-        eight, fifteen = splat(words, 8), splat(words, 15)
-        lower, upper = splat(words, 0x00FF), splat(words, 0xFF00)
-        even = builder.or_(builder.and_(low, lower), builder.shl(high, eight))
-        odd = builder.or_(builder.lshr(low, eight), builder.and_(high, upper))
-        pairs = builder.bitcast(terms, words)
-        signs = (builder.ashr(builder.shl(pairs, eight), fifteen), builder.ashr(pairs, fifteen))
+        signs = builder.ashr(terms, splat(kind, 7))
+        parts = [builder.xor(self._look_up(builder, i, magnitudes), signs) for i in (0, 8)]
+        return [*self._interleave(builder, *parts), builder.neg(signs)]
+
+    def _interleave(self, builder: Builder, lower: Value, upper: Value) -> list[Value]:
+        """Return numbers of 16 bits: of the first 8 bytes of each 16, and of the others."""
+        count = lower.type.count
+        firsts = [[lane + i for lane in range(0, count, 16) for i in range(8)]]
+        firsts.append([first + 8 for first in firsts[0]])
         return [
-            builder.sub(builder.xor(power, sign), sign)
-            for power, sign in zip((even, odd), signs, strict=True)
+            builder.bitcast(
+                shuffle(builder, lower, upper, [i for f in own for i in (f, count + f)]),
+                self._words,
+            )
+            for own in firsts
         ]
 
     def _look_up(self, builder: Builder, part: int, keys: Value) -> Value:
-        """Return the eight bits of POWERS from ``part`` on, as pairs of bytes."""
+        """Return the eight bits of POWERS from ``part`` on; keys of more than 15 give anything."""
         entries = [power >> part & 255 for power in POWERS]
         table = constant_bytes(entries * (keys.type.count // len(entries)))
-        return builder.bitcast(self._unit.shuffle_bytes(builder, table, keys), self._words)
+        return self._unit.shuffle_bytes(builder, table, keys)
