@@ -130,6 +130,13 @@ def examples() -> Iterator[Example]:
     yield _example("many_tokens", (19, 264, 70), 4, 128, 9)
     yield _example("more_tokens", (130, 1100, 65), 2, 8, 9)
     yield _example("long_groups", (9, 2104, 33), 3, 2048, 12)
+    for tokens, k, n, bits, group in (
+        (9, 1280, 70, 4, 128),
+        (130, 320, 65, 2, 64),
+        (8, 1056, 131, 3, 96),
+        (11, 1152, 3, 1, 1152),
+    ):
+        yield _example(f"{tokens}_tokens_groups_of_{group}", (tokens, k, n), bits, group, 9)
     yield _example("many_tokens_8_bits", (5, 136, 3), 8, 64, 9)
     x, planes, scale, _ = _example("", (5, 136, 70), 4, 64, 9).inputs
     zero = np.random.default_rng(13).integers(0, 256, scale.shape, np.uint8)
@@ -139,3 +146,8 @@ def examples() -> Iterator[Example]:
     extremes = (x, ones, np.full((16, 1), 32767, np.int16), np.zeros((16, 1), np.uint8))
     for shift in (0, 12, 62):
         yield Example(f"largest_sums_{shift}", extremes, {"group_size": 256, "shift": shift})
+    x = np.resize(np.array([127, -127, -128], np.int8), (9, 1))
+    codes = pack_bit_planes(np.resize([[1], [0]], (4, 128, 2048)).astype(np.uint8))
+    zero = np.resize(np.array([0, 15], np.uint8), (16, 128))
+    extremes = (np.tile(x, 2048), codes, np.full((16, 128), -32768, np.int16), zero)
+    yield Example("largest_sums_of_many_tokens", extremes, {"group_size": 128, "shift": 12})

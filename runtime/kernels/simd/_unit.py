@@ -70,6 +70,7 @@ class VectorUnit(ABC):
         operators: of which it has some of its own; None is all.
         turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are multiplied as
             bytes, which is faster than to look them up.
+        first_bias: 128 where the first factors of ``dot_words`` are unsigned bytes, else 0.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -90,6 +91,7 @@ class VectorUnit(ABC):
     multiplies_lane = False
     matrix_tiles = False
     turns_bits = False
+    first_bias = 0
     base = ""
     has_int32_rows = False
     operators: frozenset[str] | None = None
@@ -268,8 +270,12 @@ class VectorUnit(ABC):
         """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
         return self.dot_codes(builder, total, [codes], [x])
 
-    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
-        """Add two products of codes, 0 to 2, and activations to each of 16 bits."""
+    def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
+        """Add two products to each of 16 bits: of codes, or int8 + first_bias, and of int8."""
+        raise NotImplementedError
+
+    def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
+        """Return int32 lanes: neighbours of 16 bits times a factor, 16 bits twice, added up."""
         raise NotImplementedError
 
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:

@@ -37,6 +37,7 @@ class Avx2(VectorUnit):
     bit_shifts = (0, 1, 2, 3)
     looks_up_ternary = True
     tokens = 2
+    first_bias = 128
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return two vectors: columns 0..15 | 16..31 times 4, and columns 32..47 | 48..63 times 4.
@@ -97,8 +98,14 @@ class Avx2(VectorUnit):
             total = _add_pairs(builder, total, weight, activation)
         return total
 
-    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
-        return builder.add(words, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [codes, x]))
+    def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
+        return builder.add(
+            words, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [first, second])
+        )
+
+    def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
+        pairs = builder.bitcast(factor, WORDS)
+        return call(builder, "llvm.x86.avx2.pmadd.wd", self.totals_type, [words, pairs])
 
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
         return _add_pairs(builder, total, words, splat(WORDS, 1))

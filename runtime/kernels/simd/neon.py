@@ -116,11 +116,18 @@ class Neon(VectorUnit):
         name = "llvm.aarch64.neon.addp.v4i32"
         return builder.add(total, call(builder, name, total.type, [low, high]))
 
-    def dot_words(self, builder: Builder, words: Value, codes: Value, x: Value) -> Value:
-        for half in _halves(builder, codes, x):
+    def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
+        for half in _halves(builder, first, second):
             product = call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half)
             words = builder.add(words, product)
         return words
+
+    def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
+        name, pairs = "llvm.aarch64.neon.smull.v4i32", builder.bitcast(factor, WORDS)
+        products = (
+            call(builder, name, self.totals_type, half) for half in _halves(builder, words, pairs)
+        )
+        return builder.add(*products)
 
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
         return _add_pairs(builder, total, words)
@@ -163,10 +170,11 @@ def _products(builder: Builder, a: Values, b: Values) -> Value:
 
 
 def _halves(builder: Builder, a: Value, b: Value) -> list[list[Value]]:
-    """Return the first eight bytes of both vectors, and the last eight."""
+    """Return the first halves of both vectors, and the last ones."""
+    half = a.type.count // 2
     return [
-        [shuffle(builder, vector, vector, range(begin, begin + 8)) for vector in (a, b)]
-        for begin in (0, 8)
+        [shuffle(builder, vector, vector, range(begin, begin + half)) for vector in (a, b)]
+        for begin in (0, half)
     ]
 
 

@@ -90,10 +90,11 @@ def span_product(unit: VectorUnit) -> Callable[..., Int]:
     return multiply_span
 
 
-def group_products(unit: VectorUnit) -> Callable[..., None]:
+def group_products(unit: VectorUnit) -> Callable[..., bool]:
     """Return ``products(x, planes, grid, acc, (begin, end), (group_size, shift))``.
 
     For many tokens and the rows from begin to end: what GroupLinear means; grid are scales, zeros.
+    It returns whether it did it: not for few tokens, nor where codes less their zeros are no int8.
     """
     multiply_span, unpack_codes, bias = span_product(unit), unpack(unit), np.int32(unit.byte_bias)
 
@@ -121,8 +122,10 @@ def group_products(unit: VectorUnit) -> Callable[..., None]:
     @register_jitable(**PART_POLICY)
     def products(
         x: Codes, planes: Planes, grid: Grid, acc: Sums, rows: Range, numbers: Range
-    ) -> None:
+    ) -> bool:
         (begin, end), (size, shift) = rows, numbers
+        if x.shape[0] < LEAST_TOKENS or not fits_bytes(planes.shape[2], grid[1], begin, end):
+            return False
         totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         starts = stack_int32(START_WORDS)
         tokens = tokens_at_once(x.shape[1], size)
@@ -134,6 +137,7 @@ def group_products(unit: VectorUnit) -> Callable[..., None]:
                 clear(totals, some.shape[0])
                 add_block(some, planes[block], grid, (first, last, size), starts, totals)
                 write_rows(totals, shift, acc[t : t + tokens], (first, last))
+        return True
 
     return products
 

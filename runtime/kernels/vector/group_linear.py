@@ -21,10 +21,11 @@ from edgellm.runtime.kernels._bit_planes import (
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS, fits_bytes, group_products
+from edgellm.runtime.kernels.vector._code_products import group_products
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
 from edgellm.runtime.kernels.vector._look_up_tables import OCTET
 from edgellm.runtime.kernels.vector._look_ups import least_sum
+from edgellm.runtime.kernels.vector._small_code_products import small_code_products
 from edgellm.runtime.kernels.vector._views import expect_at
 
 Planes = npt.NDArray[np.uint8]
@@ -34,6 +35,8 @@ Sums = npt.NDArray[np.int32]
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     sums, products = code_sums(unit), group_products(unit)
+    if not unit.panels:
+        products = small_code_products(unit, products)
     prepare, whole_blocks, add_groups = sums.prepare, sums.whole_blocks, group_sums(sums)
     room = sums.room
 
@@ -50,8 +53,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         begin, end = share(scale.shape[1], thread, threads)
         groups = scale.shape[0]
-        if x.shape[0] >= LEAST_TOKENS and fits_bytes(planes.shape[2], zero, begin, end):
-            products(x, planes, (scale, zero), acc, (begin, end), (group_size, shift))
+        if products(x, planes, (scale, zero), acc, (begin, end), (group_size, shift)):
             return
         totals, prepared = stack_int64(BLOCK_TOTALS), stack_int8(room)
         whole, least = stack_int32(MAX_GROUPS), stack_int32(MAX_GROUPS)
