@@ -278,6 +278,10 @@ class VectorUnit(ABC):
         """Return int32 lanes: neighbours of 16 bits times a factor, 16 bits twice, added up."""
         raise NotImplementedError
 
+    def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
+        """Add to each lane two products of int16."""
+        raise NotImplementedError
+
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
         """Add to each int32 lane two neighbours of 16 bits."""
         raise NotImplementedError

@@ -107,6 +107,9 @@ class Avx2(VectorUnit):
         pairs = builder.bitcast(factor, WORDS)
         return call(builder, "llvm.x86.avx2.pmadd.wd", self.totals_type, [words, pairs])
 
+    def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
+        return _add_pairs(builder, total, a, b)
+
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
         return _add_pairs(builder, total, words, splat(WORDS, 1))
 

@@ -129,6 +129,12 @@ class Neon(VectorUnit):
         )
         return builder.add(*products)
 
+    def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
+        for half in _halves(builder, a, b):
+            product = call(builder, "llvm.aarch64.neon.smull.v4i32", total.type, half)
+            total = builder.add(total, product)
+        return total
+
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:
         return _add_pairs(builder, total, words)
 

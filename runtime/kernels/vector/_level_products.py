@@ -1,7 +1,8 @@
 """Products of many tokens with sums of binary matrices: each weight is one of 2^P levels, of int16.
 
 The planes are unpacked to codes, the codes looked up in tables of each row and group: the lower
-bytes of the levels, and the upper ones. Both are multiplied as Int8Linear is.
+bytes of the levels, and the upper ones. Both are multiplied as Int8Linear is, or, where bytes are
+multiplied no faster than words, the levels as they are.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -28,18 +29,21 @@ from edgellm.runtime.kernels.vector._code_products import (
     write_rows,
 )
 from edgellm.runtime.kernels.vector._codes import translate, unpack
+from edgellm.runtime.kernels.vector._levels import (
+    LEVELS,
+    SCALE_WORDS,
+    fill_levels,
+    fill_scales,
+)
 from edgellm.runtime.kernels.vector._products import int8_multiply
-from edgellm.runtime.kernels.vector._shift_terms import LARGEST_BYTE, add_up, largest
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._views import row_of
+from edgellm.runtime.kernels.vector._wide_level_products import wide_block
 
-MOST_PLANES = 4
-LEVELS = 1 << MOST_PLANES
-LARGEST_LEVEL = 32_639
-"""So that a level is 256 * upper + lower, both int8."""
+CARRY = 128
+"""Lower bytes are signed."""
 SUM_COLUMNS = 2 * ROWS
 SUM_WORDS = PASS * SUM_COLUMNS
-SCALE_WORDS = MOST_PLANES * ROWS
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -48,26 +52,6 @@ Sums = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
 Range = tuple[Int, Int]
 Place = tuple[Int, Int, Int]
-
-
-@register_jitable(**PART_POLICY)
-def fits_levels(terms: Terms, first: Int, last: Int) -> bool:
-    """Tell whether the levels of rows of a block, of terms (G, P, S, N), are two int8 each."""
-    if terms.shape[1] > MOST_PLANES:
-        return False
-    scales, peaks = stack_int32(ROWS), stack_int32(ROWS)
-    for group in range(terms.shape[0]):
-        if largest(terms[group], first, last) > LARGEST_BYTE:
-            return False
-        peaks[:] = 0
-        for plane in range(terms.shape[1]):
-            add_up(terms[group, plane], first, last, scales)
-            for row in range(last - first):
-                peaks[row] += abs(scales[row])
-        for row in range(last - first):
-            if peaks[row] > LARGEST_LEVEL:
-                return False
-    return True
 
 
 def group_look_up(unit: VectorUnit) -> Callable[..., None]:
@@ -83,11 +67,9 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
         lower, upper = halves
         scales = stack_int32(SCALE_WORDS)
         low, high = stack_int8(LEVELS), stack_int8(LEVELS)
-        planes = terms.shape[0]
-        for plane in range(planes):
-            add_up(terms[plane], first, last, scales[plane * ROWS :])
+        fill_scales(terms, first, last, scales)
         for row in range(last - first):
-            fill_levels(scales[row:], planes, low, high)
+            fill_levels(scales[row:], terms.shape[0], CARRY, low, high)
             own: Codes = row_of(codes, row)[start:]
             look_up(own, stop - start, low, row_of(lower, row)[start:])
             look_up(own, stop - start, high, row_of(upper, row)[start:])
@@ -95,14 +77,12 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
     return look_up_group
 
 
-def level_products(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``products(x, planes, terms, acc, (begin, end), (group_size, shift))``.
+def byte_block(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``add_block(x, planes, terms, (first, last, size), starts, totals)``.
 
-    For many tokens and the rows from begin to end: what ShiftAddLinear means; the levels of the
-    rows must fit (``fits_levels``).
+    It adds the products of some rows of a block; starts are those of ``fill_starts``.
     """
     multiply, unpack_codes, look_up_group = int8_multiply(unit), unpack(unit), group_look_up(unit)
-    bias = np.int32(unit.byte_bias)
 
     @register_jitable(**PART_POLICY)
     def add_block(
@@ -135,6 +115,18 @@ def level_products(unit: VectorUnit) -> Callable[..., None]:
             multiply(part, upper[:rows, :width], sums[:, ROWS : ROWS + rows], own)
             add_halves(sums, out, x.shape[0], rows)
 
+    return add_block
+
+
+def level_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``products(x, planes, terms, acc, (begin, end), (group_size, shift))``.
+
+    For many tokens and the rows from begin to end: what ShiftAddLinear means; the levels of the
+    rows must fit (``fits_levels``).
+    """
+    add_block = byte_block(unit) if unit.panels else wide_block(unit)
+    bias = np.int32(unit.byte_bias)
+
     @register_jitable(**PART_POLICY)
     def products(
         x: Codes, planes: Planes, terms: Terms, acc: Sums, rows: Range, numbers: Range
@@ -152,20 +144,6 @@ def level_products(unit: VectorUnit) -> Callable[..., None]:
                 write_rows(totals, shift, acc[t : t + PASS], (first, last))
 
     return products
-
-
-@register_jitable(**PART_POLICY)
-def fill_levels(scales: Sums, planes: Int, low: Codes, high: Codes) -> None:
-    """Write the lower and the upper bytes of a row's levels; scales has one in 64 elements."""
-    levels = stack_int32(LEVELS)
-    levels[:] = 0
-    for plane in range(planes):
-        scale = scales[plane * ROWS]
-        for code in range(LEVELS):
-            levels[code] += scale if (code >> plane) & 1 else -scale
-    for code in range(LEVELS):
-        low[code] = np.int8(levels[code])
-        high[code] = np.int8((levels[code] + np.int32(128)) >> np.int32(8))
 
 
 @register_jitable(**PART_POLICY)

@@ -22,7 +22,8 @@ from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32,
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import LEAST_TOKENS
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS
-from edgellm.runtime.kernels.vector._level_products import fits_levels, level_products
+from edgellm.runtime.kernels.vector._level_products import level_products
+from edgellm.runtime.kernels.vector._levels import fits_levels
 from edgellm.runtime.kernels.vector._look_up_tables import (
     OCTET,
     OCTET_TABLES,

@@ -1,0 +1,104 @@
+"""Products of many tokens with levels of 16 bits, where bytes are multiplied no faster."""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._bit_planes import ROWS
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int16, stack_int32
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector import _wide_tiles as tiles
+from edgellm.runtime.kernels.vector._code_products import PASS
+from edgellm.runtime.kernels.vector._codes import unpack
+from edgellm.runtime.kernels.vector._levels import LEVELS, SCALE_WORDS, fill_levels, fill_scales
+from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._views import row_of
+
+SPAN = 512
+"""Columns whose products fit in 32 bits: 512 * 128 * LARGEST_LEVEL < 2^31."""
+WIDTH = SPAN + 48
+"""Of rows of words, with room for what makes up the last vector of a group."""
+CODE_WIDTH = SPAN + 64
+CODE_BYTES = ROWS * CODE_WIDTH
+SLAB_ROWS = 16
+"""Whose levels stay in the first cache for all tokens."""
+SLAB_WORDS = SLAB_ROWS * WIDTH
+TOKEN_WORDS = PASS * WIDTH
+
+Codes = npt.NDArray[np.int8]
+Words = npt.NDArray[np.int16]
+Planes = npt.NDArray[np.uint8]
+Terms = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+Range = tuple[Int, Int]
+Place = tuple[Int, Int, Int]
+
+
+def wide_block(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``add_block`` as ``_level_products.byte_block`` does; it takes no starts."""
+    unpack_codes, widen, add_slab = unpack(unit), tiles.widening(unit), slab_products(unit)
+
+    @register_jitable(**PART_POLICY)
+    def add_block(
+        x: Codes, planes: Planes, terms: Terms, place: Place, _: Sums, totals: Totals
+    ) -> None:
+        first, last, size = place
+        unpacked: Codes = as_matrix(stack_int8(CODE_BYTES), CODE_WIDTH)
+        words: Words = as_matrix(stack_int16(TOKEN_WORDS), WIDTH)
+        codes = unpacked[first % ROWS : first % ROWS + last - first]
+        for column in range(0, x.shape[1], SPAN):
+            end = min(column + SPAN, x.shape[1])
+            unpack_codes(planes[column // 8 :], (end - column + 7) // 8, unpacked)
+            for t in range(x.shape[0]):
+                widen(x, t, column, end - column, words[t])
+            for row in range(0, last - first, SLAB_ROWS):
+                own = codes[row : row + SLAB_ROWS]
+                rows = (first + row, min(first + row + SLAB_ROWS, last))
+                numbers = (x.shape[0], column, end, size)
+                add_slab(words, own, terms, rows, numbers, totals[:, row:])
+
+    return add_block
+
+
+def slab_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``add_slab(x, codes, terms, (first, last), (tokens, column, end, size), totals)``.
+
+    It adds the products of so many tokens with the rows, and to others behind these something.
+    """
+    look_up, tile = tiles.wide_translate(unit), tiles.wide_tile(unit)
+    tile_rows, tile_tokens, step = tiles.ROWS, tiles.TOKENS, tiles.STEP
+
+    @register_jitable(**PART_POLICY)
+    def add_slab(
+        x: Words,
+        codes: Codes,
+        terms: Terms,
+        rows: Range,
+        numbers: tuple[Int, Int, Int, Int],
+        totals: Totals,
+    ) -> None:
+        (first, last), (tokens, column, end, size) = rows, numbers
+        levels: Words = as_matrix(stack_int16(SLAB_WORDS), WIDTH)
+        scales, low, high = stack_int32(SCALE_WORDS), stack_int8(LEVELS), stack_int8(LEVELS)
+        start = column
+        while start < end:
+            stop = min((start // size + 1) * size, end)
+            own = terms[start // size]
+            fill_scales(own, first, last, scales)
+            for row in range(last - first):
+                fill_levels(scales[row:], own.shape[0], 0, low, high)
+                found: Words = row_of(levels, row)[start - column :]
+                look_up(row_of(codes, row)[start - column :], stop - start, low, high, found)
+            start = stop
+        columns = (end - column + step - 1) // step * step
+        for t in range(0, tokens, tile_tokens):
+            for row in range(0, last - first, tile_rows):
+                tile(x, levels, totals, (t, row, row), columns)
+
+    return add_slab
