@@ -131,10 +131,16 @@ def examples() -> Iterator[Example]:
     yield _example("more_groups", (1, 2064, 130), (4, 1, 8))
     yield _example("many_tokens", (19, 264, 70), (2, 3, 128))
     yield _example("more_tokens", (130, 1100, 65), (4, 1, 40))
-    yield _example("levels_of_more_than_16_bits", (5, 1100, 70), (4, 3, 128))
+    yield _example("levels_of_more_than_16_bits", (33, 1100, 70), (4, 3, 128))
     x = np.full((2, 4096), 127, np.int8) * np.array([[1], [-1]], np.int8)
     ones = pack_bit_planes(np.ones((4, 1, 4096), np.uint8))
     for exponent in (31, 14, 13, 12):
         terms_ = np.full((16, 4, 3, 1), exponent + 1, np.uint8)
         attributes = {"group_size": 256, "shift": 12}
         yield Example(f"largest_sums_{exponent}", (x, ones, terms_), attributes)
+    exponents = np.array([[14, -32, -32], [13, -32, -32], [12, 11, 10], [9, 8, 6]])
+    terms_ = np.tile((exponents + 1).clip(0).astype(np.uint8)[None, :, :, None], (8, 1, 1, 2))
+    terms_[:, :, :, 1] |= np.uint8(128) * (terms_[:, :, :, 1] > 0)
+    x = np.tile(np.resize(np.array([127, -127, -128], np.int8), (32, 1)), 1024)
+    inputs = (x, pack_bit_planes(np.ones((4, 2, 1024), np.uint8)), terms_)
+    yield Example("largest_levels", inputs, {"group_size": 128, "shift": 4})

@@ -68,6 +68,12 @@ def fill_tables(x: Codes, group_size: Int, tables: Codes) -> None:
 
 
 @register_jitable(**PART_POLICY)
+def table_size(columns: Int) -> Int:
+    """Return the bytes of the tables of a row."""
+    return (columns + OCTET - 1) // OCTET * OCTET_TABLES
+
+
+@register_jitable(**PART_POLICY)
 def are_bytes(x: Codes) -> bool:
     """Tell whether all entries of some tables are bytes."""
     most = np.int32(0)

@@ -95,6 +95,13 @@ def fill_magnitudes(x: Codes, group_size: Int, magnitudes: Sums) -> None:
 
 
 @register_jitable(**PART_POLICY)
+def span_count(columns: Int, size: Int) -> Int:
+    """Return how many sums ``fill_magnitudes`` writes for a row of groups of a size, or more."""
+    span = SPAN_OCTETS * OCTET
+    return ((columns + size - 1) // size) * ((min(size, columns) + span - 1) // span)
+
+
+@register_jitable(**PART_POLICY)
 def magnitude(x: Codes) -> np.int32:
     """Return the sum of the magnitudes of activations."""
     total = np.int32(0)
