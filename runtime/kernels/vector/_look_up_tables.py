@@ -49,6 +49,8 @@ NO_UPPER = 255
 MAX_COLUMNS = 65_536
 TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
 """Bytes of tables for the longest row: 512 KiB of the stack."""
+TOGETHER_BYTES = 1 << 17
+"""Of tables of tokens that blocks are read once for: with those blocks in the second cache."""
 SPAN_OCTETS = 16
 """Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
 SPAN = SPAN_OCTETS * OCTET

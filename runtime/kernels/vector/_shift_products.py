@@ -28,6 +28,7 @@ from edgellm.runtime.kernels.vector._look_up_tables import (
     OCTET,
     OCTET_TABLES,
     TABLE_BYTES,
+    TOGETHER_BYTES,
     fill_tables,
     table_size,
 )
@@ -47,9 +48,6 @@ from edgellm.runtime.kernels.vector._shift_scales import (
     scale_filler,
 )
 from edgellm.runtime.kernels.vector._shift_terms import add_group_terms
-
-TOGETHER_BYTES = 1 << 17
-"""Of tables of tokens that blocks are read once for: with those blocks in the second cache."""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]

@@ -23,22 +23,24 @@ from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32,
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import group_products
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
-from edgellm.runtime.kernels.vector._look_up_tables import OCTET
+from edgellm.runtime.kernels.vector._look_up_tables import OCTET, TOGETHER_BYTES
 from edgellm.runtime.kernels.vector._look_ups import least_sum
 from edgellm.runtime.kernels.vector._small_code_products import small_code_products
 from edgellm.runtime.kernels.vector._views import expect_at
 
 Planes = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.int8]
 Sums = npt.NDArray[np.int32]
+Grid = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]
+Range = tuple[Int, Int]
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    sums, products = code_sums(unit), group_products(unit)
+    sums = code_sums(unit)
+    products, few_products = group_products(unit), token_products(sums)
     if not unit.panels:
         products = small_code_products(unit, products)
-    prepare, whole_blocks, add_groups = sums.prepare, sums.whole_blocks, group_sums(sums)
-    room = sums.room
 
     def group_linear(
         thread: int,
@@ -51,32 +53,58 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         group_size: int,
         shift: int,
     ) -> None:
-        begin, end = share(scale.shape[1], thread, threads)
-        groups = scale.shape[0]
-        if products(x, planes, (scale, zero), acc, (begin, end), (group_size, shift)):
-            return
+        rows, numbers = share(scale.shape[1], thread, threads), (group_size, shift)
+        if not products(x, planes, (scale, zero), acc, rows, numbers):
+            few_products(x, planes, (scale, zero), acc, rows, numbers)
+
+    return group_linear
+
+
+def token_products(sums: CodeSums) -> Callable[..., None]:
+    """Return ``products(x, planes, grid, acc, (begin, end), (group_size, shift))``.
+
+    For the rows from begin to end: what GroupLinear means; grid are scales and zeros. Blocks of
+    weights are read once for as many tokens as TOGETHER_BYTES are enough for.
+    """
+    prepare, whole_blocks, add_groups = sums.prepare, sums.whole_blocks, group_sums(sums)
+    room, column_bytes, together = sums.room, sums.column_bytes, min(sums.room, TOGETHER_BYTES)
+
+    @register_jitable(**PART_POLICY)
+    def products(
+        x: Codes, planes: Planes, grid: Grid, acc: Sums, rows: Range, numbers: Range
+    ) -> None:
+        (begin, end), (size, shift), groups = rows, numbers, grid[0].shape[0]
         totals, prepared = stack_int64(BLOCK_TOTALS), stack_int8(room)
         whole, least = stack_int32(MAX_GROUPS), stack_int32(MAX_GROUPS)
         last_block = (end + ROWS - 1) // ROWS
-        for t in range(x.shape[0]):
-            prepare(x[t], group_size, prepared)
-            for group in range(groups):
-                own = x[t][group * group_size : (group + 1) * group_size]
-                whole[group], least[group] = sum_of(own), least_sum(own)
+        token_bytes = (x.shape[1] + OCTET - 1) // OCTET * OCTET * column_bytes
+        tokens = max(min(together // token_bytes, MAX_GROUPS // groups), 1)
+        for t in range(0, x.shape[0], tokens):
+            some = x[t : t + tokens]
+            for i in range(some.shape[0]):
+                prepare(some[i], size, prepared[i * token_bytes :])
+                for group in range(groups):
+                    own = some[i][group * size : (group + 1) * size]
+                    whole[i * groups + group] = sum_of(own)
+                    least[i * groups + group] = least_sum(own)
             for block in range(begin // ROWS, last_block, BLOCKS):
                 stop = min(block + BLOCKS, last_block)
-                full = min(stop, scale.shape[1] // ROWS)  # the last block may have fewer rows
-                numbers = (group_size // OCTET, block * ROWS)
-                some = planes[block:full]
-                done = whole_blocks(some, prepared, whole, (scale, zero), numbers, totals)
-                for one in range(block + done, stop):
-                    place = (first_row(one, begin), last_row(one, end), group_size)
-                    out = totals[(one - block) * ROWS :]
-                    add_groups(planes[one], prepared, (whole, least), (scale, zero), place, out)
+                full = min(stop, grid[0].shape[1] // ROWS)  # the last block may have fewer rows
                 first, last = first_row(block, begin), last_row(stop - 1, end)
-                write_rounded(totals[first % ROWS :], shift, acc[t][first:last])
+                for i in range(some.shape[0]):
+                    of_token = prepared[i * token_bytes :]
+                    by_group = (whole[i * groups :], least[i * groups :])
+                    place = (size // OCTET, block * ROWS)
+                    done = whole_blocks(
+                        planes[block:full], of_token, by_group[0], grid, place, totals
+                    )
+                    for one in range(block + done, stop):
+                        span = (first_row(one, begin), last_row(one, end), size)
+                        out = totals[(one - block) * ROWS :]
+                        add_groups(planes[one], of_token, by_group, grid, span, out)
+                    write_rounded(totals[first % ROWS :], shift, acc[t + i][first:last])
 
-    return group_linear
+    return products
 
 
 def group_sums(sums: CodeSums) -> Callable[..., None]:
