@@ -71,6 +71,8 @@ class VectorUnit(ABC):
         turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are multiplied as
             bytes, which is faster than to look them up.
         first_bias: 128 where the first factors of ``dot_words`` are unsigned bytes, else 0.
+        widens_halves: whether ``widen`` gives the lower and the upper half of a vector, else the
+            lanes of even and of odd numbers.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -92,6 +94,7 @@ class VectorUnit(ABC):
     matrix_tiles = False
     turns_bits = False
     first_bias = 0
+    widens_halves = False
     base = ""
     has_int32_rows = False
     operators: frozenset[str] | None = None
@@ -213,9 +216,9 @@ class VectorUnit(ABC):
         return found
 
     def widen(self, builder: Builder, vector: Value) -> list[Value]:
-        """Return a vector of int32 as two of int64, in an order that ``narrow`` undoes.
+        """Return a vector of int32 as two of int64, see ``widens_halves``; ``narrow`` undoes it.
 
-        Here the lanes of even and of odd numbers, which take no instruction of their own.
+        The lanes of even and of odd numbers take no instruction of their own.
         """
         pairs = builder.bitcast(vector, ir.VectorType(INT64, self.lanes // 2))
         bits = splat(pairs.type, 32)

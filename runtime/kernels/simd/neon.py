@@ -38,6 +38,7 @@ class Neon(VectorUnit):
     looks_up_ternary = True
     tokens = 4
     column_shifts = (0, 0, 0, 0)
+    widens_halves = True
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return four vectors: bits 2p..2p+1 are the codes of columns 16p..16p+15."""

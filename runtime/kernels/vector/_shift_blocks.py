@@ -1,7 +1,7 @@
 """One token times blocks of 64 rows of sums of binary matrices, as LLVM.
 
-What the planes choose stays in registers. It has 16 bits, as the scales of the rows have; the
-products of a group are added up in 32 bits, the groups in 64.
+What the planes choose has 16 bits, as the scales of the rows have; the products of a span are added
+up in 32 bits, the spans in 64.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -34,14 +34,10 @@ from edgellm.runtime.kernels.simd._unit import (
     splat,
     splat_value,
 )
-from edgellm.runtime.kernels.vector._look_up_tables import OCTET, OCTET_TABLES, SPAN_OCTETS
-from edgellm.runtime.kernels.vector._look_ups import BESIDE, Span, sums_of_plane
-from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
-from edgellm.runtime.kernels.vector._shift_scales import PAIR
-from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
+from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS
+from edgellm.runtime.kernels.vector._plane_blocks import PAIR, PlaneBlocks, Turn, in_order
+from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
 
-AHEAD_LINES = 64
-"""How far ahead planes are prefetched at least: a span of 128 columns and 4 bits."""
 MOST_PLANES = 4
 """4 * 32,767 * 128 * 127 < 2^31: scales are LARGEST_SCALE at most."""
 
@@ -59,8 +55,7 @@ def shift_blocks(unit: VectorUnit) -> Callable[..., None]:
     those of ``fill_scales``. octets are those of a group; the next blocks are so many on; so many
     octets ahead are prefetched (``octets_ahead``).
     """
-    add_block = _block_sums(unit)
-    lanes = unit.lanes
+    add_block, put = _block_sums(unit), in_order(unit)
 
     @register_jitable(**PART_POLICY)
     def add_blocks(
@@ -74,11 +69,7 @@ def shift_blocks(unit: VectorUnit) -> Callable[..., None]:
         mixed = stack_int64(BLOCK_TOTALS)
         mixed[:] = 0
         add_block(planes, tables, magnitudes, scales, numbers, mixed)
-        for row in range(planes.shape[0] * ROWS):
-            part, place = row // (4 * lanes), row % (4 * lanes)
-            word, field = place // 4, place % 4
-            half = 2 * field + word % 2
-            totals[row] = mixed[part * 4 * lanes + half * (lanes // 2) + word // 2]
+        put(mixed, planes.shape[0] * ROWS, totals)
 
     return add_blocks
 
@@ -110,38 +101,14 @@ def magnitude(x: Codes) -> np.int32:
     return total
 
 
-@register_jitable(**PART_POLICY)
-def octets_ahead(octets: Int, planes: Int) -> Int:
-    """Return how many octets ahead are prefetched, in groups of so many: whole spans."""
-    span = min(octets, SPAN_OCTETS)
-    return span * max(AHEAD_LINES // (span * planes), 1)
-
-
-@intrinsic
-def begin_blocks(_: Context, planes: Type, octets: Type) -> Intrinsic:
-    """``begin_blocks(planes, octets)``: begin to read the first octets of some blocks."""
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        (array,) = open_arrays(context, builder, types.void(signature.args[0]), args[:1])
-        blocks, _, planes, _ = cgutils.unpack_tuple(builder, array.shape)
-        size = cgutils.unpack_tuple(builder, array.strides)[0]
-        lines = builder.mul(args[1], planes)
-        with cgutils.for_range(builder, blocks) as loop:
-            keys = move(builder, bytes_of(builder, array), builder.mul(loop.index, size))
-            with cgutils.for_range(builder, lines) as inner:
-                line = builder.mul(inner.index, INT64(LINE_BYTES))
-                prefetch(builder, move(builder, keys, line), INTO_LEVEL_2)
-        return context.get_dummy_value()
-
-    return types.void(planes, octets), generate
-
-
 def _block_sums(unit: VectorUnit) -> Intrinsic:
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         chosen = [0, 1, 2, 3, 5]
         kinds = types.void(*(signature.args[i] for i in chosen))
         arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
-        _Block(unit, builder, arrays).generate(builder, *cgutils.unpack_tuple(builder, args[4]))
+        _ShiftBlocks(unit, builder, arrays).generate(
+            builder, *cgutils.unpack_tuple(builder, args[4])
+        )
         return context.get_dummy_value()
 
     @intrinsic
@@ -159,121 +126,31 @@ def _block_sums(unit: VectorUnit) -> Intrinsic:
     return add_block
 
 
-class _Block:
-    """The products of some blocks of 64 rows."""
+class _ShiftBlocks(PlaneBlocks):
+    """What rows choose, times the scales of a plane."""
 
     def __init__(self, unit: VectorUnit, builder: Builder, arrays: Values) -> None:
-        self._unit, self._words = unit, ir.VectorType(INT16, 2 * unit.lanes)
-        planes = arrays[0]
-        self._keys, self._tables, magnitudes, self._scales, self._totals = (
-            bytes_of(builder, array) for array in arrays
-        )
-        self._magnitude = cgutils.alloca_once_value(builder, magnitudes)
-        self._blocks, self._octets, self._planes, _ = cgutils.unpack_tuple(builder, planes.shape)
-        self._block_bytes, self._stride, _, _ = cgutils.unpack_tuple(builder, planes.strides)
-        self._width = 4 * self._unit.lanes
-        self._in_one_block = ROWS % (BESIDE * self._width) == 0
+        planes, tables, magnitudes, scales, totals = arrays
+        super().__init__(unit, builder, (planes, tables, totals))
+        self._words, self._scales = ir.VectorType(INT16, 2 * unit.lanes), bytes_of(builder, scales)
+        self._place = cgutils.alloca_once_value(builder, bytes_of(builder, magnitudes))
 
-    def generate(self, builder: Builder, size: Value, next_blocks: Value, ahead: Value) -> None:
-        """Add to the totals; size are the octets of a group, the rest as for ``add_blocks``.
+    def begin(self, builder: Builder, turn: Turn) -> None:
+        """Take the next sum of magnitudes."""
+        at = builder.load(self._place)
+        magnitude = builder.load(builder.bitcast(at, INT32.as_pointer()))
+        self._magnitude = splat_value(builder, builder.trunc(magnitude, INT16), self._words.count)
+        builder.store(move(builder, at, INT64(4)), self._place)
+        self._group = turn.group
 
-        The totals are in the order of the registers: of each four rows the first, of even and of
-        odd fours, then the others.
-        """
-        self._ahead = ahead
-        self._next_bytes = builder.mul(next_blocks, self._block_bytes)
-        group = cgutils.alloca_once_value(builder, INT64(0))
-        step = INT64(SPAN_OCTETS)
-        with cgutils.for_range_slice(builder, INT64(0), self._octets, size, INT64) as (begin, _):
-            end = _lesser(builder, builder.add(begin, size), self._octets)
-            with cgutils.for_range_slice(builder, begin, end, step, INT64) as (octet, _):
-                octets = _lesser(builder, builder.sub(end, octet), step)
-                self._add_span(builder, builder.load(group), (octet, octets))
-                next_one = move(builder, builder.load(self._magnitude), INT64(4))
-                builder.store(next_one, self._magnitude)
-            builder.store(builder.add(builder.load(group), INT64(1)), group)
-
-    def _add_span(self, builder: Builder, group: Value, span: tuple[Value, Value]) -> None:
-        """Add the products of a span of a group's octets: its first, and how many."""
-        first, octets = span
-        width, kind = self._width, self._unit.totals_type
-        magnitude = self._splat_magnitude(builder)
-        keys = move(builder, self._keys, builder.mul(first, self._stride))
-        tables = move(builder, self._tables, builder.mul(first, INT64(OCTET_TABLES)))
-        sums = [[cgutils.alloca_once(builder, kind) for _ in range(4)] for _ in range(BESIDE)]
-        rows, step = builder.mul(self._blocks, INT64(ROWS)), INT64(BESIDE * width)
-        ahead = self._wanted(builder, first)
-        with cgutils.for_range_slice(builder, INT64(0), rows, step, INT64) as (row, _):
-            out = [builder.add(row, INT64(width * i)) for i in range(BESIDE)]
-            read = out if self._in_one_block else self._clamp(builder, out, rows)
-            for place in (place for four in sums for place in four):
-                builder.store(ir.Constant(kind, None), place)
-            blocks = [self._block(builder, keys, one) for one in read]
-            streams = blocks[:1] if self._in_one_block else blocks
-            with cgutils.for_range(builder, self._planes) as planes:
-                byte = builder.mul(planes.index, INT64(ROWS))
-                at = self._at(builder, blocks, read, byte)
-                # All planes together prefetch line after line.
-                lines = builder.mul(builder.mul(planes.index, octets), INT64(LINE_BYTES))
-                line = builder.add(lines, ahead)
-                wanted = [move(builder, stream, line) for stream in streams]
-                plane = Span(at, self._stride, octets, tables, wanted)
-                found = sums_of_plane(builder, self._unit, plane)
-                for halves, one, four in zip(found, read, sums, strict=True):
-                    # bits of 1 and 0 stand for +1 and -1
-                    signed = [builder.sub(builder.add(half, half), magnitude) for half in halves]
-                    scales = self._load_scales(builder, (group, planes.index, one))
-                    self._multiply(builder, signed, scales, four)
-            for one, four in zip(out, sums, strict=True):
-                self._widen(builder, one, [builder.load(place) for place in four])
-
-    def _clamp(self, builder: Builder, out: list[Value], rows: Value) -> list[Value]:
-        """Return what is read where the rows end within BESIDE vectors: the last, once more."""
-        return [_lesser(builder, one, builder.sub(rows, INT64(self._width))) for one in out]
-
-    def _at(self, builder: Builder, blocks: Values, rows: Values, byte: Value) -> list[Value]:
-        """Return where the keys of vectors of rows are, so many bytes behind those of octets."""
-        at = [
-            move(builder, block, builder.add(byte, builder.and_(row, INT64(ROWS - 1))))
-            for block, row in zip(blocks, rows, strict=True)
-        ]
-        if self._in_one_block:  # one pointer, of which LLVM keeps one register and not BESIDE
-            return [move(builder, at[0], INT64(self._width * i)) for i in range(BESIDE)]
-        return at
-
-    def _wanted(self, builder: Builder, first: Value) -> Value:
-        """Return how far ahead of an octet keys are wanted: of these blocks, or the next ones."""
-        end = builder.add(first, self._ahead)
-        inside = builder.icmp_signed("<", end, self._octets)
-        distance = builder.mul(self._ahead, self._stride)
-        to_next = builder.sub(self._next_bytes, builder.mul(self._octets, self._stride))
-        return builder.select(inside, distance, builder.add(distance, to_next))
-
-    def _splat_magnitude(self, builder: Builder) -> Value:
-        place = builder.bitcast(builder.load(self._magnitude), INT32.as_pointer())
-        magnitude = builder.trunc(builder.load(place), INT16)
-        return splat_value(builder, magnitude, self._words.count)
-
-    def _block(self, builder: Builder, keys: Value, row: Value) -> Value:
-        """Return where the octets of the block of a row begin."""
-        return move(builder, keys, builder.mul(builder.udiv(row, INT64(ROWS)), self._block_bytes))
-
-    def _load_scales(self, builder: Builder, place: tuple[Value, Value, Value]) -> list[Value]:
-        """Return the scales of a vector of rows, as ``fill_scales`` wrote them."""
-        group, plane, row = place
-        vectors = INT64(PAIR * ROWS // self._width)
-        number = builder.add(builder.mul(group, vectors), builder.udiv(row, INT64(self._width)))
-        number = builder.add(builder.mul(number, self._planes), plane)
-        at = move(builder, self._scales, builder.mul(number, INT64(2 * self._width)))
-        places = (move(builder, at, INT64(self._width * i)) for i in range(2))
-        return [load_vector(builder, one, self._words) for one in places]
-
-    def _multiply(
-        self, builder: Builder, signed: list[Value], scales: list[Value], sums: list[Value]
+    def add_plane(
+        self, builder: Builder, halves: Values, plane: Value, row: Value, sums: Values
     ) -> None:
-        """Add the products of pairs of int16: the lower ones of even and odd, then the upper."""
-        kind = self._unit.totals_type
+        """Add products of pairs of int16; bits of 1 and 0 stand for +1 and -1."""
+        kind = self.unit.totals_type
         sixteen = splat(kind, 16)
+        signed = [builder.sub(builder.add(half, half), self._magnitude) for half in halves]
+        scales = self._load_scales(builder, plane, row)
         for i, pair in enumerate(zip(signed, scales, strict=True)):
             pairs = [builder.bitcast(vector, kind) for vector in pair]
             lower = [builder.ashr(builder.shl(vector, sixteen), sixteen) for vector in pairs]
@@ -282,20 +159,17 @@ class _Block:
                 product = builder.mul(*factors)
                 builder.store(builder.add(builder.load(place), product), place)
 
-    def _widen(self, builder: Builder, row: Value, sums: list[Value]) -> None:
-        """Add sums of 32 bits to the totals: even lanes, then odd ones."""
-        half = self._unit.lanes // 2
-        wide = ir.VectorType(INT64, half)
-        bits = splat(wide, 32)
-        base = move(builder, self._totals, builder.mul(row, INT64(8)))
-        for i, sum_ in enumerate(sums):
-            pairs = builder.bitcast(sum_, wide)
-            even = builder.ashr(builder.shl(pairs, bits), bits)
-            for j, part in enumerate((even, builder.ashr(pairs, bits))):
-                at = move(builder, base, INT64(8 * half * (2 * i + j)))
-                place = builder.bitcast(at, wide.as_pointer())
-                builder.store(builder.add(builder.load(place, align=8), part), place, align=8)
+    def finish(self, builder: Builder, row: Value, sums: Values) -> list[list[Value]]:
+        """Widen the sums."""
+        return [self.unit.widen(builder, builder.load(place)) for place in sums]
 
-
-def _lesser(builder: Builder, a: Value, b: Value) -> Value:
-    return builder.select(builder.icmp_signed("<", a, b), a, b)
+    def _load_scales(self, builder: Builder, plane: Value, row: Value) -> list[Value]:
+        """Return the scales of a vector of rows, as ``fill_scales`` wrote them."""
+        vectors = INT64(PAIR * ROWS // self.width)
+        number = builder.add(
+            builder.mul(self._group, vectors), builder.udiv(row, INT64(self.width))
+        )
+        number = builder.add(builder.mul(number, self.planes), plane)
+        at = move(builder, self._scales, builder.mul(number, INT64(2 * self.width)))
+        places = (move(builder, at, INT64(self.width * i)) for i in range(2))
+        return [load_vector(builder, one, self._words) for one in places]

@@ -33,17 +33,15 @@ from edgellm.runtime.kernels.vector._look_up_tables import (
     table_size,
 )
 from edgellm.runtime.kernels.vector._look_ups import group_chooser, least_sum
+from edgellm.runtime.kernels.vector._plane_blocks import PAIR, begin_blocks, octets_ahead
 from edgellm.runtime.kernels.vector._shift_blocks import (
     MOST_PLANES,
-    begin_blocks,
     fill_magnitudes,
-    octets_ahead,
     shift_blocks,
     span_count,
 )
 from edgellm.runtime.kernels.vector._shift_scales import (
     BLOCK_BYTES,
-    PAIR,
     SCALE_BYTES,
     scale_filler,
 )

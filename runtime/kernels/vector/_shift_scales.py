@@ -37,11 +37,9 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
 )
+from edgellm.runtime.kernels.vector._plane_blocks import PAIR
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
 
-PAIR = 2
-"""Blocks that one token takes together, a group of each. (A server of 2023, one core, from memory:
-with 4 it takes 1.03 to 1.09 times as long, with 8 up to 1.19 times.)"""
 SCALE_BYTES = 1 << 18
 """For the scales of some blocks: a part of the second cache. (The same server, 4096 x 4096: with
 half of it 1.07 times as long, with twice as much 0.98 times.)"""
