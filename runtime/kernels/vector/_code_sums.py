@@ -13,6 +13,7 @@ from edgellm.runtime.kernels._bit_planes import ROWS, SUMS, join_planes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._code_blocks import code_blocks
 from edgellm.runtime.kernels.vector._look_up_tables import (
     MAX_COLUMNS,
     OCTET,
@@ -43,7 +44,7 @@ class CodeSums:
             sum of the negative activations there.
         room: bytes of what is prepared.
         column_bytes: bytes of a column there.
-        whole_blocks: (octets, prepared, whole, grid, numbers, totals) -> of how many blocks it
+        whole_blocks: (octets, prepared, (whole, least), grid, numbers, totals) -> of how many it
             wrote the totals, from the first on; see ``_plane_dots.block_dots``.
     """
 
@@ -68,13 +69,7 @@ def _by_look_ups(unit: VectorUnit) -> CodeSums:
         choose(octets, tables, least, sums)
         join_planes(sums, octets.shape[1], codes)
 
-    @register_jitable(**PART_POLICY)
-    def whole_blocks(
-        octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
-    ) -> int:
-        return 0
-
-    return CodeSums(fill_tables, multiply, TABLE_BYTES, OCTET_TABLES // OCTET, whole_blocks)
+    return CodeSums(fill_tables, multiply, TABLE_BYTES, OCTET_TABLES // OCTET, code_blocks(unit))
 
 
 def _by_dots(unit: VectorUnit) -> CodeSums:
@@ -94,9 +89,14 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
 
     @register_jitable(**PART_POLICY)
     def whole_blocks(
-        octets: Planes, x: Codes, whole: Sums, grid: Grid, numbers: tuple[Int, Int], totals: Totals
+        octets: Planes,
+        x: Codes,
+        by_group: tuple[Sums, Sums],
+        grid: Grid,
+        numbers: tuple[Int, Int],
+        totals: Totals,
     ) -> int:
-        scale, zero = grid
+        (whole, _), (scale, zero) = by_group, grid
         blocks = octets.shape[0] // beside * beside if octets.shape[2] <= most else 0
         totals[: blocks * ROWS] = 0
         if blocks > 0:

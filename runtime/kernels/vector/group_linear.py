@@ -95,9 +95,7 @@ def token_products(sums: CodeSums) -> Callable[..., None]:
                     of_token = prepared[i * token_bytes :]
                     by_group = (whole[i * groups :], least[i * groups :])
                     place = (size // OCTET, block * ROWS)
-                    done = whole_blocks(
-                        planes[block:full], of_token, by_group[0], grid, place, totals
-                    )
+                    done = whole_blocks(planes[block:full], of_token, by_group, grid, place, totals)
                     for one in range(block + done, stop):
                         span = (first_row(one, begin), last_row(one, end), size)
                         out = totals[(one - block) * ROWS :]
