@@ -42,7 +42,6 @@ from edgellm.runtime.kernels.vector._plane_blocks import (
     in_order,
     octets_ahead,
 )
-from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._tiles import (
     LINE_BYTES,
     bytes_of,
@@ -185,7 +184,7 @@ class _CodeBlocks(PlaneBlocks):
         """Return the scales of rows 0, 4, 8 ..., of 1, 5 ..., of 2 ..., and of 3 ..., as int32."""
         lanes, kind = self.unit.lanes, self.unit.totals_type
         place = move(builder, self._rows[0], builder.mul(row, INT64(2)))
-        self._expect(builder, place, 2)
+        self._expect(builder, place, self._grid[0], 2)
         words = ir.VectorType(INT16, 4 * lanes)
         pairs = builder.bitcast(load_vector(builder, place, words), ir.VectorType(INT32, 2 * lanes))
         sixteen, results = splat(kind, 16), []
@@ -199,13 +198,13 @@ class _CodeBlocks(PlaneBlocks):
         """Return the zeros of the same rows, as int32."""
         kind = self.unit.totals_type
         place = move(builder, self._rows[1], row)
-        self._expect(builder, place, 1)
+        self._expect(builder, place, self._grid[1], 1)
         fours = builder.bitcast(load_vector(builder, place, self.unit.bytes_type), kind)
         shifted = (builder.lshr(fours, splat(kind, 8 * i)) for i in range(4))
         return [builder.and_(part, splat(kind, 0xFF)) for part in shifted]
 
-    def _expect(self, builder: Builder, place: Value, size: int) -> None:
-        """Begin to read what the blocks that come next need."""
+    def _expect(self, builder: Builder, place: Value, array: Value, size: int) -> None:
+        """Begin to read what the same rows have of the next group."""
+        next_one = move(builder, place, row_stride(builder, array))
         for offset in range(0, self.width * size, LINE_BYTES):
-            there = move(builder, place, INT64(PAIR * ROWS * size + offset))
-            prefetch(builder, there, INTO_LEVEL_2)
+            prefetch(builder, move(builder, next_one, INT64(offset)))
