@@ -130,9 +130,9 @@ def block_products(unit: VectorUnit) -> Callable[..., None]:
             columns = min(span, x.shape[1] - column)
             unpack_codes(planes[column // 8 :], columns // 8, codes)
             for i in range(column, column + columns, part):
-                own = codes[:, i - column : i - column + part]
+                own, less = codes[:, i - column : i - column + part], zero[i // size]
                 for n in range(first, last):
-                    subtract(row_of(own, n % ROWS), zero[i // size, n])
+                    subtract(row_of(own, n % ROWS), less[n])
             for t in range(x.shape[0]):
                 lay_out(x, t, column, columns, factors[t])
             for slab in range(0, ROWS, SLAB_ROWS):
@@ -158,11 +158,12 @@ def slab_products(unit: VectorUnit) -> Callable[..., None]:
         (first, last, size, part), (tokens, slab, column, parts) = place, numbers
         twice: Sums = as_matrix(stack_int32(FACTOR_WORDS), MOST_PARTS)
         begin = first // ROWS * ROWS + slab
-        for row in range(SLAB_ROWS):
-            for i in range(parts):
+        for i in range(parts):
+            group = (column + i * part) // size
+            for row in range(SLAB_ROWS):
                 factor = np.int32(0)
                 if first <= begin + row < last:
-                    factor = np.int32(scale[(column + i * part) // size, begin + row])
+                    factor = np.int32(scale[group, begin + row])
                 twice[row, i] = (factor << np.int32(16)) | (factor & np.int32(0xFFFF))
         for t in range(0, tokens, tile_tokens):
             for row in range(0, SLAB_ROWS, tile_rows):
