@@ -74,6 +74,14 @@ def sum_of(x: npt.NDArray[np.int8]) -> np.int32:
     return total
 
 
+def sum_of_magnitudes(x: npt.NDArray[np.int8]) -> np.int32:
+    """Return the sum of the magnitudes of activations."""
+    total = np.int32(0)
+    for column in range(x.shape[0]):
+        total = np.int32(total + abs(np.int32(x[column])))
+    return total
+
+
 def join_planes(sums: npt.NDArray[np.int32], planes: Int, codes: npt.NDArray[np.int32]) -> None:
     """Write the products with the codes of the rows, of what each plane chose, (P * 64,)."""
     for row in range(ROWS):

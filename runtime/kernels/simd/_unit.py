@@ -59,9 +59,10 @@ class VectorUnit(ABC):
             where the weights come from memory.
         byte_bias: what ``dot_bytes`` adds to a weight.
         tokens: of a tile that is for many: its sums, TILE_ROWS * tokens, stay in registers.
-        panels: whether many tokens run on panels of weights (see ``vector/_panels``). That takes a
-            ``dot_codes`` that adds to lane i the products of bytes 4i..4i+3, of one vector; others
-            have ``dot_words``, ``add_words`` and ``add_row_pair``.
+        adds_fours: whether ``dot_codes`` adds to lane i the products of bytes 4i..4i+3, of one
+            vector, in one instruction (VNNI, ``sdot``). Many tokens then run on panels of weights
+            (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``, ``add_words``,
+            ``scale_words``, ``dot_int16`` and ``add_row_pair``.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
@@ -89,7 +90,7 @@ class VectorUnit(ABC):
     reads_trits_fast = False
     byte_bias = 0
     tokens: int
-    panels = False
+    adds_fours = False
     multiplies_lane = False
     matrix_tiles = False
     turns_bits = False

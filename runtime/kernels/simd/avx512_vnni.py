@@ -35,7 +35,7 @@ class Avx512Vnni(VectorUnit):
     bit_shifts = (0, 1, 2, 3, 4, 5, 6, 7)
     trit_shifts = (0, 2, 4, 6, 6)
     byte_bias = 128
-    panels = True
+    adds_fours = True
     has_int32_rows = True
     tokens = 6
 

@@ -17,7 +17,7 @@ class AvxVnni(Avx2):
     features = ("avx2", "avxvnni")
     rank = 30
     byte_bias = 128
-    panels = True
+    adds_fours = True
     looks_up_ternary = False
     int8_vectors = VectorUnit.int8_vectors
     dot_lanes = VectorUnit.dot_lanes

@@ -9,7 +9,7 @@ class NeonDotprod(Neon):
 
     features = ("neon", "dotprod")
     rank = 30
-    panels = True
+    adds_fours = True
     multiplies_lane = True
     looks_up_ternary = False
 

@@ -57,7 +57,7 @@ def most_in_pack(unit: VectorUnit) -> int:
 
 def in_chunks(unit: VectorUnit, queries: int) -> bool:
     """Tell whether a pack of so many has CHUNK codes of each query in turn, and not all of one."""
-    return unit.panels and 1 < queries == unit.lanes // 4
+    return unit.adds_fours and 1 < queries == unit.lanes // 4
 
 
 def score_tile(unit: VectorUnit, queries: int) -> Intrinsic:

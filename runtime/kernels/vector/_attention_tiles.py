@@ -101,12 +101,12 @@ def _lines_of_rows(unit: VectorUnit) -> int:
 
 def column_sums(unit: VectorUnit) -> int:
     """Return the sums of a column: of both parts of the weights, or of whole ones."""
-    return PARTS if unit.panels else 1
+    return PARTS if unit.adds_fours else 1
 
 
 def lines_of_mix(unit: VectorUnit, dim: int) -> int:
     """Return how many lines are prefetched for ROW_BLOCK rows: half of them, or all."""
-    if not unit.panels:
+    if not unit.adds_fours:
         return dim
     return dim // (4 * unit.lanes) * (ROW_BLOCK // ROWS) * _lines_of_rows(unit)
 

@@ -131,7 +131,7 @@ def level_products(unit: VectorUnit) -> Callable[..., bool]:
     did it: not where look-ups are faster, nor where the levels of rows do not fit.
     """
     add_block, least, least_planes = byte_block(unit), LEAST_TOKENS, 1
-    if not unit.panels:
+    if not unit.adds_fours:
         add_block, least, least_planes = wide_block(unit), LEAST_WIDE_TOKENS, LEAST_WIDE_PLANES
     bias = np.int32(unit.byte_bias)
 

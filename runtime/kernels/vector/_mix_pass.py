@@ -47,7 +47,7 @@ def start_lines(lines: Totals, cache: Bytes, heads: Some, row: Int) -> Int:
 
 def mixes_of(unit: VectorUnit) -> Callable[..., None]:
     """Return ``run(parts, value, sums, lines, place, count)``: a tile for so many queries."""
-    tile, most = (mix_tile, most_in_pack(unit)) if unit.panels else (mix_words_tile, MOST)
+    tile, most = (mix_tile, most_in_pack(unit)) if unit.adds_fours else (mix_words_tile, MOST)
     many, two, one = (tile(unit, count) for count in (most, 2, 1))
     sums_of_column = column_sums(unit)
 
@@ -139,4 +139,4 @@ def read_sums_of(unit: VectorUnit) -> Callable[..., None]:
         for d in range(dim):
             totals[d] = sums[i * dim + d] - extra
 
-    return read_parts if unit.panels else read_whole
+    return read_parts if unit.adds_fours else read_whole

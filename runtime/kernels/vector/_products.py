@@ -169,7 +169,7 @@ def multiply_panels(layout: Panels, add: Add) -> Multiply:
 
 def fastest(layout: Callable[[VectorUnit], Panels], unit: VectorUnit, add: Add) -> Multiply:
     """Return the ``multiply`` that suits a unit."""
-    return multiply_panels(layout(unit), add) if unit.panels else multiply_tiled(add)
+    return multiply_panels(layout(unit), add) if unit.adds_fours else multiply_tiled(add)
 
 
 @cache
@@ -213,7 +213,7 @@ def _packed_product(
     """
     add = tiled(*operations, unit.tokens)
     multiply = fastest(panels, unit, add)
-    if multiply_other and not unit.panels:
+    if multiply_other and not unit.adds_fours:
         multiply = multiply_other(unit, multiply)
     bias = np.int32(unit.ternary_bias)
     block, block_bytes = operations[0].columns, operations[0].block_bytes

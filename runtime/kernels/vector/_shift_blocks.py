@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
-from edgellm.runtime.kernels._bit_planes import BLOCK_TOTALS, ROWS
+from edgellm.runtime.kernels._bit_planes import BLOCK_TOTALS, ROWS, sum_of_magnitudes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int64
 from edgellm.runtime.kernels.simd._unit import (
@@ -81,7 +81,7 @@ def fill_magnitudes(x: Codes, group_size: Int, magnitudes: Sums) -> None:
     for group in range(0, x.shape[0], group_size):
         own = x[group : group + group_size]
         for span in range(0, own.shape[0], SPAN_OCTETS * OCTET):
-            magnitudes[i] = magnitude(own[span : span + SPAN_OCTETS * OCTET])
+            magnitudes[i] = sum_of_magnitudes(own[span : span + SPAN_OCTETS * OCTET])
             i += 1
 
 
@@ -90,15 +90,6 @@ def span_count(columns: Int, size: Int) -> Int:
     """Return how many sums ``fill_magnitudes`` writes for a row of groups of a size, or more."""
     span = SPAN_OCTETS * OCTET
     return ((columns + size - 1) // size) * ((min(size, columns) + span - 1) // span)
-
-
-@register_jitable(**PART_POLICY)
-def magnitude(x: Codes) -> np.int32:
-    """Return the sum of the magnitudes of activations."""
-    total = np.int32(0)
-    for column in range(x.shape[0]):
-        total = np.int32(total + abs(np.int32(x[column])))
-    return total
 
 
 def _block_sums(unit: VectorUnit) -> Intrinsic:

@@ -102,7 +102,7 @@ def weigh_tile(unit: VectorUnit) -> Intrinsic:
             folded = _round_shift(builder, builder.mul(weight, fold), FOLD_BITS)
             for total, term in zip(totals, (weight, folded), strict=True):
                 builder.store(builder.add(builder.load(total), term), total)
-            if unit.panels:
+            if unit.adds_fours:
                 _store_parts(builder, move(builder, bytes_of(builder, parts), j), width, folded)
             else:
                 words = builder.mul(j, INT64(2))

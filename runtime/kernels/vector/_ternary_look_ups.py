@@ -161,15 +161,6 @@ def _fill(x: npt.NDArray[np.int8], first: Int, tables: npt.NDArray[np.uint8]) ->
 
 
 @register_jitable(**PART_POLICY)
-def sum_of_magnitudes(x: npt.NDArray[np.int8]) -> np.int32:
-    """Return the sum of the magnitudes of activations."""
-    total = np.int32(0)
-    for k in range(x.shape[0]):
-        total = np.int32(total + abs(np.int32(x[k])))
-    return total
-
-
-@register_jitable(**PART_POLICY)
 def chosen(a: np.int16, b: np.int16, c: np.int16, d: np.int16, key: Int) -> np.int16:
     """Return the sum of those of four activations whose bits are set in a key."""
     total = (a & -np.int16(key & 1)) + (b & -np.int16(key >> 1 & 1))

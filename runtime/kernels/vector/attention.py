@@ -92,7 +92,9 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     plain = register_jitable(**PART_POLICY)(portable.attention.py)
     attend = attend_heads(unit)
-    attend_many, least = (attend_prompt(unit), LEAST_TOKENS) if unit.panels else (not_used, NEVER)
+    attend_many, least = (
+        (attend_prompt(unit), LEAST_TOKENS) if unit.adds_fours else (not_used, NEVER)
+    )
 
     def attention(
         thread: int,
@@ -148,7 +150,7 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     wrote for keys and for values.
     """
     score, mix, read_sums = score_over(unit), mix_over(unit), read_sums_of(unit)
-    stack_sums, sums_of_column = stack_int32 if unit.panels else stack_int64, column_sums(unit)
+    stack_sums, sums_of_column = stack_int32 if unit.adds_fours else stack_int64, column_sums(unit)
     sums_room = sums_of_column * CODES
     bias = np.int64(unit.byte_bias)
 

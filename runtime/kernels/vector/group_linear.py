@@ -39,7 +39,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     sums = code_sums(unit)
     products, few_products = group_products(unit), token_products(sums)
-    if not unit.panels:
+    if not unit.adds_fours:
         products = small_code_products(unit, products)
 
     def group_linear(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.runtime.kernels._bit_planes import sum_of_magnitudes
 from edgellm.runtime.kernels._scalar import share, stack_int32, stack_uint8
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._ternary_look_ups import (
@@ -12,7 +13,6 @@ from edgellm.runtime.kernels.vector._ternary_look_ups import (
     STEPS,
     fill_steps,
     look_up,
-    sum_of_magnitudes,
 )
 from edgellm.ternary_planes import ROWS
 
