@@ -17,6 +17,7 @@ from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     DOT_CHAINS,
     INT8,
+    INT16,
     INT32,
     INT64,
     Builder,
@@ -24,8 +25,10 @@ from edgellm.runtime.kernels.simd._unit import (
     Intrinsic,
     Type,
     Value,
+    Values,
     VectorUnit,
     call,
+    splat,
 )
 from edgellm.runtime.kernels.vector._amx import CONFIGURATION, ROWS, configure, describe, release
 
@@ -48,7 +51,8 @@ def build(unit: VectorUnit) -> Callable[[int, int], None]:
         # From memory, so that the codes are no constant and nothing is computed in advance.
         byte = builder.trunc(builder.load(place), INT8)
         code = builder.insert_element(ir.Constant(unit.bytes_type, None), byte, INT32(0))
-        codes = [code] * (BLOCK // (4 * unit.lanes))
+        # Of different codes, so that no product is the same twice.
+        codes = [builder.add(code, splat(code.type, i)) for i in range(BLOCK // (4 * unit.lanes))]
         totals = [
             cgutils.alloca_once_value(builder, ir.Constant(unit.totals_type, [i] * unit.lanes))
             for i in range(DOT_CHAINS)
@@ -56,9 +60,7 @@ def build(unit: VectorUnit) -> Callable[[int, int], None]:
         with cgutils.for_range(builder, args[1]):
             for total in totals:
                 # A sum is its own activations: nothing of the loop is the same twice.
-                value = builder.load(total)
-                x = [builder.bitcast(value, unit.bytes_type)] * len(codes)
-                builder.store(unit.dot_codes(builder, value, codes, x), total)
+                builder.store(_multiply(builder, unit, codes, builder.load(total)), total)
         result = builder.load(totals[0])
         for total in totals[1:]:
             result = builder.add(result, builder.load(total))
@@ -74,6 +76,17 @@ def build(unit: VectorUnit) -> Callable[[int, int], None]:
         dots(place, rounds)
 
     return loop
+
+
+def _multiply(builder: Builder, unit: VectorUnit, codes: Values, total: Value) -> Value:
+    """Return a sum of dot products of itself: where pairs are added, such as stay in 16 bits."""
+    x = builder.bitcast(total, unit.bytes_type)
+    if unit.adds_fours:
+        return unit.dot_codes(builder, total, codes, [x] * len(codes))
+    words = builder.bitcast(total, ir.VectorType(INT16, 2 * unit.lanes))
+    for code in codes:
+        words = unit.dot_words(builder, words, code, x)
+    return builder.bitcast(words, total.type)
 
 
 def build_matrix_tiles() -> Callable[[int, int], None]:
