@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four, sum_fours
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT8,
@@ -31,8 +32,6 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     repeat,
     shuffle,
-    sum_four,
-    sum_fours,
 )
 from edgellm.runtime.kernels.vector._attention_tiles import (
     ROW_BLOCK,

@@ -6,6 +6,7 @@
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four
 from edgellm.runtime.kernels.simd._unit import (
     INT64,
     Builder,
@@ -15,7 +16,6 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     move,
-    sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import (
     ROWS,

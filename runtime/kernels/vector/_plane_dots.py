@@ -13,6 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from edgellm.runtime.kernels._bit_planes import ROWS
+from edgellm.runtime.kernels.simd._lane_sums import shift_back
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -28,7 +29,6 @@ from edgellm.runtime.kernels.simd._unit import (
     load_vector,
     move,
     repeat,
-    shift_back,
     shuffle,
     splat,
     splat_value,

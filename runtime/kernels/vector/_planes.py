@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT8,
@@ -23,7 +24,6 @@ from edgellm.runtime.kernels.simd._unit import (
     per_quarter,
     shuffle,
     splat,
-    sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import (
     Operands,

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_one
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT8,
@@ -32,7 +33,6 @@ from edgellm.runtime.kernels.simd._unit import (
     per_quarter,
     repeat,
     splat,
-    sum_one,
 )
 from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays, prefetch
 

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four
 from edgellm.runtime.kernels.simd._unit import (
     INT16,
     INT32,
@@ -28,7 +29,6 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
     splat_value,
-    sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays
 

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS
 from edgellm.runtime.kernels._scalar import Int, Pair, clamp
+from edgellm.runtime.kernels.simd._lane_sums import sum_one
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -35,7 +36,6 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     splat,
     splat_value,
-    sum_one,
 )
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
 
@@ -102,11 +102,7 @@ def weigh_tile(unit: VectorUnit) -> Intrinsic:
             folded = _round_shift(builder, builder.mul(weight, fold), FOLD_BITS)
             for total, term in zip(totals, (weight, folded), strict=True):
                 builder.store(builder.add(builder.load(total), term), total)
-            if unit.adds_fours:
-                _store_parts(builder, move(builder, bytes_of(builder, parts), j), width, folded)
-            else:
-                words = builder.mul(j, INT64(2))
-                _store_words(builder, move(builder, bytes_of(builder, parts), words), folded)
+            _store(builder, unit, bytes_of(builder, parts), (j, width), folded)
         for i, total in enumerate(totals):
             place = builder.gep(sums.data, [INT64(i)])
             term = builder.sext(sum_one(builder, builder.load(total)), INT64)
@@ -170,6 +166,17 @@ def _round_shift(builder: Builder, vector: Value, bits: int) -> Value:
 def _least(builder: Builder, vector: Value, most: Value) -> Value:
     name = f"llvm.umin.v{vector.type.count}i{vector.type.element.width}"
     return call(builder, name, vector.type, [vector, most])
+
+
+def _store(
+    builder: Builder, unit: VectorUnit, parts: Value, place: tuple[Value, Value], folded: Value
+) -> None:
+    """Store weights as the unit multiplies them; a place is their first, and of how many."""
+    j, width = place
+    if unit.adds_fours:
+        _store_parts(builder, move(builder, parts, j), width, folded)
+    else:
+        _store_words(builder, move(builder, parts, builder.mul(j, INT64(2))), folded)
 
 
 def _store_parts(builder: Builder, place: Value, width: Value, folded: Value) -> None:

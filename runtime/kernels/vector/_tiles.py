@@ -24,6 +24,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from edgellm.runtime.kernels.simd._lane_sums import shift_back, sum_four, sum_one
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
     INT8,
@@ -39,9 +40,6 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     call,
     move,
-    shift_back,
-    sum_four,
-    sum_one,
 )
 
 ROWS = 4

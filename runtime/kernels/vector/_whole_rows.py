@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four
 from edgellm.runtime.kernels.simd._unit import (
     INT64,
     Builder,
@@ -26,7 +27,6 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     move,
     splat_value,
-    sum_four,
 )
 from edgellm.runtime.kernels.vector import _swapped_planes, _turned_planes
 from edgellm.runtime.kernels.vector._planes import PLANES

@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._lane_sums import sum_four
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -22,7 +23,6 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     repeat,
     shuffle,
-    sum_four,
 )
 from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays
 
