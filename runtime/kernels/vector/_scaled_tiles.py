@@ -1,8 +1,9 @@
 """Tiles of many tokens and rows of codes, where bytes are multiplied in pairs, as LLVM.
 
-Sums of a part of a group stay in 16 bits: |activation * (code - zero)| <= 255 * 15, of a lane 8 or
-16. What takes them to 32 bits multiplies them by the scale. There they may wrap around: their upper
-halves are added up as well, and tell how often they did.
+Sums of a part of a group stay in 16 bits: a lane has 8 products of an activation + 128 and a code
+less its zero, 8 * 255 * 15, or 16 of an activation itself, 16 * 128 * 15. What takes them to 32
+bits multiplies them by the scale. There they may wrap around: their upper halves are added up as
+well, and tell how often they did.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -43,9 +44,8 @@ def scaled_tile(unit: VectorUnit, columns: int) -> Intrinsic:
     """Return the intrinsic ``tile(x, codes, factors, totals, place, parts)``.
 
     To ``totals[t, n]``, for TOKENS from t and ROWS from n, it adds the products of ``x[t]`` with
-    ``codes[n]`` times ``factors[row]``, which has one for each part, 16 bits twice. A place is
-    (t, n, row); numbers are how many parts, and the columns of one. x are activations, and more by
-    what the unit's ``first_bias`` says.
+    ``codes[n]`` times ``factors[row]``, which has one for each of so many parts of ``columns``, 16
+    bits twice. A place is (t, n, row). x are activations + the unit's ``first_bias``.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:

@@ -33,13 +33,11 @@ TOKENS = PASS + 2
 """With one of zeros, and one that makes them even."""
 SPAN = 1024
 """Columns that are unpacked at once."""
-WIDTH = SPAN + 32
-"""Rows of whole cache lines would be in few sets of a cache."""
 SLAB_ROWS = 16
 """Whose codes stay in the first cache for all tokens."""
 MOST_PARTS = SPAN // min(tiles.PARTS)
-CODE_BYTES = ROWS * WIDTH
-TOKEN_BYTES = TOKENS * WIDTH
+CODE_BYTES = ROWS * SPAN
+TOKEN_BYTES = TOKENS * SPAN
 TOTAL_WORDS = TOKENS * ROWS
 FACTOR_WORDS = SLAB_ROWS * MOST_PARTS
 MOST_BITS = 4
@@ -121,8 +119,8 @@ def block_products(unit: VectorUnit) -> Callable[..., None]:
     @register_jitable(**PART_POLICY)
     def add_block(x: Codes, planes: Planes, grid: Grid, place: Place, totals: Totals) -> None:
         (scale, zero), (first, last, size, part) = grid, place
-        codes: Codes = as_matrix(stack_int8(CODE_BYTES), WIDTH)
-        factors = as_matrix(stack_int8(TOKEN_BYTES), WIDTH)
+        codes: Codes = as_matrix(stack_int8(CODE_BYTES), SPAN)
+        factors = as_matrix(stack_int8(TOKEN_BYTES), SPAN)
         if extra > 0:
             factors[x.shape[0]] = nothing
         span = SPAN // part * part
