@@ -27,11 +27,11 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     load_vector,
     move,
-    shuffle,
     splat,
     splat_value,
 )
 from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays
+from edgellm.runtime.kernels.vector._wide_tiles import add_to_rows
 
 ROWS, TOKENS = 2, 2
 """Of a tile: its sums of 16 and of 32 bits stay in registers."""
@@ -127,12 +127,7 @@ def _add_totals(builder: Builder, sums: list[_Wrapping], totals: Values, n: Valu
         for vectors in zip(*(total.parts(builder) for total in sums), strict=True)
     )
     upper = builder.shl(builder.sext(upper, wide), splat(wide, 16))
-    sum_ = builder.add(upper, builder.zext(lower, wide))
-    for i, row in enumerate(totals):
-        own = shuffle(builder, sum_, sum_, range(ROWS * i, ROWS * i + ROWS))
-        at = move(builder, row, builder.mul(n, INT64(8)))
-        place = builder.bitcast(at, own.type.as_pointer())
-        builder.store(builder.add(builder.load(place, align=8), own), place, align=8)
+    add_to_rows(builder, builder.add(upper, builder.zext(lower, wide)), totals, n)
 
 
 def laying_out(unit: VectorUnit) -> Intrinsic:

@@ -78,12 +78,17 @@ def _add_totals(builder: Builder, sums: Values, totals: Values, n: Value) -> Non
     wide, together = ir.VectorType(INT64, 4), 4 // ROWS
     for i in range(0, len(totals), together):
         four = sum_four(builder, [builder.load(place) for place in sums[ROWS * i : ROWS * i + 4]])
-        parts = builder.sext(four, wide)
-        for j, row in enumerate(totals[i : i + together]):
-            own = shuffle(builder, parts, parts, range(ROWS * j, ROWS * j + ROWS))
-            at = move(builder, row, builder.mul(n, INT64(8)))
-            place = builder.bitcast(at, own.type.as_pointer())
-            builder.store(builder.add(builder.load(place, align=8), own), place, align=8)
+        add_to_rows(builder, builder.sext(four, wide), totals[i : i + together], n)
+
+
+def add_to_rows(builder: Builder, sums: Value, rows: Values, n: Value) -> None:
+    """Add a vector of int64, as many elements to each row as there are for it, from n on."""
+    count = sums.type.count // len(rows)
+    for i, row in enumerate(rows):
+        own = shuffle(builder, sums, sums, range(count * i, count * i + count))
+        at = move(builder, row, builder.mul(n, INT64(8)))
+        place = builder.bitcast(at, own.type.as_pointer())
+        builder.store(builder.add(builder.load(place, align=8), own), place, align=8)
 
 
 def widening(unit: VectorUnit) -> Intrinsic:
