@@ -141,6 +141,13 @@ def examples() -> Iterator[Example]:
     x, planes, scale, _ = _example("", (5, 136, 70), 4, 64, 9).inputs
     zero = np.random.default_rng(13).integers(0, 256, scale.shape, np.uint8)
     yield Example("zeros_are_no_codes", (x, planes, scale, zero), {"group_size": 64, "shift": 9})
+    yield _example("many_tokens_6_bits", (9, 128, 70), 6, 64, 9)
+    x, planes, scale, _ = _example("", (9, 128, 70), 4, 64, 9).inputs
+    for most in (16, 128, 255):
+        zero = np.random.default_rng(14).integers(0, most, scale.shape, np.uint8, endpoint=True)
+        zero[-1, -1] = most
+        inputs = (x, planes, scale, zero)
+        yield Example(f"zeros_up_to_{most}", inputs, {"group_size": 64, "shift": 9})
     x = np.full((2, 4096), 127, np.int8) * np.array([[1], [-1]], np.int8)
     ones = pack_bit_planes(np.ones((8, 1, 4096), np.uint8))
     extremes = (x, ones, np.full((16, 1), 32767, np.int16), np.zeros((16, 1), np.uint8))

@@ -132,6 +132,7 @@ def examples() -> Iterator[Example]:
     yield _example("many_tokens", (19, 264, 70), (2, 3, 128))
     yield _example("more_tokens", (130, 1100, 65), (4, 1, 40))
     yield _example("levels_of_more_than_16_bits", (33, 1100, 70), (4, 3, 128))
+    yield _example("more_planes_of_many_tokens", (33, 264, 65), (5, 2, 64))
     x = np.full((2, 4096), 127, np.int8) * np.array([[1], [-1]], np.int8)
     ones = pack_bit_planes(np.ones((4, 1, 4096), np.uint8))
     for exponent in (31, 14, 13, 12):
