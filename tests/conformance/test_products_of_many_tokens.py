@@ -1,8 +1,8 @@
 """Products of many tokens against the references, in sizes that their blocking cuts up.
 
 Panels of AMX have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out
-at once. Where bytes are multiplied in pairs, 12 rows and 4,096 columns are unpacked at once, and
-sums of 1,024 columns have 16 bits.
+at once. Where bytes are multiplied in pairs, 64 rows and 8,192 columns of ternary weights are
+looked up, of four tokens together; tables of up to 65,536 columns of tokens are made at once.
 """
 
 import ctypes
@@ -15,8 +15,16 @@ from edgellm.dtypes import TERNARY_5TRIT, pack_ternary, pack_ternary_columns
 from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import _objects, simd
 from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_planes import pack_ternary_planes
 
-OPERATORS = ("BitLinear", "ColumnBitLinear", "GatedBitLinear", "Int8Linear", "TritLinear")
+OPERATORS = (
+    "BitLinear",
+    "ColumnBitLinear",
+    "GatedBitLinear",
+    "Int8Linear",
+    "LookUpBitLinear",
+    "TritLinear",
+)
 CASES = [
     (variant, op_type)
     for variant in simd.available(cpu.host())
@@ -31,6 +39,7 @@ SIZES = (
     (31, 1344, 128),
     (300, 1344, 128),
     (257, 4250, 64),
+    (29, 8300, 64),
 )
 
 
@@ -41,6 +50,8 @@ def draw_inputs(op_type: str, tokens: int, columns: int, rows: int) -> list[np.n
     match op_type:
         case "BitLinear":
             return [x, pack_ternary(weight)]
+        case "LookUpBitLinear":
+            return [x, pack_ternary_planes(weight)]
         case "TritLinear":
             return [x, TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)]
         case "ColumnBitLinear":
@@ -87,6 +98,8 @@ def test_the_largest_sums(variant: str, op_type: str, sign: int) -> None:
     match op_type:
         case "BitLinear" | "GatedBitLinear":
             inputs[1] = pack_ternary(weight)
+        case "LookUpBitLinear":
+            inputs[1] = pack_ternary_planes(weight)
         case "TritLinear":
             inputs[1] = TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)
         case "ColumnBitLinear":

@@ -9,6 +9,8 @@ above.
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 
 import numpy as np
@@ -94,20 +96,28 @@ def fill_span(_: Context, x: Type, are_bytes: Type, tables: Type) -> Intrinsic:
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         kinds = types.void(signature.args[0], signature.args[2])
         array, out = open_arrays(context, builder, kinds, [args[0], args[2]])
-        (columns,) = cgutils.unpack_tuple(builder, array.shape)
-        source, tables = bytes_of(builder, array), bytes_of(builder, out)
-        whole = builder.and_(columns, INT64(-OCTET))
-        last = _padded(builder, move(builder, source, whole), builder.sub(columns, whole))
-        octets = builder.udiv(builder.add(columns, INT64(OCTET - 1)), INT64(OCTET))
-        with cgutils.for_range(builder, octets) as loop:
-            column = builder.mul(loop.index, INT64(OCTET))
-            inside = builder.icmp_signed("<", column, whole)
-            place = builder.select(inside, move(builder, source, column), last)
-            target = move(builder, tables, builder.mul(loop.index, INT64(OCTET_TABLES)))
-            _store_tables(builder, place, args[1], target)
+        tables = bytes_of(builder, out)
+        with each_octet(builder, array) as (index, entries):
+            target = move(builder, tables, builder.mul(index, INT64(OCTET_TABLES)))
+            _store_tables(builder, entries, args[1], target)
         return context.get_dummy_value()
 
     return types.void(x, types.boolean, tables), generate
+
+
+@contextmanager
+def each_octet(builder: Builder, x: Value) -> Iterator[tuple[Value, Value]]:
+    """Emit what follows for each eight columns of x: its number, and the entries of both tables."""
+    (columns,) = cgutils.unpack_tuple(builder, x.shape)
+    source = bytes_of(builder, x)
+    whole = builder.and_(columns, INT64(-OCTET))
+    last = _padded(builder, move(builder, source, whole), builder.sub(columns, whole))
+    octets = builder.udiv(builder.add(columns, INT64(OCTET - 1)), INT64(OCTET))
+    with cgutils.for_range(builder, octets) as loop:
+        column = builder.mul(loop.index, INT64(OCTET))
+        inside = builder.icmp_signed("<", column, whole)
+        place = builder.select(inside, move(builder, source, column), last)
+        yield loop.index, _entries(builder, place)
 
 
 def has_bytes(builder: Builder, tables: Value) -> Value:
@@ -129,7 +139,8 @@ def _padded(builder: Builder, source: Value, count: Value) -> Value:
     return copy
 
 
-def _store_tables(builder: Builder, source: Value, are_bytes: Value, target: Value) -> None:
+def _entries(builder: Builder, source: Value) -> Value:
+    """Return the entries of both tables of eight columns, in 16 bits."""
     narrow = load_vector(builder, source, ir.VectorType(INT8, OCTET))
     columns = builder.sext(narrow, ir.VectorType(INT16, OCTET))
     nothing = ir.Constant(columns.type, None)
@@ -145,12 +156,19 @@ def _store_tables(builder: Builder, source: Value, are_bytes: Value, target: Val
             for key in range(LANE)
         ]
         parts.append(shuffle(builder, *both, places))
-    entries = reduce(builder.add, parts)
+    return reduce(builder.add, parts)
+
+
+def _store_tables(builder: Builder, entries: Value, are_bytes: Value, target: Value) -> None:
     lower = builder.and_(entries, splat(entries.type, (1 << LOWER_BITS) - 1))
     upper = builder.lshr(entries, splat(entries.type, LOWER_BITS))
     lower = builder.select(are_bytes, entries, lower)
     upper = builder.select(are_bytes, splat(entries.type, NO_UPPER), upper)
     for i, half in enumerate((lower, upper)):
-        bytes_ = builder.trunc(half, ir.VectorType(INT8, 2 * LANE))
-        place = move(builder, target, INT64(2 * LANE * i))
-        builder.store(bytes_, builder.bitcast(place, bytes_.type.as_pointer()), align=1)
+        store_bytes(builder, half, move(builder, target, INT64(2 * LANE * i)))
+
+
+def store_bytes(builder: Builder, entries: Value, target: Value) -> None:
+    """Store the lower bytes of the entries of both tables."""
+    bytes_ = builder.trunc(entries, ir.VectorType(INT8, 2 * LANE))
+    builder.store(bytes_, builder.bitcast(target, bytes_.type.as_pointer()), align=1)

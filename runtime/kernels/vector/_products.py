@@ -36,7 +36,7 @@ from edgellm.runtime.kernels.vector._tiles import (
     trits,
     trits_for_many,
 )
-from edgellm.runtime.kernels.vector._word_products import multiply_words
+from edgellm.runtime.kernels.vector._turned_rows import multiply_by_look_ups
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -185,7 +185,7 @@ def ternary_product(unit: VectorUnit) -> Product:
 def vector_ternary_product(unit: VectorUnit) -> Product:
     """Return the same without matrix tiles."""
     operation = ternary(unit)
-    return _packed_product(unit, (operation, operation), ternary_panels, multiply_words)
+    return _packed_product(unit, (operation, operation), ternary_panels, multiply_by_look_ups)
 
 
 @cache

@@ -5,28 +5,26 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.runtime.kernels._bit_planes import sum_of_magnitudes
 from edgellm.runtime.kernels._scalar import share, stack_int32, stack_uint8
 from edgellm.runtime.kernels.simd._unit import VectorUnit
-from edgellm.runtime.kernels.vector._ternary_look_ups import (
-    STEP_TABLES,
-    STEPS,
-    fill_steps,
-    look_up,
+from edgellm.runtime.kernels.vector._look_up_products import (
+    ENDS,
+    MAX_TOKENS,
+    MORE,
+    MORE_STEPS,
+    SPAN,
+    TABLES,
+    Tables,
+    add_token,
+    block_product,
+    has_room,
 )
-from edgellm.ternary_planes import ROWS
-
-SPAN = 16_384
-"""Columns of a token whose tables are made at once."""
-MOST_STEPS = SPAN // 4 + 1
-"""Steps that there is room for, two an octet: 128 KiB of tables."""
-TABLES = MOST_STEPS * STEP_TABLES
-MAX_TOKENS = 64
+from edgellm.ternary_planes import COLUMNS, ROWS
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    add = look_up(unit)
+    multiply = block_product(unit)
 
     def look_up_bit_linear(
         thread: int,
@@ -36,29 +34,27 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         acc: npt.NDArray[np.int32],  # (T, 64 * B)
     ) -> None:
         begin, end = share(packed.shape[0], thread, threads)
-        tables, octets = stack_uint8(TABLES), stack_int32(MOST_STEPS)
-        counts, starts = stack_int32(MAX_TOKENS), stack_int32(MAX_TOKENS)
+        tables = Tables(
+            stack_uint8(TABLES),
+            stack_uint8(MORE),
+            stack_int32(MORE_STEPS),
+            stack_int32(ENDS),
+            stack_int32(MAX_TOKENS),
+        )
         for column in range(0, x.shape[1], SPAN):
             part = x[:, column : column + SPAN]
-            # Of a token; the table behind its last step is begun, but not used.
-            room = 2 * ((part.shape[1] + 7) // 8)
-            at_once = min((MOST_STEPS - 1) // room, MAX_TOKENS)
-            for first in range(0, x.shape[0], at_once):
-                tokens = min(at_once, x.shape[0] - first)
-                for i in range(tokens):
-                    row, place = part[first + i], i * room
-                    starts[i] = -sum_of_magnitudes(row)
-                    counts[i] = fill_steps(row, tables[place * STEP_TABLES :], octets[place:])
+            octets = (part.shape[1] + COLUMNS - 1) // COLUMNS
+            first = 0
+            while first < x.shape[0]:
+                count = 0
+                while first + count < x.shape[0] and has_room(tables, count, octets):
+                    add_token(tables, part[first + count], count)
+                    count += 1
+                rows = acc[first : first + count]
                 for block in range(begin, end):
-                    weights = packed[block, column // 8 :]
-                    for i in range(tokens):
-                        sums = acc[first + i, block * ROWS : block * ROWS + ROWS]
-                        for n in range(ROWS):
-                            sums[n] = starts[i] + (sums[n] if column > 0 else np.int32(0))
-                        for step in range(0, counts[i], STEPS):
-                            place = i * room + step
-                            steps = min(STEPS, counts[i] - step)
-                            table = tables[place * STEP_TABLES :]
-                            add(weights, table, octets[place:], steps, sums)
+                    keys = packed[block, column // COLUMNS :][:octets]
+                    sums = rows[:, block * ROWS : block * ROWS + ROWS]
+                    multiply(keys, tables, column == 0, sums)
+                first += count
 
     return look_up_bit_linear
