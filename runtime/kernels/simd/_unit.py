@@ -174,7 +174,10 @@ class VectorUnit(ABC):
 
     @abstractmethod
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add to each lane of ``total`` products of codes (0 to 15, shifted) and activations."""
+        """Add to each lane of ``total`` products of codes and activations.
+
+        Codes are 0 to 15, shifted ones included; there are at most eight vectors.
+        """
 
     @abstractmethod
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:

@@ -1,6 +1,7 @@
 """AVX2 (Haswell, Zen and later): bytes are multiplied in pairs, into 16 bits."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 from llvmlite import ir
 
@@ -66,12 +67,12 @@ class Avx2(VectorUnit):
         return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [found, ones]))
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add in 16 bits as long as that is exact: two vectors, |sum| <= 2 * 2 * 15 * 128."""
+        """Add in 16 bits as long as that is exact: eight vectors, |sum| <= 8 * 2 * 15 * 128."""
         sums = [
             call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [code, activation])
             for code, activation in zip(codes, x, strict=True)
         ]
-        return _add_pairs(builder, total, builder.add(*sums), splat(WORDS, 1))
+        return _add_pairs(builder, total, reduce(builder.add, sums), splat(WORDS, 1))
 
     def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
         """Add pairs in 16 bits: |sum| <= 2 * 128 * 128, of which only -2^15 is reached."""

@@ -99,7 +99,7 @@ class Neon(VectorUnit):
         )
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add four vectors in 16 bits: eight products a lane, |sum| <= 8 * 15 * 128."""
+        """Add eight vectors in 16 bits: 16 products a lane, |sum| <= 16 * 15 * 128."""
         return _add_pairs(builder, total, _products(builder, codes, x))
 
     def column_codes(self, builder: Builder, packed: Value, field: int) -> Value:

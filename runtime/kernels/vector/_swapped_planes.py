@@ -29,6 +29,8 @@ from edgellm.runtime.kernels.simd._unit import (
 
 SUMS = 2
 """Of high nibbles, which are to be times 16, and of low ones."""
+BESIDE = 1
+"""Rows that are multiplied side by side: for activations of more there are no registers."""
 BITS = 8
 """Of a byte: columns of a plane."""
 NIBBLES = 2
@@ -92,12 +94,11 @@ def add_columns(
     bits = [load_vector(builder, plane, unit.bytes_type) for plane in planes]
     at = 0
     for total, packed in zip(totals, (vectors, _swap(builder, bits)), strict=True):
-        for vector in packed:
-            codes = _nibbles(builder, vector)
-            places = [move(builder, x, INT64(at + i * width)) for i in range(NIBBLES)]
-            xs = [load_vector(builder, place, unit.bytes_type) for place in places]
-            builder.store(unit.dot_codes(builder, builder.load(total), codes, xs), total)
-            at += NIBBLES * width
+        codes = [code for vector in packed for code in _nibbles(builder, vector)]
+        places = [move(builder, x, INT64(at + i * width)) for i in range(BITS)]
+        xs = [load_vector(builder, place, unit.bytes_type) for place in places]
+        builder.store(unit.dot_codes(builder, builder.load(total), codes, xs), total)
+        at += BITS * width
 
 
 def _swap(builder: Builder, planes: Values) -> list[Value]:

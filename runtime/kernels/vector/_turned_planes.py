@@ -29,6 +29,8 @@ from edgellm.runtime.kernels.vector._planes import PLANES
 
 SUMS = 3
 """That are to be times 16, as they are, and 16ths."""
+BESIDE = 4
+"""Rows that are multiplied side by side."""
 PAIR = 2 * BLOCK
 LOWER, UPPER = 0x0F, 0xF0
 

@@ -68,18 +68,27 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
         )
         totals = [_zeros(builder, unit, way.SUMS) for _ in rows]
         after = builder.add(v, INT64(ROWS))
-        wanted = matrix_rows(builder, high, after, 1)[0], _bit_rows(builder, low, after)[0]
+        next_high, next_low = (
+            matrix_rows(builder, high, after, 1)[0],
+            _bit_rows(builder, low, after)[0],
+        )
         count = builder.udiv(builder.add(columns, INT64(step - 1)), INT64(step))
         last = builder.sub(columns, INT64(step))
-        with cgutils.for_range(builder, count) as loop:
-            _expect(builder, wanted, loop.index, step)
-            codes = builder.mul(loop.index, INT64(CODES * step))
-            column = builder.mul(loop.index, INT64(step))
-            column = builder.select(builder.icmp_signed("<", column, last), column, last)
-            half, eighth = (builder.udiv(column, INT64(part)) for part in (2, 8))
-            for (nibbles, bits), own in zip(rows, totals, strict=True):
-                row = move(builder, nibbles, half), [move(builder, one, eighth) for one in bits]
-                way.add_columns(builder, unit, own, row, move(builder, bytes_of(builder, x), codes))
+        for begin in range(0, ROWS, way.BESIDE):
+            some = slice(begin, begin + way.BESIDE)
+            with cgutils.for_range(builder, count) as loop:
+                at = builder.add(loop.index, builder.mul(count, INT64(begin // way.BESIDE)))
+                _expect(builder, next_high, at, way.BESIDE * step // 2)
+                for plane in next_low[some]:  # there are as many planes as rows
+                    _expect(builder, plane, loop.index, ROWS * step // 8)
+                codes = builder.mul(loop.index, INT64(CODES * step))
+                column = builder.mul(loop.index, INT64(step))
+                column = builder.select(builder.icmp_signed("<", column, last), column, last)
+                half, eighth = (builder.udiv(column, INT64(part)) for part in (2, 8))
+                x_part = move(builder, bytes_of(builder, x), codes)
+                for (nibbles, bits), own in zip(rows[some], totals[some], strict=True):
+                    row = move(builder, nibbles, half), [move(builder, q, eighth) for q in bits]
+                    way.add_columns(builder, unit, own, row, x_part)
         four = sum_four(builder, [way.total_of(builder, own) for own in totals])
         four = builder.add(four, splat_value(builder, start, ROWS))
         place = builder.bitcast(builder.gep(out.data, [v]), four.type.as_pointer())
@@ -106,16 +115,14 @@ def _bit_rows(builder: Builder, low: Value, v: Value) -> list[list[Value]]:
     ]
 
 
-def _expect(builder: Builder, rows: tuple[Value, Values], index: Value, step: int) -> None:
+def _expect(builder: Builder, rows: Value, index: Value, size: int) -> None:
     """Begin to read a part of what the next tile wants, in the order of memory.
 
     Without that, the rows of a tile are as many streams as it has rows and planes: 29 ms.
     """
-    nibbles, bits = rows
-    for row, wanted in ((nibbles, ROWS * step // 2), *((one, ROWS * step // 8) for one in bits)):
-        at = builder.mul(index, INT64(wanted))
-        for i in range(0, wanted, LINE_BYTES):
-            prefetch(builder, move(builder, row, builder.add(at, INT64(i))))
+    part = move(builder, rows, builder.mul(index, INT64(size)))
+    for line in range(0, size, LINE_BYTES):
+        prefetch(builder, move(builder, part, INT64(line)))
 
 
 def _zeros(builder: Builder, unit: VectorUnit, count: int) -> list[Value]:
