@@ -16,13 +16,14 @@ from edgellm.runtime import cpu
 from edgellm.runtime.kernels import simd
 from edgellm.runtime.kernels.simd import _unit
 from edgellm.runtime.kernels.vector import _whole_rows
+from edgellm.runtime.kernels.vector._planes import WHOLE_ROWS
 
 VARIANTS = [name for name in simd.available(cpu.host()) if name != simd.PORTABLE]
 ROWS = 13
 WEIGHT_BIAS = 128
 
 
-def wide_unit(*, turns_bits: bool) -> Any:
+def wide_unit(*, turns_bits: bool, tokens: int) -> Any:
     """Return a unit of 16 lanes whose products are those of plain LLVM."""
     base = type(simd.find(VARIANTS[0]))
 
@@ -37,23 +38,25 @@ def wide_unit(*, turns_bits: bool) -> Any:
 
     turn_bits = _unit.VectorUnit.turn_bits
     methods = {"dot_codes": dot_codes, "turn_bits": turn_bits}
-    return type("Wide", (base,), {**methods, "lanes": 16, "turns_bits": turns_bits})()
+    return type(
+        "Wide", (base,), {**methods, "lanes": 16, "turns_bits": turns_bits, "tokens": tokens}
+    )()
 
 
 @pytest.mark.skipif(not VARIANTS, reason="this processor has no vector unit")
-@pytest.mark.parametrize("turns_bits", [True, False])
-def test_whole_rows_equal_numpy(*, turns_bits: bool) -> None:
-    unit = wide_unit(turns_bits=turns_bits)
+@pytest.mark.parametrize(("turns_bits", "tokens"), [(True, 4), (False, 4), (False, 2)])
+def test_whole_rows_equal_numpy(*, turns_bits: bool, tokens: int) -> None:
+    unit = wide_unit(turns_bits=turns_bits, tokens=tokens)
     way = _whole_rows.way_of(unit)
     tile, arrange = _whole_rows.whole_tile(unit), way.arrange_for(unit)
-    step, rows_at_once = way.columns_at_once(unit), _whole_rows.ROWS
+    step = way.columns_at_once(unit)
 
     @njit
     def multiply(x: Any, high: Any, low: Any, start: Any, sums: Any) -> None:
         arranged = np.empty(2 * (x.shape[0] + step), np.int8)
         arrange(x, arranged)
-        for v in range(0, ROWS, rows_at_once):
-            tile(arranged, high, low, min(v, ROWS - rows_at_once), start, sums)
+        for v in range(0, ROWS, WHOLE_ROWS):
+            tile(arranged, high, low, min(v, ROWS - WHOLE_ROWS), start, sums)
 
     rng = np.random.default_rng(0)
     for columns in (step, step + 64, 2 * step, 2 * step + 64, 3 * step - 64):

@@ -40,6 +40,8 @@ BITS_BYTES = 8
 PLANES = 4
 LISTED = 8
 """Rows of a tile of bits: their sums do not wait for each other."""
+WHOLE_ROWS = 4
+"""Rows of a tile that reads all planes, of which there are as many."""
 
 
 def nibbles(unit: VectorUnit) -> Operation:

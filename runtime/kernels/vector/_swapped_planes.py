@@ -26,17 +26,24 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     splat,
 )
+from edgellm.runtime.kernels.vector._planes import WHOLE_ROWS
 
 SUMS = 2
 """Of high nibbles, which are to be times 16, and of low ones."""
-BESIDE = 1
-"""Rows that are multiplied side by side: for activations of more there are no registers."""
 BITS = 8
 """Of a byte: columns of a plane."""
 NIBBLES = 2
 """Of a byte."""
 
 Codes = npt.NDArray[np.int8]
+
+
+def rows_beside(unit: VectorUnit) -> int:
+    """Return how many rows are multiplied side by side: where registers are few, one.
+
+    Activations that several share would go to the stack and back there.
+    """
+    return WHOLE_ROWS if unit.tokens >= WHOLE_ROWS else 1
 
 
 def columns_at_once(unit: VectorUnit) -> int:

@@ -25,16 +25,19 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
 )
-from edgellm.runtime.kernels.vector._planes import PLANES
+from edgellm.runtime.kernels.vector._planes import PLANES, WHOLE_ROWS
 
 SUMS = 3
 """That are to be times 16, as they are, and 16ths."""
-BESIDE = 4
-"""Rows that are multiplied side by side."""
 PAIR = 2 * BLOCK
 LOWER, UPPER = 0x0F, 0xF0
 
 Codes = npt.NDArray[np.int8]
+
+
+def rows_beside(unit: VectorUnit) -> int:
+    """Return how many rows are multiplied side by side."""
+    return WHOLE_ROWS
 
 
 def columns_at_once(unit: VectorUnit) -> int:

@@ -29,7 +29,7 @@ from edgellm.runtime.kernels.simd._unit import (
     splat_value,
 )
 from edgellm.runtime.kernels.vector import _swapped_planes, _turned_planes
-from edgellm.runtime.kernels.vector._planes import PLANES
+from edgellm.runtime.kernels.vector._planes import PLANES, WHOLE_ROWS
 from edgellm.runtime.kernels.vector._tiles import (
     LINE_BYTES,
     bytes_of,
@@ -38,8 +38,6 @@ from edgellm.runtime.kernels.vector._tiles import (
     prefetch,
 )
 
-ROWS = 4
-"""Of a tile: their sums stay in registers."""
 CODES = 2
 """Of the arranged token for each column: what high nibbles are multiplied with, and low bits."""
 
@@ -52,11 +50,12 @@ def way_of(unit: VectorUnit) -> ModuleType:
 def whole_tile(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``tile(x, high, low, v, start, sums)``.
 
-    It writes to ``sums[v]`` and the next, ROWS in all, ``start`` and the products of rows of
+    It writes to ``sums[v]`` and the next, WHOLE_ROWS in all, ``start`` and the products of rows of
     weights + 128 with x, as ``arrange_for`` has it.
     """
     way = way_of(unit)
     step: int = way.columns_at_once(unit)
+    beside: int = way.rows_beside(unit)
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         x, high, low = open_arrays(context, builder, signature, args[:3])
@@ -64,23 +63,23 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
         out = context.make_array(signature.args[5])(context, builder, sums)
         columns = builder.mul(cgutils.unpack_tuple(builder, high.strides)[0], INT64(2))
         rows = list(
-            zip(matrix_rows(builder, high, v, ROWS), _bit_rows(builder, low, v), strict=True)
+            zip(matrix_rows(builder, high, v, WHOLE_ROWS), _bit_rows(builder, low, v), strict=True)
         )
         totals = [_zeros(builder, unit, way.SUMS) for _ in rows]
-        after = builder.add(v, INT64(ROWS))
+        after = builder.add(v, INT64(WHOLE_ROWS))
         next_high, next_low = (
             matrix_rows(builder, high, after, 1)[0],
             _bit_rows(builder, low, after)[0],
         )
         count = builder.udiv(builder.add(columns, INT64(step - 1)), INT64(step))
         last = builder.sub(columns, INT64(step))
-        for begin in range(0, ROWS, way.BESIDE):
-            some = slice(begin, begin + way.BESIDE)
+        for begin in range(0, WHOLE_ROWS, beside):
+            some = slice(begin, begin + beside)
             with cgutils.for_range(builder, count) as loop:
-                at = builder.add(loop.index, builder.mul(count, INT64(begin // way.BESIDE)))
-                _expect(builder, next_high, at, way.BESIDE * step // 2)
+                at = builder.add(loop.index, builder.mul(count, INT64(begin // beside)))
+                _expect(builder, next_high, at, beside * step // 2)
                 for plane in next_low[some]:  # there are as many planes as rows
-                    _expect(builder, plane, loop.index, ROWS * step // 8)
+                    _expect(builder, plane, loop.index, WHOLE_ROWS * step // 8)
                 codes = builder.mul(loop.index, INT64(CODES * step))
                 column = builder.mul(loop.index, INT64(step))
                 column = builder.select(builder.icmp_signed("<", column, last), column, last)
@@ -90,7 +89,7 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
                     row = move(builder, nibbles, half), [move(builder, q, eighth) for q in bits]
                     way.add_columns(builder, unit, own, row, x_part)
         four = sum_four(builder, [way.total_of(builder, own) for own in totals])
-        four = builder.add(four, splat_value(builder, start, ROWS))
+        four = builder.add(four, splat_value(builder, start, WHOLE_ROWS))
         place = builder.bitcast(builder.gep(out.data, [v]), four.type.as_pointer())
         builder.store(four, place, align=4)
         return context.get_dummy_value()
@@ -105,13 +104,13 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
 
 
 def _bit_rows(builder: Builder, low: Value, v: Value) -> list[list[Value]]:
-    """Return for each of ROWS rows where it begins in each plane."""
+    """Return for each of WHOLE_ROWS rows where it begins in each plane."""
     plane_bytes, row_bytes, _ = cgutils.unpack_tuple(builder, low.strides)
     first = move(builder, bytes_of(builder, low), builder.mul(row_bytes, v))
     starts = [move(builder, first, builder.mul(plane_bytes, INT64(q))) for q in range(PLANES)]
     return [
         [move(builder, start, builder.mul(row_bytes, INT64(i))) for start in starts]
-        for i in range(ROWS)
+        for i in range(WHOLE_ROWS)
     ]
 
 

@@ -34,11 +34,10 @@ from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32,
 from edgellm.runtime.kernels.planar_logits_head import MAX_COLUMNS
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
-from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, bits, nibbles, unpack
+from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, WHOLE_ROWS, bits, nibbles, unpack
 from edgellm.runtime.kernels.vector._products import Codes, int8_product, of_whole_blocks, total
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._whole_rows import CODES, way_of, whole_tile
-from edgellm.runtime.kernels.vector._whole_rows import ROWS as WHOLE_ROWS
 
 CHUNK = 1024
 """Rows that are narrowed down together: their sums stay in the level-1 cache."""
