@@ -43,7 +43,7 @@ class Tables(NamedTuple):
     """Tables of some tokens: scratch memory.
 
     Attributes:
-        entries: of each octet, token after token, TABLES.
+        entries: of each octet, TABLES: see ``place_of``.
         more: of octets whose entries are no bytes, token after token, MORE.
         octets: whose these are, MORE_STEPS.
         ends: where those of the next token begin, from 1 on, ENDS; the first is 0.
@@ -68,19 +68,35 @@ def has_room(tables: Tables, count: Int, octets: Int) -> bool:
 
 
 @register_jitable(**PART_POLICY)
-def add_token(tables: Tables, x: Codes, count: Int) -> None:
+def beside(tokens: Int) -> Int:
+    """Return how many tokens' tables of an octet follow each other, for so many in all."""
+    return np.int64(TOGETHER if tokens >= TOGETHER else 1)
+
+
+@register_jitable(**PART_POLICY)
+def place_of(t: Int, octets: Int, beside: Int) -> Int:
+    """Return where in the entries a token's first tables are."""
+    return (t // beside * beside * octets + t % beside) * TABLE_BYTES
+
+
+@register_jitable(**PART_POLICY)
+def add_token(tables: Tables, x: Codes, count: Int, beside: Int) -> None:
     """Make the tables of a token, at most SPAN columns, behind those of ``count`` others."""
     octets = (x.shape[0] + COLUMNS - 1) // COLUMNS
     if count == 0:
         tables.ends[0] = 0
     begin = tables.ends[count]
-    own, more = tables.entries[count * octets * TABLE_BYTES :], tables.more[begin * TABLE_BYTES :]
-    tables.ends[count + 1] = begin + fill_tables(x, own, more, tables.octets[begin:])
+    own, more = (
+        tables.entries[place_of(count, octets, beside) :],
+        tables.more[begin * TABLE_BYTES :],
+    )
+    stride = beside * TABLE_BYTES
+    tables.ends[count + 1] = begin + fill_tables(x, own, stride, more, tables.octets[begin:])
     tables.starts[count] = -sum_of_magnitudes(x)
 
 
 def block_product(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``multiply(keys, tables, is_first, acc)``.
+    """Return ``multiply(keys, tables, beside, is_first, acc)``.
 
     It writes the products of all tokens with 64 rows of ternary weights, (octets, 64, 2), to acc,
     (tokens, 64), or adds them if they are not of the first columns.
@@ -88,7 +104,7 @@ def block_product(unit: VectorUnit) -> Callable[..., None]:
     one, together, listed = look_up(unit, 1), look_up(unit, TOGETHER), look_up_listed(unit)
 
     @register_jitable(**PART_POLICY)
-    def multiply(keys: Bytes, tables: Tables, is_first: bool, acc: Ints) -> None:
+    def multiply(keys: Bytes, tables: Tables, beside: Int, is_first: bool, acc: Ints) -> None:
         tokens, octets = acc.shape[0], keys.shape[0]
         for t in range(tokens):
             if is_first:
@@ -96,13 +112,15 @@ def block_product(unit: VectorUnit) -> Callable[..., None]:
             else:
                 for n in range(ROWS):
                     acc[t, n] += tables.starts[t]
-        stride, grouped = octets * TABLE_BYTES, tokens // TOGETHER * TOGETHER
+        stride, grouped = beside * TABLE_BYTES, tokens // TOGETHER * TOGETHER if beside > 1 else 0
         for first in range(0, octets, STEPS):  # the weights stay in the first cache for all tokens
             part, numbers = keys[first:], (stride, min(STEPS, octets - first))
             for t in range(0, grouped, TOGETHER):
-                together(part, tables.entries[t * stride + first * TABLE_BYTES :], numbers, acc[t:])
+                own = place_of(t, octets, beside) + first * stride
+                together(part, tables.entries[own:], numbers, acc[t:])
             for t in range(grouped, tokens):
-                one(part, tables.entries[t * stride + first * TABLE_BYTES :], numbers, acc[t:])
+                own = place_of(t, octets, beside) + first * stride
+                one(part, tables.entries[own:], numbers, acc[t:])
         for t in range(tokens):
             for step in range(tables.ends[t], tables.ends[t + 1], STEPS):
                 steps = min(STEPS, tables.ends[t + 1] - step)

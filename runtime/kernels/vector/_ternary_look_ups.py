@@ -63,8 +63,9 @@ AHEAD_BYTES = 4096
 def look_up(unit: VectorUnit, tokens: int) -> Intrinsic:
     """Return ``add(packed, tables, numbers, acc)``: add what tokens find to 64 sums each.
 
-    These are acc[: tokens]. ``numbers`` are the bytes from a token's tables to the next one's, and
-    how many octets of packed are looked up, at most STEPS; each has its tables.
+    These are acc[: tokens]. ``numbers`` are the bytes from an octet's tables to the next one's, and
+    how many octets of packed are looked up, at most STEPS. Tokens' tables of an octet follow each
+    other.
     """
     parts = 1 if tokens == 1 else 2
     part_bytes = OCTET_BYTES // parts
@@ -73,8 +74,6 @@ def look_up(unit: VectorUnit, tokens: int) -> Intrinsic:
         kinds = types.void(*signature.args[:2], signature.args[3])
         packed, tables, acc = open_arrays(context, builder, kinds, [args[0], args[1], args[3]])
         stride, steps = cgutils.unpack_tuple(builder, args[2])
-        first = bytes_of(builder, tables)
-        own = [move(builder, first, builder.mul(stride, INT64(t))) for t in range(tokens)]
         outs = matrix_rows(builder, acc, INT64(0), tokens)
         for part in range(parts):
             begin = move(builder, bytes_of(builder, packed), INT64(part * part_bytes))
@@ -86,8 +85,8 @@ def look_up(unit: VectorUnit, tokens: int) -> Intrinsic:
                 keys = move(builder, begin, _times(builder, loop.index, OCTET_BYTES))
                 if tokens == 1:
                     _expect(builder, keys)
-                offset = _times(builder, loop.index, TABLE_BYTES)
-                places = [move(builder, place, offset) for place in own]
+                first = move(builder, bytes_of(builder, tables), builder.mul(loop.index, stride))
+                places = [move(builder, first, INT64(t * TABLE_BYTES)) for t in range(tokens)]
                 _add_octet(builder, unit, keys, places, sums)
         return context.get_dummy_value()
 
@@ -190,20 +189,24 @@ def _add_wide(builder: Builder, sums: Values, acc: Value) -> None:
 
 
 @intrinsic
-def fill_tables(_: Context, x: Type, tables: Type, more: Type, octets: Type) -> Intrinsic:
-    """``fill_tables(x, tables, more, octets)``: write the tables of a token; return how many more.
+def fill_tables(
+    _: Context, x: Type, tables: Type, stride: Type, more: Type, octets: Type
+) -> Intrinsic:
+    """``fill_tables(x, tables, stride, more, octets)``: of a token; return how many more there are.
 
-    Each octet of x has one in ``tables``; columns past the end of x count as 0. What is above 255
-    is in ``more``, and what is above 510 too; ``octets`` tells whose they are. Two steps behind the
-    last one are written over.
+    Each octet of x has them ``stride`` bytes behind the last one's; columns past the end of x count
+    as 0. What is above 255 is in ``more``, and what is above 510 too; ``octets`` tells whose they
+    are. Two steps behind the last one are written over.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        arrays = open_arrays(context, builder, signature, args)
+        chosen = [0, 1, 3, 4]
+        kinds = types.void(*(signature.args[i] for i in chosen))
+        arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
         source, out, rest, owners = arrays
         count = cgutils.alloca_once_value(builder, INT64(0))
         with each_octet(builder, source) as (octet, entries):
-            offset = _times(builder, octet, TABLE_BYTES)
+            offset = builder.mul(octet, args[2])
             left = _store_bytes(builder, entries, move(builder, bytes_of(builder, out), offset))
             for _ in range(2):
                 at = builder.load(count)
@@ -215,7 +218,7 @@ def fill_tables(_: Context, x: Type, tables: Type, more: Type, octets: Type) -> 
                 builder.store(builder.add(at, builder.zext(more_of_it, INT64)), count)
         return builder.load(count)
 
-    return types.int64(x, tables, more, octets), generate
+    return types.int64(x, tables, types.int64, more, octets), generate
 
 
 def _store_bytes(builder: Builder, entries: Value, target: Value) -> Value:

@@ -47,6 +47,7 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     has_room,
 )
 from edgellm.runtime.kernels.vector._look_up_tables import LANE
+from edgellm.runtime.kernels.vector._ternary_look_ups import TOGETHER
 from edgellm.runtime.kernels.vector._tiles import as_matrix, bytes_of, matrix_rows, open_arrays
 from edgellm.ternary_planes import COLUMNS, PLANES, ROWS
 
@@ -56,7 +57,7 @@ FIELDS = 4
 OCTETS = BLOCK // COLUMNS
 OCTET_BYTES = PLANES * ROWS
 KEYS = SPAN // COLUMNS * OCTET_BYTES
-LEAST_TOKENS = 4
+LEAST_TOKENS = TOGETHER
 """From so many tokens on, turning pays."""
 LOWER, UPPER = 0x55, 0xAA
 """The bits of codes."""
@@ -165,7 +166,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
             arrange(x[count, begin:whole], row)
             if whole < begin + blocks * BLOCK:
                 arrange(rest[count], row[whole - begin :])
-            add_token(tables, row, count)
+            add_token(tables, row, count, np.int64(TOGETHER))
             count += 1
         return count
 
@@ -192,7 +193,9 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
                 for n in range(0, rows, ROWS):
                     turn_rows(weight, (n, begin // FIELDS, blocks), keys)
                     own = keys[: blocks * OCTETS]
-                    multiply_block(own, tables, begin == 0, out[:, n : n + ROWS])
+                    multiply_block(
+                        own, tables, np.int64(TOGETHER), begin == 0, out[:, n : n + ROWS]
+                    )
                 first += count
 
     return multiply

@@ -16,6 +16,7 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     TABLES,
     Tables,
     add_token,
+    beside,
     block_product,
     has_room,
 )
@@ -41,6 +42,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             stack_int32(ENDS),
             stack_int32(MAX_TOKENS),
         )
+        side = beside(x.shape[0])
         for column in range(0, x.shape[1], SPAN):
             part = x[:, column : column + SPAN]
             octets = (part.shape[1] + COLUMNS - 1) // COLUMNS
@@ -48,13 +50,13 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             while first < x.shape[0]:
                 count = 0
                 while first + count < x.shape[0] and has_room(tables, count, octets):
-                    add_token(tables, part[first + count], count)
+                    add_token(tables, part[first + count], count, side)
                     count += 1
                 rows = acc[first : first + count]
                 for block in range(begin, end):
                     keys = packed[block, column // COLUMNS :][:octets]
                     sums = rows[:, block * ROWS : block * ROWS + ROWS]
-                    multiply(keys, tables, column == 0, sums)
+                    multiply(keys, tables, side, column == 0, sums)
                 first += count
 
     return look_up_bit_linear
