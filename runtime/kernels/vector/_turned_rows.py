@@ -67,13 +67,13 @@ Packed = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
 
 
-@intrinsic
-def turn_rows(_: Context, packed: Type, place: Type, keys: Type) -> Intrinsic:
-    """``turn_rows(packed, (n, begin, blocks), keys)``: lay 64 rows from n out for look-ups.
+def row_turner(unit: VectorUnit) -> Intrinsic:
+    """Return ``turn(packed, (n, begin, blocks), keys)``: lay 64 rows from n out for look-ups.
 
     Their blocks from the byte ``begin`` on become octets of keys, (8 * blocks, 128), each of the
     columns that ``arrange`` names.
     """
+    rows_at_once = 4 * unit.lanes
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         kinds = types.void(signature.args[0], signature.args[2])
@@ -83,41 +83,59 @@ def turn_rows(_: Context, packed: Type, place: Type, keys: Type) -> Intrinsic:
             column = builder.add(begin, builder.mul(loop.index, INT64(BLOCK_BYTES)))
             octets = builder.mul(loop.index, INT64(OCTETS * OCTET_BYTES))
             target = move(builder, bytes_of(builder, out), octets)
-            with cgutils.for_range(builder, INT64(ROWS // LANE)) as part:
-                row = builder.mul(part.index, INT64(LANE))
-                rows = matrix_rows(builder, source, builder.add(n, row), LANE)
+            with cgutils.for_range(builder, INT64(ROWS // rows_at_once)) as part:
+                row = builder.mul(part.index, INT64(rows_at_once))
+                rows = matrix_rows(builder, source, builder.add(n, row), rows_at_once)
                 at = move(builder, target, builder.mul(row, INT64(PLANES)))
                 _turn(builder, [move(builder, one, column) for one in rows], at)
         return context.get_dummy_value()
 
-    return types.void(packed, place, keys), generate
+    @intrinsic
+    def turn(_: Context, packed: Type, place: Type, keys: Type) -> Intrinsic:
+        return types.void(packed, place, keys), generate
+
+    return turn
 
 
 def _turn(builder: Builder, rows: Values, target: Value) -> None:
-    """Write the keys of a block of 16 rows: both planes of a row side by side."""
-    kind = ir.VectorType(INT8, LANE)
-    columns = _transpose(builder, [load_vector(builder, row, kind) for row in rows])
+    """Write the keys of a block of some rows, a vector of bytes: both planes of a row in turn."""
+    columns = _transpose(builder, rows)
+    sides = [i + len(rows) * plane for i in range(len(rows)) for plane in range(PLANES)]
     for octet in range(OCTETS):
         first, second = columns[2 * octet : 2 * octet + 2]
         lower = builder.or_(_masked(builder, first, LOWER), _higher(builder, second))
         upper = builder.or_(_lower(builder, first), _masked(builder, second, UPPER))
-        sides = [i + LANE * plane for i in range(LANE) for plane in range(PLANES)]
         keys = shuffle(builder, builder.or_(lower, upper), upper, sides)
         place = move(builder, target, INT64(octet * OCTET_BYTES))
         builder.store(keys, builder.bitcast(place, keys.type.as_pointer()), align=1)
 
 
-def _transpose(builder: Builder, vectors: Values) -> list[Value]:
-    """Return byte i of each of 16 vectors as vector i: four times the halves are interleaved."""
-    half = LANE // 2
-    orders = [[i + LANE * k for i in range(s, s + half) for k in (0, 1)] for s in (0, half)]
+def _transpose(builder: Builder, rows: Values) -> list[Value]:
+    """Return byte i of each row, as vector i of 16: four times, the halves are interleaved.
+
+    A part of a vector, of 16 bytes, is for 16 rows.
+    """
+    kind, half, width = ir.VectorType(INT8, LANE), LANE // 2, len(rows)
+    vectors = [load_vector(builder, row, kind) for row in rows]
+    if width > LANE:
+        both = range(2 * LANE)
+        vectors = [shuffle(builder, *vectors[i::LANE], both) for i in range(LANE)]
+    orders = [
+        [
+            part + i + width * k
+            for part in range(0, width, LANE)
+            for i in range(start, start + half)
+            for k in (0, 1)
+        ]
+        for start in (0, half)
+    ]
     for _ in range(4):
         vectors = [
             shuffle(builder, vectors[i], vectors[i + half], order)
             for i in range(half)
             for order in orders
         ]
-    return list(vectors)
+    return vectors
 
 
 def _masked(builder: Builder, vector: Value, mask: int) -> Value:
@@ -132,7 +150,9 @@ def _higher(builder: Builder, vector: Value) -> Value:
 
 def _lower(builder: Builder, vector: Value) -> Value:
     """Return the upper bits of codes in the place of the lower ones."""
-    wide = ir.VectorType(INT64, 2)  # there is no shift of bytes; none gets a bit of its neighbour
+    wide = ir.VectorType(
+        INT64, vector.type.count // 8
+    )  # there is no shift of bytes; none gets a bit of its neighbour
     bits = builder.bitcast(_masked(builder, vector, UPPER), wide)
     return builder.bitcast(builder.lshr(bits, splat(wide, 1)), vector.type)
 
@@ -153,7 +173,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
 
     It turns weights where there are rows and tokens enough.
     """
-    multiply_block = block_product(unit)
+    multiply_block, turn = block_product(unit), row_turner(unit)
 
     @register_jitable(**PART_POLICY)
     def add_tokens(tables: Tables, x: Codes, rest: Codes, place: tuple[Int, Int]) -> Int:
@@ -191,7 +211,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
                 count = add_tokens(tables, x[first:], rest[first:], (begin, blocks))
                 out = acc[first : first + count]
                 for n in range(0, rows, ROWS):
-                    turn_rows(weight, (n, begin // FIELDS, blocks), keys)
+                    turn(weight, (n, begin // FIELDS, blocks), keys)
                     own = keys[: blocks * OCTETS]
                     multiply_block(
                         own, tables, np.int64(TOGETHER), begin == 0, out[:, n : n + ROWS]
