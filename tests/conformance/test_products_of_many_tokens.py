@@ -1,8 +1,8 @@
 """Products of many tokens against the references, in sizes that their blocking cuts up.
 
 Panels of AMX have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out
-at once. Where bytes are multiplied in pairs, 64 rows and 8,192 columns of ternary weights are
-looked up, of four tokens together; tables of up to 65,536 columns of tokens are made at once.
+at once. Where bytes are multiplied in pairs, 64 rows of ternary weights are looked up, of four
+tokens together; tables are of 32 tokens and 1,024 columns, or of fewer and up to 8,192.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ SIZES = (
     (31, 1344, 128),
     (300, 1344, 128),
     (257, 4250, 64),
-    (29, 8300, 64),
+    (5, 8300, 64),
 )
 
 

@@ -25,13 +25,14 @@ from edgellm.runtime.kernels.vector._tiles import start_row
 from edgellm.ternary_planes import COLUMNS, ROWS
 
 SPAN = 8192
-"""Columns whose tables are made at once."""
-MAX_TOKENS = 64
+"""Columns whose tables are made at once, at most."""
+LEAST_SPAN = 2 * STEPS * COLUMNS
+MAX_TOKENS = 32
 """That have tables at once."""
-STEPS_OF_ALL = 8 * SPAN // COLUMNS
-"""Tables of all tokens: 256 KiB, a half of many processors' second cache."""
-MORE_STEPS = 4 * SPAN // COLUMNS + 2
-"""Of what is above a byte, 128 KiB: at most two an octet, and two that are written over."""
+STEPS_OF_ALL = 4 * SPAN // COLUMNS
+"""Tables of all tokens: 128 KiB, of second caches that may be shared by four."""
+MORE_STEPS = STEPS_OF_ALL + 2
+"""Of what is above a byte: at most two an octet, and two that are written over."""
 TABLES, MORE, ENDS = STEPS_OF_ALL * TABLE_BYTES, MORE_STEPS * TABLE_BYTES, MAX_TOKENS + 1
 
 Codes = npt.NDArray[np.int8]
@@ -55,6 +56,17 @@ class Tables(NamedTuple):
     octets: Ints
     ends: Ints
     starts: Ints
+
+
+@register_jitable(**PART_POLICY)
+def columns_at_once(tokens: Int) -> Int:
+    """Return of how many columns tables are made at once.
+
+    Of as many as there is room for with all tokens: those of few are all, and weights are read in
+    the order of memory.
+    """
+    some = STEPS_OF_ALL // tokens * COLUMNS // LEAST_SPAN * LEAST_SPAN
+    return min(max(some, np.int64(LEAST_SPAN)), np.int64(SPAN))
 
 
 @register_jitable(**PART_POLICY)

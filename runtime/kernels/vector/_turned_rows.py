@@ -44,6 +44,7 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     Tables,
     add_token,
     block_product,
+    columns_at_once,
     has_room,
 )
 from edgellm.runtime.kernels.vector._look_up_tables import LANE
@@ -204,8 +205,9 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
         )
         keys: Packed = as_matrix(stack_uint8(KEYS), OCTET_BYTES)
         columns = (x.shape[1] + BLOCK - 1) // BLOCK * BLOCK
-        for begin in range(0, columns if rows > 0 else 0, SPAN):
-            blocks = min(SPAN, columns - begin) // BLOCK
+        span = columns_at_once(x.shape[0])
+        for begin in range(0, columns if rows > 0 else 0, span):
+            blocks = min(span, columns - begin) // BLOCK
             first = 0
             while first < x.shape[0]:
                 count = add_tokens(tables, x[first:], rest[first:], (begin, blocks))

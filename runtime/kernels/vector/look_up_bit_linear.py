@@ -12,12 +12,12 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     MAX_TOKENS,
     MORE,
     MORE_STEPS,
-    SPAN,
     TABLES,
     Tables,
     add_token,
     beside,
     block_product,
+    columns_at_once,
     has_room,
 )
 from edgellm.ternary_planes import COLUMNS, ROWS
@@ -43,8 +43,9 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             stack_int32(MAX_TOKENS),
         )
         side = beside(x.shape[0])
-        for column in range(0, x.shape[1], SPAN):
-            part = x[:, column : column + SPAN]
+        span = columns_at_once(x.shape[0])
+        for column in range(0, x.shape[1], span):
+            part = x[:, column : column + span]
             octets = (part.shape[1] + COLUMNS - 1) // COLUMNS
             first = 0
             while first < x.shape[0]:
