@@ -32,7 +32,7 @@ MAX_TOKENS = 32
 STEPS_OF_ALL = 4 * SPAN // COLUMNS
 """Tables of all tokens: 128 KiB, of second caches that may be shared by four."""
 MORE_STEPS = STEPS_OF_ALL + 2
-"""Of what is above a byte: at most two an octet, and two that are written over."""
+"""Of what is above a byte: at most two an octet of a token, and two that are written over."""
 TABLES, MORE, ENDS = STEPS_OF_ALL * TABLE_BYTES, MORE_STEPS * TABLE_BYTES, MAX_TOKENS + 1
 
 Codes = npt.NDArray[np.int8]
@@ -65,7 +65,7 @@ def columns_at_once(tokens: Int) -> Int:
     Of as many as there is room for with all tokens: those of few are all, and weights are read in
     the order of memory.
     """
-    some = STEPS_OF_ALL // tokens * COLUMNS // LEAST_SPAN * LEAST_SPAN
+    some = STEPS_OF_ALL // max(tokens, 1) * COLUMNS // LEAST_SPAN * LEAST_SPAN
     return min(max(some, np.int64(LEAST_SPAN)), np.int64(SPAN))
 
 
@@ -98,12 +98,9 @@ def add_token(tables: Tables, x: Codes, count: Int, beside: Int) -> None:
     if count == 0:
         tables.ends[0] = 0
     begin = tables.ends[count]
-    own, more = (
-        tables.entries[place_of(count, octets, beside) :],
-        tables.more[begin * TABLE_BYTES :],
-    )
-    stride = beside * TABLE_BYTES
-    tables.ends[count + 1] = begin + fill_tables(x, own, stride, more, tables.octets[begin:])
+    own = tables.entries[place_of(count, octets, beside) :]
+    more, owners = tables.more[begin * TABLE_BYTES :], tables.octets[begin:]
+    tables.ends[count + 1] = begin + fill_tables(x, own, beside * TABLE_BYTES, more, owners)
     tables.starts[count] = -sum_of_magnitudes(x)
 
 

@@ -7,7 +7,7 @@ Several tokens share the weights: bytes are taken apart once for all.
 
 In a story of stories-bitnet (192 columns) 6 % more steps are for second tables; in wider rows,
 whose largest activation stands out more, fewer. With uniform activations it would be 75 % more:
-slower than multiplying (AVX2: 0.95 times the speed for one token, 0.8 for many).
+slower than multiplying (AVX2: 0.95 times the speed for one token).
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
