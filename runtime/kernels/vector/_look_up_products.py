@@ -125,11 +125,11 @@ def block_product(unit: VectorUnit) -> Callable[..., None]:
         for first in range(0, octets, STEPS):  # the weights stay in the first cache for all tokens
             part, numbers = keys[first:], (stride, min(STEPS, octets - first))
             for t in range(0, grouped, TOGETHER):
-                own = place_of(t, octets, beside) + first * stride
-                together(part, tables.entries[own:], numbers, acc[t:])
+                at = place_of(t, octets, beside) + first * stride
+                together(part, tables.entries[at:], numbers, acc[t:])
             for t in range(grouped, tokens):
-                own = place_of(t, octets, beside) + first * stride
-                one(part, tables.entries[own:], numbers, acc[t:])
+                at = place_of(t, octets, beside) + first * stride
+                one(part, tables.entries[at:], numbers, acc[t:])
         for t in range(tokens):
             for step in range(tables.ends[t], tables.ends[t + 1], STEPS):
                 steps = min(STEPS, tables.ends[t + 1] - step)
