@@ -151,9 +151,8 @@ def _higher(builder: Builder, vector: Value) -> Value:
 
 def _lower(builder: Builder, vector: Value) -> Value:
     """Return the upper bits of codes in the place of the lower ones."""
-    wide = ir.VectorType(
-        INT64, vector.type.count // 8
-    )  # there is no shift of bytes; none gets a bit of its neighbour
+    # There is no shift of bytes. In longer lanes none gets a bit of its neighbour.
+    wide = ir.VectorType(INT64, vector.type.count // 8)
     bits = builder.bitcast(_masked(builder, vector, UPPER), wide)
     return builder.bitcast(builder.lshr(bits, splat(wide, 1)), vector.type)
 
@@ -214,10 +213,8 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
                 out = acc[first : first + count]
                 for n in range(0, rows, ROWS):
                     turn(weight, (n, begin // FIELDS, blocks), keys)
-                    own = keys[: blocks * OCTETS]
-                    multiply_block(
-                        own, tables, np.int64(TOGETHER), begin == 0, out[:, n : n + ROWS]
-                    )
+                    own, sums = keys[: blocks * OCTETS], out[:, n : n + ROWS]
+                    multiply_block(own, tables, np.int64(TOGETHER), begin == 0, sums)
                 first += count
 
     return multiply

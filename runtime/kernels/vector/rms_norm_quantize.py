@@ -52,8 +52,8 @@ def codes_of(_: Context, row: Type, weight: Type, facts: Type, codes: Type) -> I
             splat_value(builder, value, COLUMNS) for value in cgutils.unpack_tuple(builder, args[2])
         )
         added, half = (_half(builder, amount) for amount in (drop, shift))
-        short = builder.zext(builder.trunc(reciprocal, INTS), WIDES)  # of 31 bits, it says
-        short = builder.and_(short, splat(WIDES, 2**31 - 1))
+        # The compiler does not know that it has so few bits.
+        reciprocal = builder.and_(reciprocal, splat(WIDES, 2**31 - 1))
         count = builder.and_(cgutils.unpack_tuple(builder, source.shape)[0], INT64(-COLUMNS))
         loop = cgutils.for_range_slice(builder, INT64(0), count, INT64(COLUMNS), INT64)
         with loop as (index, _):
@@ -63,7 +63,7 @@ def codes_of(_: Context, row: Type, weight: Type, facts: Type, codes: Type) -> I
             own = load_vector(builder, builder.gep(gains.data, [index]), narrow)
             values = builder.sext(builder.trunc(values, INTS), WIDES)
             weighted = builder.mul(values, builder.sext(own, WIDES))
-            product = _times(builder, weighted, short)
+            product = _times(builder, weighted, reciprocal)
             wide = builder.lshr(builder.add(product, half), shift)  # of which a byte is kept
             bytes_ = builder.trunc(wide, ir.VectorType(INT8, COLUMNS))
             place = builder.gep(out.data, [index])
