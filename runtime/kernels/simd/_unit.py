@@ -174,9 +174,9 @@ class VectorUnit(ABC):
 
     @abstractmethod
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:
-        """Add to each lane of ``total`` products of codes and activations.
+        """Add to each lane of ``total`` products of codes (0 to 15, shifted) and activations.
 
-        Codes are 0 to 15, shifted ones included; there are at most eight vectors.
+        There are at most eight vectors of each.
         """
 
     @abstractmethod

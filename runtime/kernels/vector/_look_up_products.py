@@ -27,6 +27,7 @@ from edgellm.ternary_planes import COLUMNS, ROWS
 SPAN = 8192
 """Columns whose tables are made at once, at most."""
 LEAST_SPAN = 2 * STEPS * COLUMNS
+"""Of as many tokens as there may be."""
 MAX_TOKENS = 32
 """That have tables at once."""
 STEPS_OF_ALL = 4 * SPAN // COLUMNS
@@ -49,6 +50,7 @@ class Tables(NamedTuple):
         octets: whose these are, MORE_STEPS.
         ends: where those of the next token begin, from 1 on, ENDS; the first is 0.
         starts: minus the sums of magnitudes, MAX_TOKENS.
+        beside: how many tokens' tables of an octet follow each other.
     """
 
     entries: Bytes
@@ -56,6 +58,7 @@ class Tables(NamedTuple):
     octets: Ints
     ends: Ints
     starts: Ints
+    beside: Int
 
 
 @register_jitable(**PART_POLICY)
@@ -80,7 +83,7 @@ def has_room(tables: Tables, count: Int, octets: Int) -> bool:
 
 
 @register_jitable(**PART_POLICY)
-def beside(tokens: Int) -> Int:
+def tokens_beside(tokens: Int) -> Int:
     """Return how many tokens' tables of an octet follow each other, for so many in all."""
     return np.int64(TOGETHER if tokens >= TOGETHER else 1)
 
@@ -92,20 +95,21 @@ def place_of(t: Int, octets: Int, beside: Int) -> Int:
 
 
 @register_jitable(**PART_POLICY)
-def add_token(tables: Tables, x: Codes, count: Int, beside: Int) -> None:
+def add_token(tables: Tables, x: Codes, count: Int) -> None:
     """Make the tables of a token, at most SPAN columns, behind those of ``count`` others."""
     octets = (x.shape[0] + COLUMNS - 1) // COLUMNS
     if count == 0:
         tables.ends[0] = 0
     begin = tables.ends[count]
-    own = tables.entries[place_of(count, octets, beside) :]
+    own = tables.entries[place_of(count, octets, tables.beside) :]
+    stride = tables.beside * TABLE_BYTES
     more, owners = tables.more[begin * TABLE_BYTES :], tables.octets[begin:]
-    tables.ends[count + 1] = begin + fill_tables(x, own, beside * TABLE_BYTES, more, owners)
+    tables.ends[count + 1] = begin + fill_tables(x, own, stride, more, owners)
     tables.starts[count] = -sum_of_magnitudes(x)
 
 
 def block_product(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``multiply(keys, tables, beside, is_first, acc)``.
+    """Return ``multiply(keys, tables, is_first, acc)``.
 
     It writes the products of all tokens with 64 rows of ternary weights, (octets, 64, 2), to acc,
     (tokens, 64), or adds them if they are not of the first columns.
@@ -113,8 +117,8 @@ def block_product(unit: VectorUnit) -> Callable[..., None]:
     one, together, listed = look_up(unit, 1), look_up(unit, TOGETHER), look_up_listed(unit)
 
     @register_jitable(**PART_POLICY)
-    def multiply(keys: Bytes, tables: Tables, beside: Int, is_first: bool, acc: Ints) -> None:
-        tokens, octets = acc.shape[0], keys.shape[0]
+    def multiply(keys: Bytes, tables: Tables, is_first: bool, acc: Ints) -> None:
+        tokens, octets, beside = acc.shape[0], keys.shape[0], tables.beside
         for t in range(tokens):
             if is_first:
                 start_row(acc, t, tables.starts[t])

@@ -46,9 +46,10 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     block_product,
     columns_at_once,
     has_room,
+    tokens_beside,
 )
 from edgellm.runtime.kernels.vector._look_up_tables import LANE
-from edgellm.runtime.kernels.vector._ternary_look_ups import TOGETHER
+from edgellm.runtime.kernels.vector._ternary_look_ups import OCTET_BYTES, TOGETHER
 from edgellm.runtime.kernels.vector._tiles import as_matrix, bytes_of, matrix_rows, open_arrays
 from edgellm.ternary_planes import COLUMNS, PLANES, ROWS
 
@@ -56,7 +57,6 @@ BLOCK_BYTES = BLOCK // 4
 FIELDS = 4
 """Codes of a byte."""
 OCTETS = BLOCK // COLUMNS
-OCTET_BYTES = PLANES * ROWS
 KEYS = SPAN // COLUMNS * OCTET_BYTES
 LEAST_TOKENS = TOGETHER
 """From so many tokens on, turning pays."""
@@ -186,7 +186,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
             arrange(x[count, begin:whole], row)
             if whole < begin + blocks * BLOCK:
                 arrange(rest[count], row[whole - begin :])
-            add_token(tables, row, count, np.int64(TOGETHER))
+            add_token(tables, row, count)
             count += 1
         return count
 
@@ -201,6 +201,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
             stack_int32(MORE_STEPS),
             stack_int32(ENDS),
             stack_int32(MAX_TOKENS),
+            tokens_beside(x.shape[0]),
         )
         keys: Packed = as_matrix(stack_uint8(KEYS), OCTET_BYTES)
         columns = (x.shape[1] + BLOCK - 1) // BLOCK * BLOCK
@@ -214,7 +215,7 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
                 for n in range(0, rows, ROWS):
                     turn(weight, (n, begin // FIELDS, blocks), keys)
                     own, sums = keys[: blocks * OCTETS], out[:, n : n + ROWS]
-                    multiply_block(own, tables, np.int64(TOGETHER), begin == 0, sums)
+                    multiply_block(own, tables, begin == 0, sums)
                 first += count
 
     return multiply

@@ -69,7 +69,7 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
         after = builder.add(v, INT64(WHOLE_ROWS))
         next_high, next_low = (
             matrix_rows(builder, high, after, 1)[0],
-            _bit_rows(builder, low, after)[0],
+            _bit_rows(builder, low, after),
         )
         count = builder.udiv(builder.add(columns, INT64(step - 1)), INT64(step))
         last = builder.sub(columns, INT64(step))
@@ -78,7 +78,7 @@ def whole_tile(unit: VectorUnit) -> Intrinsic:
             with cgutils.for_range(builder, count) as loop:
                 at = builder.add(loop.index, builder.mul(count, INT64(begin // beside)))
                 _expect(builder, next_high, at, beside * step // 2)
-                for plane in next_low[some]:  # there are as many planes as rows
+                for plane in next_low[0][some]:  # there are as many planes as rows
                     _expect(builder, plane, loop.index, WHOLE_ROWS * step // 8)
                 codes = builder.mul(loop.index, INT64(CODES * step))
                 column = builder.mul(loop.index, INT64(step))

@@ -15,10 +15,10 @@ from edgellm.runtime.kernels.vector._look_up_products import (
     TABLES,
     Tables,
     add_token,
-    beside,
     block_product,
     columns_at_once,
     has_room,
+    tokens_beside,
 )
 from edgellm.ternary_planes import COLUMNS, ROWS
 
@@ -41,8 +41,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             stack_int32(MORE_STEPS),
             stack_int32(ENDS),
             stack_int32(MAX_TOKENS),
+            tokens_beside(x.shape[0]),
         )
-        side = beside(x.shape[0])
         span = columns_at_once(x.shape[0])
         for column in range(0, x.shape[1], span):
             part = x[:, column : column + span]
@@ -51,13 +51,13 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             while first < x.shape[0]:
                 count = 0
                 while first + count < x.shape[0] and has_room(tables, count, octets):
-                    add_token(tables, part[first + count], count, side)
+                    add_token(tables, part[first + count], count)
                     count += 1
                 rows = acc[first : first + count]
                 for block in range(begin, end):
                     keys = packed[block, column // COLUMNS :][:octets]
                     sums = rows[:, block * ROWS : block * ROWS + ROWS]
-                    multiply(keys, tables, side, column == 0, sums)
+                    multiply(keys, tables, column == 0, sums)
                 first += count
 
     return look_up_bit_linear
