@@ -74,6 +74,7 @@ class VectorUnit(ABC):
         first_bias: 128 where the first factors of ``dot_words`` are unsigned bytes, else 0.
         widens_halves: whether ``widen`` gives the lower and the upper half of a vector, else the
             lanes of even and of odd numbers.
+        looks_up_eights: whether it has ``look_up_8``, in one instruction.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -98,6 +99,7 @@ class VectorUnit(ABC):
     widens_halves = False
     base = ""
     has_int32_rows = False
+    looks_up_eights = False
     operators: frozenset[str] | None = None
     column_shifts: tuple[int, ...] = (0, 2, 4, 6)
 
@@ -197,6 +199,10 @@ class VectorUnit(ABC):
         lower = builder.and_(pairs, splat(total.type, 255))
         return builder.add(total, builder.add(lower, builder.lshr(pairs, splat(total.type, 8))))
 
+    def look_up_8(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
+        """Return the entry of 8 int32 that the lowest three bits of each lane choose."""
+        raise NotImplementedError
+
     def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
         """Return ``table[index]`` for each lane of int32, of 64 entries of 16 bits."""
         bytes_ = builder.bitcast(indices, self.bytes_type)
@@ -261,9 +267,19 @@ class VectorUnit(ABC):
             for begin in range(0, BLOCK, width)
         ]
 
+    @property
+    def int8_columns(self) -> int:
+        """How many int8 ``int8_vector`` loads."""
+        return 4 * self.lanes
+
+    def int8_vector(self, builder: Builder, pointer: Value) -> Value:
+        """Load int8, weights or activations, as ``dot_bytes`` takes them."""
+        return load_vector(builder, pointer, self.bytes_type)
+
     def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
-        """Load 64 int8, weights or activations, as ``dot_bytes`` takes them."""
-        return self.byte_vectors(builder, pointer)
+        """Load 64 of them."""
+        begins = (move(builder, pointer, INT64(k)) for k in range(0, BLOCK, self.int8_columns))
+        return [self.int8_vector(builder, begin) for begin in begins]
 
     def column_codes(self, builder: Builder, packed: Value, field: int) -> Value:
         """Return bits 2 * field and 2 * field + 1 of each byte, shifted by ``column_shifts``."""
@@ -298,6 +314,10 @@ class VectorUnit(ABC):
     ) -> None:
         """Add two rows of 16 int8, times the two int16 of each query in words, to its sums."""
         raise NotImplementedError
+
+    def settle_row_pair(self, builder: Builder, sums: Values) -> list[Value]:
+        """Return the sums of ``add_row_pair`` in the order of the columns."""
+        return list(sums)
 
     def shift_words_right(self, builder: Builder, words: Value, counts: Value) -> Value:
         """Return unsigned words shifted by as many bits as others say; by 16 and more, 0."""

@@ -37,6 +37,7 @@ class Avx2(VectorUnit):
     ternary_shifts = (0, 2)
     bit_shifts = (0, 1, 2, 3)
     looks_up_ternary = True
+    looks_up_eights = True
     tokens = 2
     first_bias = 128
 
@@ -61,6 +62,10 @@ class Avx2(VectorUnit):
 
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         return call(builder, "llvm.x86.avx2.pshuf.b", table.type, [table, keys])
+
+    def look_up_8(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
+        entries = ir.Constant(indices.type, list(table))
+        return call(builder, "llvm.x86.avx2.permd", indices.type, [entries, indices])
 
     def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
         ones = splat(self.bytes_type, 1)
@@ -88,11 +93,13 @@ class Avx2(VectorUnit):
             total = _add_pairs(builder, total, pairs, splat(WORDS, 1))
         return total
 
-    def int8_vectors(self, builder: Builder, pointer: Value) -> list[Value]:
-        """Load 64 int8 as four vectors of 16 bits."""
-        narrow = ir.VectorType(INT8, 16)
-        parts = (move(builder, pointer, INT64(begin)) for begin in range(0, 64, 16))
-        return [builder.sext(load_vector(builder, part, narrow), WORDS) for part in parts]
+    @property
+    def int8_columns(self) -> int:
+        return WORDS.count
+
+    def int8_vector(self, builder: Builder, pointer: Value) -> Value:
+        """Load int8 as 16 bits."""
+        return builder.sext(load_vector(builder, pointer, ir.VectorType(INT8, WORDS.count)), WORDS)
 
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         for weight, activation in zip(weights, x, strict=True):
@@ -117,15 +124,21 @@ class Avx2(VectorUnit):
     def add_row_pair(
         self, builder: Builder, sums: Sequence[Values], rows: Values, words: Values
     ) -> None:
-        """Interleave the rows, so that ``vpmaddwd`` adds both."""
+        """Interleave the widened rows in each 128 bits, so that ``vpmaddwd`` adds both."""
+        wide = [builder.sext(row, WORDS) for row in rows]
         pairs = []
-        for begin in (0, 8):
-            order = [row + column for column in range(begin, begin + 8) for row in (0, 16)]
-            pairs.append(builder.sext(shuffle(builder, *rows, order), WORDS))
+        for begin in (0, 4):
+            columns = [column for half in (begin, begin + 8) for column in range(half, half + 4)]
+            order = [row + column for column in columns for row in (0, 16)]
+            pairs.append(shuffle(builder, *wide, order))
         for own, word in zip(sums, words, strict=True):
             both = builder.bitcast(splat_value(builder, word, self.lanes), WORDS)
             for total, pair in zip(own, pairs, strict=True):
                 builder.store(_add_pairs(builder, builder.load(total), pair, both), total)
+
+    def settle_row_pair(self, builder: Builder, sums: Values) -> list[Value]:
+        """Exchange the inner quarters: the first has columns 0 to 3 and 8 to 11."""
+        return [shuffle(builder, *sums, [*range(i, i + 4), *range(i + 8, i + 12)]) for i in (0, 4)]
 
 
 def _nibbles(builder: Builder, bytes_: Value, masks: Value) -> list[Value]:

@@ -19,7 +19,8 @@ class AvxVnni(Avx2):
     byte_bias = 128
     adds_fours = True
     looks_up_ternary = False
-    int8_vectors = VectorUnit.int8_vectors
+    int8_columns = VectorUnit.int8_columns
+    int8_vector = VectorUnit.int8_vector
     dot_lanes = VectorUnit.dot_lanes
     dot_levels = VectorUnit.dot_levels
 

@@ -136,13 +136,16 @@ def _dots(
     xs = [move(builder, codes, builder.mul(columns, INT64(q))) for q in range(count)]
     with cgutils.for_range(builder, builder.udiv(columns, INT64(BLOCK))) as loop:
         column = builder.mul(loop.index, INT64(BLOCK))
-        here = [unit.int8_vectors(builder, move(builder, x, column)) for x in xs]
-        for n, row in enumerate(rows):
-            place = move(builder, row, column)
+        places = [move(builder, row, column) for row in rows]
+        for place in places:
             prefetch(builder, move(builder, place, ahead), NEAR)
-            weights = unit.int8_vectors(builder, place)
-            for q, x in enumerate(here):
-                add_dot(builder, unit, totals[q * ROWS + n], (weights, x))
+        for begin in range(0, BLOCK, unit.int8_columns):
+            at = builder.add(column, INT64(begin))
+            here = [unit.int8_vector(builder, move(builder, x, at)) for x in xs]
+            for n, place in enumerate(places):
+                weights = unit.int8_vector(builder, move(builder, place, INT64(begin)))
+                for q, x in enumerate(here):
+                    add_dot(builder, unit, totals[q * ROWS + n], ([weights], [x]))
     results = []
     for q in range(count):
         four = [builder.load(total) for total in totals[q * ROWS : (q + 1) * ROWS]]

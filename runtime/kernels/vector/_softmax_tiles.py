@@ -45,6 +45,11 @@ MOST_HALVINGS = (32 << ENTRY_BITS) - 1
 """In units of an entry: the weight is 0 long before, and a lane shifts by 31 at most."""
 DOUBLED = [2 * int(entry) for entry in EXP2_TABLE]
 """``(2 e >> n) + 1 >> 1`` is e shifted right by n and rounded, for every n."""
+EIGHTHS = (36737, 33688, 30892, 28328, 25977, 23821, 21844, 20031)
+SIXTY_FOURTHS = (116280, 115027, 113789, 112564, 111351, 110152, 108965, 107791)
+PRODUCT_BITS, PRODUCT_ROUNDING = 17, 38912
+"""Entry 8a + b is ``EIGHTHS[a] * SIXTY_FOURTHS[b] + PRODUCT_ROUNDING >> PRODUCT_BITS``, in 32 bits:
+found by trying all first factors below 2^16, where both follow 2^-a/8 and 2^-b/64."""
 FOLD_BITS = 15
 
 Ints = npt.NDArray[np.int32]
@@ -132,9 +137,12 @@ def _halvings(builder: Builder, unit: VectorUnit, facts: Values) -> Callable[[Va
     half = builder.shl(INT64(1), builder.sub(shift, INT64(1)))
     dropped = builder.add(shift, INT64(DROPPED_BITS))
     dropped = builder.select(builder.icmp_signed("<", dropped, INT64(63)), dropped, INT64(63))
-    best, mantissa, far, half, dropped = (
-        splat_value(builder, fact, wide.count) for fact in (best, mantissa, far, half, dropped)
+    best, far, half, dropped = (
+        splat_value(builder, fact, wide.count) for fact in (best, far, half, dropped)
     )
+    # In both halves of 64 bits: of a splat of 64 LLVM forgets in the loop that the upper one is 0.
+    short = splat_value(builder, builder.trunc(mantissa, INT32), unit.lanes)
+    mantissa = builder.bitcast(short, wide)
 
     def halvings(dot: Value, key: Value) -> Value:
         found = []
@@ -151,11 +159,22 @@ def _halvings(builder: Builder, unit: VectorUnit, facts: Values) -> Callable[[Va
 def _weight(builder: Builder, unit: VectorUnit, halvings: Value) -> Value:
     """Return ``2^15 * 2^-halvings`` of each lane, rounded."""
     kind = halvings.type
+    whole = builder.lshr(halvings, splat(kind, ENTRY_BITS))
+    if unit.looks_up_eights:
+        half = builder.lshr(builder.shl(splat(kind, 1), whole), splat(kind, 1))
+        return builder.lshr(builder.add(_product_entry(builder, unit, halvings), half), whole)
     entry = builder.and_(halvings, splat(kind, 2**ENTRY_BITS - 1))
     doubled = unit.look_up_64(builder, DOUBLED, entry)
-    return _round_shift(
-        builder, builder.lshr(doubled, builder.lshr(halvings, splat(kind, ENTRY_BITS))), 1
-    )
+    return _round_shift(builder, builder.lshr(doubled, whole), 1)
+
+
+def _product_entry(builder: Builder, unit: VectorUnit, halvings: Value) -> Value:
+    """Return the entry that the lower bits choose, as a product of two."""
+    kind = halvings.type
+    eighth = unit.look_up_8(builder, EIGHTHS, builder.lshr(halvings, splat(kind, 3)))
+    product = builder.mul(eighth, unit.look_up_8(builder, SIXTY_FOURTHS, halvings))
+    rounded = builder.add(product, splat(kind, PRODUCT_ROUNDING))
+    return builder.lshr(rounded, splat(kind, PRODUCT_BITS))
 
 
 def _round_shift(builder: Builder, vector: Value, bits: int) -> Value:
@@ -164,7 +183,8 @@ def _round_shift(builder: Builder, vector: Value, bits: int) -> Value:
 
 
 def _least(builder: Builder, vector: Value, most: Value) -> Value:
-    name = f"llvm.umin.v{vector.type.count}i{vector.type.element.width}"
+    """Return the lesser, of numbers that are not negative: AVX2 compares 64 bits signed."""
+    name = f"llvm.smin.v{vector.type.count}i{vector.type.element.width}"
     return call(builder, name, vector.type, [vector, most])
 
 

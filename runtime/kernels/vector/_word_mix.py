@@ -36,7 +36,7 @@ from edgellm.runtime.kernels.vector._read_ahead import Lines
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
 
 COLUMNS = 16
-"""That are added at once."""
+"""That are added at once for MOST queries; for fewer more, so that as many sums are kept."""
 MOST = 4
 """Queries whose sums of so many columns stay in registers."""
 WORD_BYTES = 2
@@ -51,6 +51,7 @@ def mix_words_tile(unit: VectorUnit, queries: int) -> Intrinsic:
     totals, int64, from ``totals[q * D]``. Meanwhile it begins to read a line a head, column and
     ROW_BLOCK rows, as ``expect`` does.
     """
+    width = COLUMNS * MOST // queries
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         parts, value, totals, ahead = open_arrays(context, builder, signature, args[:4])
@@ -62,14 +63,13 @@ def mix_words_tile(unit: VectorUnit, queries: int) -> Intrinsic:
             move(builder, bytes_of(builder, parts), builder.mul(row_weights, INT64(q)))
             for q in range(queries)
         ]
-        count = COLUMNS // unit.lanes
-        with cgutils.for_range(builder, builder.udiv(columns, INT64(COLUMNS))) as loop:
-            column = builder.mul(loop.index, INT64(COLUMNS))
-            sums = [zeros(builder, unit, count) for _ in range(queries)]
-            fours = builder.and_(builder.sub(end, first), INT64(-ROWS))
-            whole = builder.add(first, fours)
+        whole = builder.add(first, builder.and_(builder.sub(end, first), INT64(-ROWS)))
+        with cgutils.for_range(builder, builder.udiv(columns, INT64(width))) as loop:
+            column = builder.mul(loop.index, INT64(width))
+            sums = [zeros(builder, unit, width // unit.lanes) for _ in range(queries)]
             with cgutils.for_range_slice(builder, first, whole, INT64(ROWS), INT64) as (j, _):
-                lines.prefetch(builder)
+                for _ in range(width // COLUMNS):
+                    lines.prefetch(builder)
                 rows = [move(builder, row, column) for row in rows_from(builder, value, group, j)]
                 _add_rows(
                     builder, unit, sums, rows, [_word(builder, own, j, first) for own in weights]
@@ -86,7 +86,7 @@ def mix_words_tile(unit: VectorUnit, queries: int) -> Intrinsic:
                 )
             for q, own in enumerate(sums):
                 place = builder.add(builder.mul(columns, INT64(q)), column)
-                _add_wide(builder, totals, place, [builder.load(part) for part in own])
+                _add_wide(builder, unit, (totals, place), [builder.load(part) for part in own])
         lines.save(builder)
         return context.get_dummy_value()
 
@@ -106,20 +106,29 @@ def _word(builder: Builder, weights: Value, j: Value, first: Value) -> Value:
 def _add_rows(
     builder: Builder, unit: VectorUnit, sums: list[list[Value]], rows: Values, weights: Values
 ) -> None:
-    """Add COLUMNS of ROWS rows times the weights of each query, which begin at pointers."""
+    """Add ROWS rows times the weights of each query, which begin at pointers."""
     kind = ir.VectorType(INT8, COLUMNS)
+    size = COLUMNS // unit.lanes
     for i in range(0, ROWS, 2):
         places = [move(builder, own, INT64(WORD_BYTES * i)) for own in weights]
         words = [
             builder.load(builder.bitcast(place, INT32.as_pointer()), align=1) for place in places
         ]
-        pair = [load_vector(builder, row, kind) for row in rows[i : i + 2]]
-        unit.add_row_pair(builder, sums, pair, words)
+        for part in range(len(sums[0]) // size):
+            begin = INT64(part * COLUMNS)
+            pair = [
+                load_vector(builder, move(builder, row, begin), kind) for row in rows[i : i + 2]
+            ]
+            own = [some[part * size : (part + 1) * size] for some in sums]
+            unit.add_row_pair(builder, own, pair, words)
 
 
-def _add_wide(builder: Builder, totals: Value, at: Value, sums: Values) -> None:
-    """Add vectors of int32 to the int64 from a place on."""
-    for i, part in enumerate(sums):
+def _add_wide(builder: Builder, unit: VectorUnit, place: tuple[Value, Value], sums: Values) -> None:
+    """Add the sums of columns to the int64 of an array from an index on."""
+    totals, at = place
+    size = COLUMNS // unit.lanes
+    parts = [unit.settle_row_pair(builder, sums[i : i + size]) for i in range(0, len(sums), size)]
+    for i, part in enumerate(part for own in parts for part in own):
         wide = ir.VectorType(INT64, part.type.count)
         begin = builder.gep(totals.data, [builder.add(at, INT64(i * part.type.count))])
         pointer = builder.bitcast(begin, wide.as_pointer())
