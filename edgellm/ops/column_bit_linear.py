@@ -76,6 +76,7 @@ def examples() -> Iterator[Example]:
         (1, 70, 512, 2),
         (4, 131, 320, 1),
         (13, 200, 1024, 2),
+        (3, 90, 5440, 1),
     )
     for tokens, k, n, strips in sizes:
         x = _sparse(rng, 0.6, tokens, k)

@@ -61,8 +61,9 @@ class VectorUnit(ABC):
         tokens: of a tile that is for many: its sums, TILE_ROWS * tokens, stay in registers.
         adds_fours: whether ``dot_codes`` adds to lane i the products of bytes 4i..4i+3, of one
             vector, in one instruction (VNNI, ``sdot``). Many tokens then run on panels of weights
-            (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``, ``add_words``,
-            ``scale_words``, ``dot_int16`` and ``add_row_pair``.
+            (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``,
+            ``word_pairs``, ``word_factors``, ``add_words``, ``scale_words``, ``dot_int16`` and
+            ``add_row_pair``.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
@@ -74,7 +75,7 @@ class VectorUnit(ABC):
         first_bias: 128 where the first factors of ``dot_words`` are unsigned bytes, else 0.
         widens_halves: whether ``widen`` gives the lower and the upper half of a vector, else the
             lanes of even and of odd numbers.
-        looks_up_eights: whether it has ``look_up_8``, in one instruction.
+        looks_up_eights: whether it has ``look_up_8``; others have ``look_up_64``.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
 
@@ -205,25 +206,7 @@ class VectorUnit(ABC):
 
     def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
         """Return ``table[index]`` for each lane of int32, of 64 entries of 16 bits."""
-        bytes_ = builder.bitcast(indices, self.bytes_type)
-        keys = builder.and_(bytes_, splat(bytes_.type, 15))
-        found = ir.Constant(indices.type, None)
-        for part in (0, 8):
-            quarters = [
-                self._look_up(builder, [entry >> part & 255 for entry in table[i : i + 16]], keys)
-                for i in range(0, 64, 16)
-            ]
-            for bit in (16, 32):
-                is_set = builder.icmp_unsigned(
-                    "!=", builder.and_(bytes_, splat(keys.type, bit)), ir.Constant(keys.type, None)
-                )
-                quarters = [
-                    builder.select(is_set, upper, lower)
-                    for lower, upper in zip(quarters[::2], quarters[1::2], strict=True)
-                ]
-            words = builder.and_(builder.bitcast(quarters[0], indices.type), splat(found.type, 255))
-            found = builder.or_(found, builder.shl(words, splat(found.type, part)))
-        return found
+        raise NotImplementedError
 
     def widen(self, builder: Builder, vector: Value) -> list[Value]:
         """Return a vector of int32 as two of int64, see ``widens_halves``; ``narrow`` undoes it.
@@ -244,10 +227,6 @@ class VectorUnit(ABC):
         """Return the products of two vectors of int64, each element 0 to 2^32 - 1."""
         word = splat(a.type, 2**32 - 1)
         return builder.mul(builder.and_(a, word), builder.and_(b, word))
-
-    def _look_up(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
-        tables = constant_bytes([*table] * (keys.type.count // len(table)))
-        return self.shuffle_bytes(builder, tables, keys)
 
     @property
     def bytes_type(self) -> Type:
@@ -295,6 +274,17 @@ class VectorUnit(ABC):
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
         """Add two products to each of 16 bits: of codes, or int8 + first_bias, and of int8."""
+        raise NotImplementedError
+
+    def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:
+        """Return bytes of both so that ``dot_words`` adds to a word one byte of each.
+
+        The first vector is of the lower 8 bytes of every 128 bits, the second of the upper ones.
+        """
+        raise NotImplementedError
+
+    def word_factors(self, builder: Builder, x: Value, first: int) -> Value:
+        """Return what multiplies such a pair: elements ``first`` and the next one of x."""
         raise NotImplementedError
 
     def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:

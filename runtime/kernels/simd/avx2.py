@@ -16,7 +16,6 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     call,
     load_vector,
-    move,
     per_quarter,
     repeat,
     shuffle,
@@ -110,6 +109,18 @@ class Avx2(VectorUnit):
         return builder.add(
             words, call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [first, second])
         )
+
+    def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:
+        """Interleave the bytes of each 128 bits."""
+        size = a.type.count
+        orders = [
+            [q + begin + i + of for q in range(0, size, 16) for i in range(8) for of in (0, size)]
+            for begin in (0, 8)
+        ]
+        return [shuffle(builder, a, b, order) for order in orders]
+
+    def word_factors(self, builder: Builder, x: Value, first: int) -> Value:
+        return shuffle(builder, x, x, [first, first + 1] * (2 * self.lanes))
 
     def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
         pairs = builder.bitcast(factor, WORDS)

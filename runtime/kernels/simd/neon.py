@@ -123,6 +123,12 @@ class Neon(VectorUnit):
             words = builder.add(words, product)
         return words
 
+    def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:
+        return [shuffle(builder, a, b, [*range(h, h + 8), *range(16 + h, 24 + h)]) for h in (0, 8)]
+
+    def word_factors(self, builder: Builder, x: Value, first: int) -> Value:
+        return shuffle(builder, x, x, [first] * 8 + [first + 1] * 8)
+
     def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
         name, pairs = "llvm.aarch64.neon.smull.v4i32", builder.bitcast(factor, WORDS)
         products = (

@@ -55,11 +55,13 @@ class ColumnTile:
         unit: whose instructions.
         tokens: how many.
         span: activations from one token to the next.
+        sum_bytes: of a sum.
     """
 
     unit: VectorUnit
     tokens: int
     span: int
+    sum_bytes: int = 4
 
     def whole_lines(self) -> Intrinsic:
         """Return the intrinsic ``add(weight, live, x, sums, at, ahead, lines)``.
@@ -78,7 +80,7 @@ class ColumnTile:
                 offset = builder.mul(loop.index, INT64(LINE_BYTES))
                 for pointer in coming:
                     prefetch(builder, move(builder, pointer, offset))
-                size = 4 * LINE_OUTPUTS * self.tokens
+                size = self.sum_bytes * LINE_OUTPUTS * self.tokens
                 out = move(builder, bytes_of(builder, sums), builder.mul(loop.index, INT64(size)))
                 line = [move(builder, pointer, offset) for pointer in inputs]
                 self._add_line(builder, line, self._load, activations, out)

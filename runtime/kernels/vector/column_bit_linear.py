@@ -24,11 +24,13 @@ from edgellm.runtime.kernels.vector._columns import (
     trailing_zeros,
 )
 from edgellm.runtime.kernels.vector._sums import SumsWriter
+from edgellm.runtime.kernels.vector._word_columns import word_sums
 
 Codes = npt.NDArray[np.int8]
 Indices = npt.NDArray[np.int16]
 Packed = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
+Place = tuple[Int, Int, Int]
 Multiply = Callable[[Codes, Packed, Sums, Int, Int], None]
 
 SPAN = 8192
@@ -37,6 +39,8 @@ STRIDE = SPAN + 512
 """Activations from one token to the next: there is room behind the live ones."""
 TOKENS = 4
 """Tokens of a tile that is for many; it reads the inputs that are live for any of them."""
+WORD_TOKENS = 2
+"""The same where sums have 16 bits: fewer inputs are live for any of them."""
 SUM_LINES = 20
 """Lines, times tokens, whose sums are kept at once: 20 KiB of a level-1 cache."""
 AHEAD_BYTES = 1536
@@ -68,14 +72,15 @@ def build(unit: VectorUnit) -> Callable[..., None]:
 
 def tiled_product(unit: VectorUnit) -> Multiply:
     """Return ``product(x, packed, acc, begin, end)``: see ``multiply_tokens``, for all tokens."""
-    one, many = multiply_tokens(unit, 1), multiply_tokens(unit, TOKENS)
+    tokens = TOKENS if unit.adds_fours else WORD_TOKENS
+    one, many = multiply_tokens(unit, 1), multiply_tokens(unit, tokens)
 
     @register_jitable(**PART_POLICY)
     def product(x: Codes, packed: Packed, acc: Sums, begin: Int, end: Int) -> None:
         t = 0
         while t + 1 < x.shape[0]:
-            many(x[t : t + TOKENS], packed, acc[t : t + TOKENS], begin, end)
-            t += TOKENS
+            many(x[t : t + tokens], packed, acc[t : t + tokens], begin, end)
+            t += tokens
         if t < x.shape[0]:
             one(x[t:], packed, acc[t:], begin, end)
 
@@ -109,34 +114,15 @@ def multiply_tokens(unit: VectorUnit, tokens: int) -> Multiply:
 
     It makes the outputs of the lines from ``begin`` to ``end``, counted strip by strip.
     """
-    tile = ColumnTile(unit, tokens, STRIDE)
-    add_lines, add_part = tile.whole_lines(), tile.part_of_line()
-    list_live, write_outputs = lister(tokens), writer(unit, tokens)
-    sum_count, value_count = (SUM_LINES + tokens) * LINE_OUTPUTS, tokens * STRIDE
-    slice_lines = SUM_LINES // tokens
-
-    @register_jitable(**PART_POLICY)
-    def sum_lines(
-        weight: Packed, live: Indices, values: Codes, count: Int, size: Int, sums: Sums
-    ) -> None:
-        """Sum up the first ``size`` bytes of the listed inputs."""
-        lines, rest = size // LINE_BYTES, size % LINE_BYTES
-        ahead = AHEAD_BYTES // size // INPUTS * INPUTS + INPUTS
-        for i in range((lines + 1) * tokens * LINE_OUTPUTS):
-            sums[i] = 0
-        behind = sums[lines * tokens * LINE_OUTPUTS :]
-        tail = weight[:, lines * LINE_BYTES :]
-        for at in range(0, count, INPUTS):
-            add_lines(weight, live, values, sums, at, ahead, lines)
-            if rest > 0:
-                add_part(tail, live, values, behind, at, rest)
+    list_live, value_count, slice_lines = lister(tokens), tokens * STRIDE, SUM_LINES // tokens
+    sums_of = lane_sums if unit.adds_fours else word_sums
+    add = sums_of(unit, tokens, STRIDE, slice_lines)
 
     @register_jitable(**PART_POLICY)
     def multiply(x: Codes, packed: Packed, acc: Sums, begin: Int, end: Int) -> None:
         strips, inputs, width = packed.shape
         lines = (width + LINE_BYTES - 1) // LINE_BYTES
         live, values = stack_int16(STRIDE), stack_int8(value_count)
-        sums = stack_int32(sum_count)
         for first in range(0, inputs, SPAN):
             count = list_live(x, first, live, values)
             for strip in range(strips):
@@ -145,11 +131,45 @@ def multiply_tokens(unit: VectorUnit, tokens: int) -> Multiply:
                     offset = line * LINE_BYTES
                     size = min(min(line + slice_lines, last) * LINE_BYTES, width) - offset
                     weight = packed[strip, first:, offset:]
-                    sum_lines(weight, live, values, count, size, sums)
+                    ahead = AHEAD_BYTES // size // INPUTS * INPUTS + INPUTS
                     out = acc[:, (strip * width + offset) * FIELDS :]
-                    write_outputs(sums, values, count, size, first, out)
+                    add(weight, live, values, count, (size, ahead, first), out)
 
     return multiply
+
+
+def lane_sums(unit: VectorUnit, tokens: int, span: int, most_lines: int) -> Callable[..., None]:
+    """Return ``add(weight, live, values, count, (size, ahead, first), acc)``.
+
+    It writes the sums of the first ``size`` bytes of the listed inputs to the outputs; if these are
+    not the first inputs, it adds them. Of a line and token the dot products have LINE_OUTPUTS sums.
+    """
+    tile = ColumnTile(unit, tokens, span)
+    add_lines, add_part, write_outputs = (
+        tile.whole_lines(),
+        tile.part_of_line(),
+        writer(unit, tokens),
+    )
+    sum_count = (most_lines + 1) * tokens * LINE_OUTPUTS
+
+    @register_jitable(**PART_POLICY)
+    def add(
+        weight: Packed, live: Indices, values: Codes, count: Int, place: Place, acc: Sums
+    ) -> None:
+        size, ahead, first = place
+        lines, rest = size // LINE_BYTES, size % LINE_BYTES
+        sums = stack_int32(sum_count)
+        for i in range((lines + 1) * tokens * LINE_OUTPUTS):
+            sums[i] = 0
+        behind = sums[lines * tokens * LINE_OUTPUTS :]
+        tail = weight[:, lines * LINE_BYTES :]
+        for at in range(0, count, INPUTS):
+            add_lines(weight, live, values, sums, at, ahead, lines)
+            if rest > 0:
+                add_part(tail, live, values, behind, at, rest)
+        write_outputs(sums, values, count, size, first, acc)
+
+    return add
 
 
 def lister(tokens: int) -> Callable[..., Int]:
