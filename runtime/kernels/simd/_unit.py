@@ -228,6 +228,10 @@ class VectorUnit(ABC):
         word = splat(a.type, 2**32 - 1)
         return builder.mul(builder.and_(a, word), builder.and_(b, word))
 
+    def _look_up(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
+        tables = constant_bytes([*table] * (keys.type.count // len(table)))
+        return self.shuffle_bytes(builder, tables, keys)
+
     @property
     def bytes_type(self) -> Type:
         """A vector of bytes."""
