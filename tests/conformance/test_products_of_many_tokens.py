@@ -2,7 +2,8 @@
 
 Panels of AMX have 32 rows, spans 10 blocks of 64 columns; 256 tokens and 4,096 columns are laid out
 at once. Where bytes are multiplied in pairs, 64 rows of ternary weights are looked up, of four
-tokens together; tables are of 32 tokens and 1,024 columns, or of fewer and up to 8,192.
+tokens together; tables are of 32 tokens and 1,024 columns, of 64 and 512 where rows are turned, or
+of fewer and up to 8,192. Weights by input are for two tokens, up to 2,560 outputs at a time.
 """
 
 import ctypes

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.runtime.kernels._bit_planes import sum_of_magnitudes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int
 from edgellm.runtime.kernels.simd._unit import VectorUnit
@@ -22,13 +21,13 @@ from edgellm.runtime.kernels.vector._ternary_look_ups import (
     look_up_listed,
 )
 from edgellm.runtime.kernels.vector._tiles import start_row
-from edgellm.ternary_planes import COLUMNS, ROWS
+from edgellm.ternary_planes import COLUMNS
 
 SPAN = 8192
 """Columns whose tables are made at once, at most."""
-LEAST_SPAN = 2 * STEPS * COLUMNS
-"""Of as many tokens as there may be."""
-MAX_TOKENS = 32
+LEAST_SPAN = STEPS * COLUMNS
+"""Of as many tokens as there may be: what is added up in 16 bits."""
+MAX_TOKENS = 64
 """That have tables at once."""
 STEPS_OF_ALL = 4 * SPAN // COLUMNS
 """Tables of all tokens: 128 KiB, of second caches that may be shared by four."""
@@ -49,7 +48,7 @@ class Tables(NamedTuple):
         more: of octets whose entries are no bytes, token after token, MORE.
         octets: whose these are, MORE_STEPS.
         ends: where those of the next token begin, from 1 on, ENDS; the first is 0.
-        starts: minus the sums of magnitudes, MAX_TOKENS.
+        starts: minus the sums of magnitudes of all columns, MAX_TOKENS.
         beside: how many tokens' tables of an octet follow each other.
     """
 
@@ -62,14 +61,14 @@ class Tables(NamedTuple):
 
 
 @register_jitable(**PART_POLICY)
-def columns_at_once(tokens: Int) -> Int:
-    """Return of how many columns tables are made at once.
+def columns_at_once(tokens: Int, least: Int) -> Int:
+    """Return of how many columns tables are made at once, a multiple of ``least``.
 
     Of as many as there is room for with all tokens: those of few are all, and weights are read in
     the order of memory.
     """
-    some = STEPS_OF_ALL // max(tokens, 1) * COLUMNS // LEAST_SPAN * LEAST_SPAN
-    return min(max(some, np.int64(LEAST_SPAN)), np.int64(SPAN))
+    some = STEPS_OF_ALL // max(tokens, 1) * COLUMNS // least * least
+    return min(max(some, least), np.int64(SPAN))
 
 
 @register_jitable(**PART_POLICY)
@@ -105,7 +104,6 @@ def add_token(tables: Tables, x: Codes, count: Int) -> None:
     stride = tables.beside * TABLE_BYTES
     more, owners = tables.more[begin * TABLE_BYTES :], tables.octets[begin:]
     tables.ends[count + 1] = begin + fill_tables(x, own, stride, more, owners)
-    tables.starts[count] = -sum_of_magnitudes(x)
 
 
 def block_product(unit: VectorUnit) -> Callable[..., None]:
@@ -119,12 +117,8 @@ def block_product(unit: VectorUnit) -> Callable[..., None]:
     @register_jitable(**PART_POLICY)
     def multiply(keys: Bytes, tables: Tables, is_first: bool, acc: Ints) -> None:
         tokens, octets, beside = acc.shape[0], keys.shape[0], tables.beside
-        for t in range(tokens):
-            if is_first:
-                start_row(acc, t, tables.starts[t])
-            else:
-                for n in range(ROWS):
-                    acc[t, n] += tables.starts[t]
+        for t in range(tokens if is_first else 0):
+            start_row(acc, t, tables.starts[t])
         stride, grouped = beside * TABLE_BYTES, tokens // TOGETHER * TOGETHER if beside > 1 else 0
         for first in range(0, octets, STEPS):  # the weights stay in the first cache for all tokens
             part, numbers = keys[first:], (stride, min(STEPS, octets - first))

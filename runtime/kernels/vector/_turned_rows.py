@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
+from edgellm.runtime.kernels._bit_planes import sum_of_magnitudes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32, stack_uint8
 from edgellm.runtime.kernels.simd._unit import (
@@ -36,6 +37,7 @@ from edgellm.runtime.kernels.simd._unit import (
 )
 from edgellm.runtime.kernels.vector._look_up_products import (
     ENDS,
+    LEAST_SPAN,
     MAX_TOKENS,
     MORE,
     MORE_STEPS,
@@ -187,6 +189,8 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
             if whole < begin + blocks * BLOCK:
                 arrange(rest[count], row[whole - begin :])
             add_token(tables, row, count)
+            if begin == 0:
+                tables.starts[count] = -sum_of_magnitudes(x[count])
             count += 1
         return count
 
@@ -205,7 +209,8 @@ def multiply_by_look_ups(unit: VectorUnit, few: Callable[..., None]) -> Callable
         )
         keys: Packed = as_matrix(stack_uint8(KEYS), OCTET_BYTES)
         columns = (x.shape[1] + BLOCK - 1) // BLOCK * BLOCK
-        span = columns_at_once(x.shape[0])
+        # Many tokens on few columns: rows are turned for all of them at once.
+        span = columns_at_once(x.shape[0], LEAST_SPAN)
         for begin in range(0, columns if rows > 0 else 0, span):
             blocks = min(span, columns - begin) // BLOCK
             first = 0

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.runtime.kernels._bit_planes import sum_of_magnitudes
 from edgellm.runtime.kernels._scalar import share, stack_int32, stack_uint8
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._look_up_products import (
     ENDS,
+    LEAST_SPAN,
     MAX_TOKENS,
     MORE,
     MORE_STEPS,
@@ -43,7 +45,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             stack_int32(MAX_TOKENS),
             tokens_beside(x.shape[0]),
         )
-        span = columns_at_once(x.shape[0])
+        span = columns_at_once(x.shape[0], 2 * LEAST_SPAN)
         for column in range(0, x.shape[1], span):
             part = x[:, column : column + span]
             octets = (part.shape[1] + COLUMNS - 1) // COLUMNS
@@ -52,6 +54,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                 count = 0
                 while first + count < x.shape[0] and has_room(tables, count, octets):
                     add_token(tables, part[first + count], count)
+                    if column == 0:
+                        tables.starts[count] = -sum_of_magnitudes(x[first + count])
                     count += 1
                 rows = acc[first : first + count]
                 for block in range(begin, end):
