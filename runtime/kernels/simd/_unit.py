@@ -182,6 +182,11 @@ class VectorUnit(ABC):
         There are at most eight vectors of each.
         """
 
+    @property
+    def dot_blocks(self) -> int:
+        """How many blocks of codes ``dot_codes`` takes, if it adds them up in 16 bits first."""
+        return 1 if self.adds_fours else 8 * 4 * self.lanes // BLOCK
+
     @abstractmethod
     def dot_bytes(self, builder: Builder, total: Value, weights: Values, x: Values) -> Value:
         """Add to each lane of ``total`` products of int8 weights (+ byte_bias) and activations."""

@@ -25,11 +25,11 @@ from edgellm.runtime.kernels.simd._unit import (
     shuffle,
     splat,
 )
+from edgellm.runtime.kernels.vector._operations import in_one_group
 from edgellm.runtime.kernels.vector._tiles import (
     Operands,
     Operation,
     bytes_of,
-    in_one_group,
     matrix_rows,
     open_arrays,
     row_stride,
@@ -54,6 +54,7 @@ def nibbles(unit: VectorUnit) -> Operation:
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
         unroll=4,
+        together=unit.dot_blocks,
     )
 
 
@@ -71,6 +72,7 @@ def bits(unit: VectorUnit) -> Intrinsic:
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
         unroll=1,
+        together=unit.dot_blocks,
     )
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:

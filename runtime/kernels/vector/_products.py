@@ -16,6 +16,7 @@ from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
 from edgellm.runtime.kernels.vector._blocked_products import rows_of, with_matrix_tiles
 from edgellm.runtime.kernels.vector._last_block import lay_out_rest
 from edgellm.runtime.kernels.vector._matrix_products import matrix_multiply
+from edgellm.runtime.kernels.vector._operations import int8, ternary, trits, trits_for_many
 from edgellm.runtime.kernels.vector._panels import (
     TOKENS,
     Panels,
@@ -30,11 +31,7 @@ from edgellm.runtime.kernels.vector._tiles import (
     ROWS,
     Operation,
     as_matrix,
-    int8,
     start_row,
-    ternary,
-    trits,
-    trits_for_many,
 )
 from edgellm.runtime.kernels.vector._turned_rows import multiply_by_look_ups
 

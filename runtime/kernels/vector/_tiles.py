@@ -16,8 +16,8 @@ by block 8 to 15, and where 2 KB ahead was best 4 KB was among the worst.)
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import partial, reduce
+from dataclasses import dataclass
+from functools import reduce
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -30,7 +30,6 @@ from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT32,
     INT64,
-    TRITS,
     Builder,
     Context,
     Intrinsic,
@@ -67,6 +66,7 @@ class Operation:
         dot: (builder, total, weights, activations) -> total.
         unroll: blocks that one token takes at once, to have several sums that do not wait for each
             other.
+        together: blocks of one group whose weights one ``dot`` takes together; of one token.
     """
 
     unit: VectorUnit
@@ -76,6 +76,7 @@ class Operation:
     load_x: Callable[[Builder, Value], list[Value]]
     dot: Callable[[Builder, Value, Values, Values], Value]
     unroll: int
+    together: int = 1
 
     @property
     def columns(self) -> int:
@@ -125,17 +126,26 @@ class Operation:
         sums = [self._zeros(builder, len(shifts)) for _ in range(count)]
         places = [[part[shifts.index(shift)] for shift in self.shifts] for part in sums]
         blocks = builder.udiv(operands.columns, INT64(self.columns))
-        with cgutils.for_range(builder, blocks) as loop:
-            column = builder.mul(loop.index, INT64(self.columns))
-            offset = builder.mul(loop.index, INT64(self.block_bytes))
+
+        def add(block: Value, together: int) -> None:
+            column = builder.mul(block, INT64(self.columns))
+            offset = builder.mul(block, INT64(self.block_bytes))
             if wanted:
                 with begin_line(builder, offset):
                     for row in wanted:
                         prefetch(builder, move(builder, row, offset))
             xs = [move(builder, x, column) for x in operands.xs]
-            self._add_block(
-                builder, places, xs, [move(builder, row, offset) for row in operands.weights]
-            )
+            rows = [move(builder, row, offset) for row in operands.weights]
+            self._add_block(builder, places, xs, rows, together)
+
+        together = self.together if len(operands.xs) == 1 else 1
+        steps = builder.udiv(blocks, INT64(together))
+        with cgutils.for_range(builder, steps) as loop:
+            add(builder.mul(loop.index, INT64(together)), together)
+        if together > 1:
+            done = builder.mul(steps, INT64(together))
+            with cgutils.for_range(builder, blocks, start=done) as loop:
+                add(loop.index, 1)
         if operands.rests:
             with self._if_rest(builder, operands):
                 self._add_block(builder, places, operands.rests, operands.last)
@@ -149,24 +159,25 @@ class Operation:
         steps = builder.udiv(blocks, INT64(self.unroll))
         totals = []
         for row, last in zip(operands.weights, operands.last, strict=True):
-            sums = self._zeros(builder, groups * self.unroll)
+            parts = self.unroll // self.together
+            sums = self._zeros(builder, groups * parts)
             with cgutils.for_range(builder, steps) as loop:
                 first = builder.mul(loop.index, INT64(self.unroll))
                 offset = builder.mul(first, INT64(self.block_bytes))
                 for line in range(0, self.unroll * self.block_bytes, LINE_BYTES):
                     ahead = builder.add(offset, INT64(AHEAD_BYTES + line))
                     prefetch(builder, move(builder, row, ahead))
-                for u in range(self.unroll):
-                    block = builder.add(first, INT64(u))
+                for u in range(parts):
+                    block = builder.add(first, INT64(u * self.together))
                     part = sums[u * groups : (u + 1) * groups]
-                    self._add_at(builder, part, x, row, block)
+                    self._add_at(builder, part, x, row, (block, self.together))
             if self.unroll > 1:
                 done = builder.mul(steps, INT64(self.unroll))
                 with cgutils.for_range(builder, blocks, start=done) as loop:
-                    self._add_at(builder, sums[:groups], x, row, loop.index)
+                    self._add_at(builder, sums[:groups], x, row, (loop.index, 1))
             with self._if_rest(builder, operands):
                 self._add_block(builder, [sums[:groups]], [rest], [last])
-            totals.append(_collapse(builder, sums, self.shifts * self.unroll))
+            totals.append(_collapse(builder, sums, self.shifts * parts))
         return totals
 
     def _zeros(self, builder: Builder, count: int) -> list[Value]:
@@ -182,38 +193,53 @@ class Operation:
         return manager
 
     def _add_at(
-        self, builder: Builder, sums: list[Value], x: Value, row: Value, block: Value
+        self, builder: Builder, sums: list[Value], x: Value, row: Value, place: tuple[Value, int]
     ) -> None:
-        """Add the products of one token and one row in a block."""
+        """Add the products of one token and one row in blocks: the first, and how many."""
+        block, together = place
         column = builder.mul(block, INT64(self.columns))
         offset = builder.mul(block, INT64(self.block_bytes))
-        self._add_block(builder, [sums], [move(builder, x, column)], [move(builder, row, offset)])
+        xs, rows = [move(builder, x, column)], [move(builder, row, offset)]
+        self._add_block(builder, [sums], xs, rows, together)
 
     def _add_block(
-        self, builder: Builder, sums: list[list[Value]], xs: Values, weights: Values
+        self,
+        builder: Builder,
+        sums: list[list[Value]],
+        xs: Values,
+        weights: Values,
+        together: int = 1,
     ) -> None:
-        """Add the products of a block.
+        """Add the products of a block, or of several together.
 
         Args:
             builder: where to emit.
             sums: for each token and row, the place of the sum of each group.
             xs: where the activations are.
             weights: where the weights are.
+            together: how many blocks.
         """
         activations = [
             [
                 self.load_x(builder, move(builder, x, INT64(group * BLOCK)))
-                for group in range(len(self.shifts))
+                for group in range(len(self.shifts) * together)
             ]
             for x in xs
         ]
         for n, row in enumerate(weights):
-            groups = self.load(builder, row)
+            groups = [
+                group
+                for u in range(together)
+                for group in self.load(builder, move(builder, row, INT64(u * self.block_bytes)))
+            ]
             for t, token in enumerate(activations):
                 places = sums[t * len(weights) + n]
-                for place, group, values in zip(places, groups, token, strict=True):
-                    total = self.dot(builder, builder.load(place), group, values)
-                    builder.store(total, place)
+                for i, place in enumerate(places):
+                    factors = [
+                        [vector for part in vectors[i :: len(places)] for vector in part]
+                        for vectors in (groups, token)
+                    ]
+                    builder.store(self.dot(builder, builder.load(place), *factors), place)
 
 
 @dataclass(frozen=True)
@@ -254,57 +280,6 @@ def add_sums(builder: Builder, place: Value, totals: Values) -> None:
     sums = sum_four(builder, totals) if four else sum_one(builder, totals[0])
     pointer = builder.bitcast(place, kind.as_pointer())
     builder.store(builder.add(builder.load(pointer, align=4), sums), pointer, align=4)
-
-
-def in_one_group(
-    load: Callable[[Builder, Value], list[Value]],
-) -> Callable[[Builder, Value], list[list[Value]]]:
-    """Return ``load`` as an operation has it, for a block of one group."""
-    return lambda builder, pointer: [load(builder, pointer)]
-
-
-def ternary(unit: VectorUnit) -> Operation:
-    """Return the operation on weights in the layout ternary-2bit/v1."""
-    return Operation(
-        unit,
-        block_bytes=16,
-        shifts=(unit.ternary_shifts,),
-        load=in_one_group(unit.ternary_codes),
-        load_x=unit.byte_vectors,
-        dot=unit.dot_codes,
-        unroll=4,
-    )
-
-
-def trits(unit: VectorUnit) -> Operation:
-    """Return the operation on weights in the layout ternary-5trit/v1, for one token."""
-    return Operation(
-        unit,
-        block_bytes=64,
-        shifts=tuple((shift,) for shift in unit.trit_shifts),
-        load=unit.trit_codes,
-        load_x=unit.byte_vectors,
-        dot=unit.dot_codes,
-        unroll=1,
-    )
-
-
-def trits_for_many(unit: VectorUnit) -> Operation:
-    """Return the same for several tokens, whose sums are not shifted: a row has but one."""
-    return replace(trits(unit), shifts=((0,),) * TRITS, load=partial(VectorUnit.trit_codes, unit))
-
-
-def int8(unit: VectorUnit) -> Operation:
-    """Return the operation on int8 weights."""
-    return Operation(
-        unit,
-        block_bytes=BLOCK,
-        shifts=((0,),),
-        load=in_one_group(unit.int8_vectors),
-        load_x=unit.int8_vectors,
-        dot=unit.dot_bytes,
-        unroll=4,
-    )
 
 
 @intrinsic

@@ -18,10 +18,11 @@ from edgellm.runtime.kernels.vector._blocked_products import (
     rows_of,
 )
 from edgellm.runtime.kernels.vector._chosen_rows import AHEAD, chosen_rows_tile
+from edgellm.runtime.kernels.vector._operations import ternary
 from edgellm.runtime.kernels.vector._panels import signed_ternary_panels
 from edgellm.runtime.kernels.vector._products import SPAN, total, vector_ternary_product
 from edgellm.runtime.kernels.vector._sums import SumsWriter
-from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix, ternary
+from edgellm.runtime.kernels.vector._tiles import ROWS, as_matrix
 
 Codes = npt.NDArray[np.int8]
 Packed = npt.NDArray[np.uint8]
