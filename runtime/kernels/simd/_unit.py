@@ -278,7 +278,7 @@ class VectorUnit(ABC):
         raise NotImplementedError
 
     def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
-        """Add to lane i the products of bytes 4i..4i+3 of unsigned codes and activations."""
+        """Add to lane i the products of bytes 4i..4i+3, where fours are added."""
         return self.dot_codes(builder, total, [codes], [x])
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:

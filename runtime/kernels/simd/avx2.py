@@ -5,6 +5,7 @@ from functools import reduce
 
 from llvmlite import ir
 
+from edgellm.runtime.kernels.simd._bytes import unpack
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -78,11 +79,6 @@ class Avx2(VectorUnit):
         ]
         return _add_pairs(builder, total, reduce(builder.add, sums), splat(WORDS, 1))
 
-    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
-        """Add pairs in 16 bits: |sum| <= 2 * 128 * 128, of which only -2^15 is reached."""
-        pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [codes, x])
-        return _add_pairs(builder, total, pairs, splat(WORDS, 1))
-
     def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
         """Move the signs of the levels to x; pairs fit in 16 bits: |sum| <= 2 * 128 * 127."""
         for level, activation in zip(levels, x, strict=True):
@@ -111,13 +107,7 @@ class Avx2(VectorUnit):
         )
 
     def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:
-        """Interleave the bytes of each 128 bits."""
-        size = a.type.count
-        orders = [
-            [q + begin + i + of for q in range(0, size, 16) for i in range(8) for of in (0, size)]
-            for begin in (0, 8)
-        ]
-        return [shuffle(builder, a, b, order) for order in orders]
+        return unpack(builder, a, b)
 
     def word_factors(self, builder: Builder, x: Value, first: int) -> Value:
         return shuffle(builder, x, x, [first, first + 1] * (2 * self.lanes))

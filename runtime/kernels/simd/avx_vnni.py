@@ -21,7 +21,6 @@ class AvxVnni(Avx2):
     looks_up_ternary = False
     int8_columns = VectorUnit.int8_columns
     int8_vector = VectorUnit.int8_vector
-    dot_lanes = VectorUnit.dot_lanes
     dot_levels = VectorUnit.dot_levels
 
     def dot_codes(self, builder: Builder, total: Value, codes: Values, x: Values) -> Value:

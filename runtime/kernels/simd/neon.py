@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
+from edgellm.runtime.kernels.simd._bytes import field_of
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -104,18 +105,7 @@ class Neon(VectorUnit):
 
     def column_codes(self, builder: Builder, packed: Value, field: int) -> Value:
         """Return the codes as they are, for signed products."""
-        shifted = builder.lshr(packed, splat(packed.type, 2 * field))
-        return shifted if field == 3 else builder.and_(shifted, splat(packed.type, 3))
-
-    def dot_lanes(self, builder: Builder, total: Value, codes: Value, x: Value) -> Value:
-        """Add neighbours in 32 bits, and once more."""
-        zero = ir.Constant(total.type, None)
-        low, high = (
-            _add_pairs(builder, zero, call(builder, "llvm.aarch64.neon.smull.v8i16", WORDS, half))
-            for half in _halves(builder, codes, x)
-        )
-        name = "llvm.aarch64.neon.addp.v4i32"
-        return builder.add(total, call(builder, name, total.type, [low, high]))
+        return field_of(builder, packed, field)
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
         for half in _halves(builder, first, second):

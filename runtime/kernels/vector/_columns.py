@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._bytes import FIELDS, unpack
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -37,8 +38,8 @@ INPUTS = 4
 """Inputs of a step: the products that a lane of a dot product adds."""
 LINE_BYTES = 64
 LINE_OUTPUTS = 256
-FIELDS = 4
-"""Codes in a byte."""
+BLOCK_BYTES = 16
+"""Bytes of an input for 64 outputs."""
 
 Load = Callable[[Builder, Value, int], Value]
 """(builder, pointer, byte) -> a vector of the bytes from there."""
@@ -243,28 +244,8 @@ def interleave(builder: Builder, vectors: Values) -> list[Value]:
     a, b, c, d = vectors
     words = ir.VectorType(INT16, a.type.count // 2)
     pairs = [
-        [builder.bitcast(half, words) for half in _unpack(builder, *pair)]
+        [builder.bitcast(half, words) for half in unpack(builder, *pair)]
         for pair in ((a, b), (c, d))
     ]
-    mixed = [half for low, high in zip(*pairs, strict=True) for half in _unpack(builder, low, high)]
+    mixed = [half for low, high in zip(*pairs, strict=True) for half in unpack(builder, low, high)]
     return [builder.bitcast(vector, a.type) for vector in mixed]
-
-
-def _unpack(builder: Builder, a: Value, b: Value) -> list[Value]:
-    """Return the elements of two vectors side by side, of the low and the high half of 128 bits."""
-    count = a.type.count
-    each = 128 // a.type.element.width
-    return [
-        shuffle(
-            builder,
-            a,
-            b,
-            [
-                start + i + of
-                for start in range(half, count, each)
-                for i in range(each // 2)
-                for of in (0, count)
-            ],
-        )
-        for half in (0, each // 2)
-    ]

@@ -18,6 +18,7 @@ from numba.extending import intrinsic, register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int16
+from edgellm.runtime.kernels.simd._bytes import FIELDS, field_of
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -32,10 +33,9 @@ from edgellm.runtime.kernels.simd._unit import (
     VectorUnit,
     load_vector,
     move,
-    splat,
 )
 from edgellm.runtime.kernels.vector._columns import (
-    FIELDS,
+    BLOCK_BYTES,
     INPUTS,
     LINE_BYTES,
     LINE_OUTPUTS,
@@ -47,10 +47,8 @@ from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_ar
 
 MOST_INPUTS = 80
 """Whose sums fit in 16 bits: 80 * 3 * 128 < 2^15."""
-BLOCK_BYTES = 16
-"""Bytes of an input for 64 outputs."""
 HALF = 8
-"""Outputs of half a field of them."""
+"""Outputs of half a field of 64."""
 WORD_BYTES = 2
 
 Codes = npt.NDArray[np.int8]
@@ -131,7 +129,7 @@ class WordColumnTile(ColumnTile):
             mixed = [self.unit.word_pairs(builder, *vectors[i : i + 2]) for i in (0, 2)]
             for half in range(2):
                 for field in range(FIELDS):
-                    codes = [_field(builder, pair[half], field) for pair in mixed]
+                    codes = [field_of(builder, pair[half], field) for pair in mixed]
                     first = (part * 2 + half) * FIELDS + field
                     for token, factors in enumerate(activations):
                         index = token * LINE_OUTPUTS + first * kind.count
@@ -141,13 +139,6 @@ class WordColumnTile(ColumnTile):
                         for code, factor in zip(codes, factors, strict=True):
                             words = self.unit.dot_words(builder, words, code, factor)
                         builder.store(words, place, align=16)
-
-
-def _field(builder: Builder, packed: Value, field: int) -> Value:
-    """Return bits 2 * field and 2 * field + 1 of each byte."""
-    if field > 0:
-        packed = builder.lshr(packed, splat(packed.type, 2 * field))
-    return builder.and_(packed, splat(packed.type, 3)) if field < FIELDS - 1 else packed
 
 
 def _add_words(builder: Builder, words: Value, target: Value) -> None:

@@ -10,11 +10,12 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int16, stack_int32
+from edgellm.runtime.kernels.simd._bytes import FIELDS
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._blocked_products import LEAST_TOKENS, blocked_multiply
 from edgellm.runtime.kernels.vector._column_panels import by_input
 from edgellm.runtime.kernels.vector._columns import (
-    FIELDS,
+    BLOCK_BYTES,
     INPUTS,
     LINE_BYTES,
     LINE_OUTPUTS,
@@ -49,8 +50,6 @@ SUM_LINES = 20
 AHEAD_BYTES = 1536
 """How far ahead the weights of live inputs are prefetched."""
 MAX_AHEAD = AHEAD_BYTES // LINE_BYTES
-BLOCK_BYTES = 16
-"""Bytes of an input for 64 outputs."""
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
