@@ -26,13 +26,10 @@ RECIPROCAL_127 = (round(2**37 / 127), 37)
 
 def bit_length(x: Int64) -> Int64:
     """Return the number of bits of each non-negative int64 (0 for 0)."""
-    rest = np.array(x, dtype=np.int64)
-    bits = np.zeros_like(rest)
-    for step in (32, 16, 8, 4, 2, 1):
-        high = rest >= (np.int64(1) << np.int64(step))
-        bits += np.where(high, step, 0)
-        rest = np.where(high, rest >> np.int64(step), rest)
-    return bits + rest
+    wide = np.asarray(x, dtype=np.int64)
+    # Of the highest ones only the first is kept, so that float64 rounds to no more bits.
+    _, bits = np.frexp((wide & ~(wide >> 1)).astype(np.float64))
+    return bits.astype(np.int64)
 
 
 def round_shift(x: Int64, shift: Int64 | int) -> Int64:
