@@ -18,9 +18,9 @@ W3 = api.Quantization(name="w3a8", group_size=16)
 MIXED = api.Quantization(name="auto", group_size=16, budget=4.5)
 
 
-def write_checkpoint(path: Path, name: str) -> Path:
+def write_checkpoint(path: Path, name: str, layers: int = 2) -> Path:
     """A random encoder with what belongs to it."""
-    config = registry.load(architectures, name).TINY
+    config = registry.load(architectures, name).TINY | {"num_hidden_layers": layers}
     inventory, rng = EncoderInventory(), np.random.default_rng(0)
     load_model(JsonFields(config, "config.json")).build(inventory)
     tensors = {}
@@ -57,14 +57,14 @@ def write_calibration(folder: Path, checkpoint: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "quantization"),
-    [("vit", W3), ("deit", W3), ("bert", W3), ("vit", MIXED), ("bert", MIXED)],
+    ("name", "quantization", "layers"),
+    [("vit", W3, 2), ("deit", W3, 1), ("bert", W3, 2), ("vit", MIXED, 2), ("bert", MIXED, 1)],
     ids=lambda one: getattr(one, "name", one),
 )
 def test_executors_agree_on_a_low_bit_encoder(
-    tmp_path: Path, name: str, quantization: api.Quantization
+    tmp_path: Path, name: str, quantization: api.Quantization, layers: int
 ) -> None:
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", name)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", name, layers)
     images = write_calibration(tmp_path, checkpoint)
 
     bundle = api.export(checkpoint, tmp_path / "out", calibration=images, quantization=quantization)

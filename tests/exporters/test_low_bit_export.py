@@ -48,9 +48,9 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=lambda one: one.name)
 def test_executors_agree_on_a_low_bit_bundle(
-    tmp_path: Path, checkpoint: Path, text: Path, quantization: api.Quantization
+    tmp_path: Path, one_layer: Path, text: Path, quantization: api.Quantization
 ) -> None:
-    bundle = api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+    bundle = api.export(one_layer, tmp_path / "out", calibration=text, quantization=quantization)
 
     assert api.verify(bundle.path).passed
     assert bundle.manifest.bits_per_weight < 16
@@ -202,11 +202,11 @@ def test_progress_grows_up_to_its_total(tmp_path: Path, checkpoint: Path, text: 
 
 
 def test_a_budget_is_kept_and_every_executor_agrees(
-    tmp_path: Path, checkpoint: Path, text: Path
+    tmp_path: Path, one_layer: Path, text: Path
 ) -> None:
     quantization = api.Quantization(name="auto", group_size=32, budget=3.5)
 
-    bundle = api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
+    bundle = api.export(one_layer, tmp_path / "out", calibration=text, quantization=quantization)
 
     linears = api.inspect(bundle.path).linears
     weights = [linear.rows * linear.columns for linear in linears]
