@@ -77,6 +77,10 @@ class GraphBuilder:
         """Add a constant that is in memory; adding the same name again changes nothing."""
         return self.streamed(name, str(array.dtype), array.shape, [array])
 
+    def number(self, value: float) -> str:
+        """Add a float32 of no dimension, once."""
+        return self.initializer(f"number_{value!r}", np.array(value, dtype=np.float32))
+
     def streamed(
         self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]
     ) -> str:

@@ -45,7 +45,7 @@ class Float32EncoderLowering:
         pixels = self._emit("Cast", ["pixel_values"], {"to": 1})
         turned = self._emit("Transpose", [pixels], {"perm": (0, 1, 3, 2, 4)})
         patches = self._reshape(turned, (0, cut.count, -1))
-        codes = self._emit("Sub", [patches, self._number(128.0)])
+        codes = self._emit("Sub", [patches, self.graph.number(128.0)])
         kernel, bias = fold_pixels(self.weights, tokens, self.pixels)
         name = f"{tokens.projection}.folded"
         matrix = self.graph.initializer(name, np.ascontiguousarray(kernel.T))
@@ -140,7 +140,7 @@ class Float32EncoderLowering:
         total = heads[0]
         for head in heads[1:]:
             total = self._emit("Add", [total, head])
-        divisor = self._number(float(len(heads)))
+        divisor = self.graph.number(float(len(heads)))
         self.graph.standard("Div", "logits", [total, divisor])
         self.graph.output("logits", "float32", ("images", labels))
 
@@ -175,6 +175,3 @@ class Float32EncoderLowering:
     def _reshape(self, x: str, shape: tuple[int, ...]) -> str:
         name = "shape_" + "_".join(str(size) for size in shape)
         return self._emit("Reshape", [x, self.graph.initializer(name, np.array(shape))])
-
-    def _number(self, value: float) -> str:
-        return self.graph.initializer(f"number_{value!r}", np.array(value, dtype=np.float32))

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import ExportError
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
 from edgellm.exporters.lowering.encoder_interface import ImageEmbedding, TextTables
+from edgellm.exporters.lowering.integer_constants import add_fixed, add_multiplier
 from edgellm.exporters.lowering.integer_values import (
     INT8_LIMIT,
     LOGITS_FRAME,
     USUAL_PEAK,
     Codes,
-    check_shift_for,
     node_name,
     norm_attributes,
 )
@@ -109,14 +108,14 @@ class IntegerEncoderLowering:
 
     def _tokens_of(self, tokens: ImageEmbedding, bias: Floats) -> tuple[str, str]:
         """Store what is added: prefix tokens with their positions, positions with the bias."""
-        hidden, count = tokens.hidden_size, len(tokens.prefix)
+        hidden, count, graph = tokens.hidden_size, len(tokens.prefix), self.graph
         shape = (1, count + tokens.patches.count, hidden)
         position = self.weights.tensor(tokens.position, shape)[0].astype(np.float64)
         first = [self.weights.tensor(name, (1, 1, hidden))[0, 0] for name in tokens.prefix]
         prefix = np.array(first, np.float64).reshape(count, hidden) + position[:count]
         return (
-            self._fixed(f"{tokens.position}.prefix", prefix),
-            self._fixed(f"{tokens.position}.patches", position[count:] + bias),
+            add_fixed(graph, f"{tokens.position}.prefix", prefix, FRAME),
+            add_fixed(graph, f"{tokens.position}.patches", position[count:] + bias, FRAME),
         )
 
     def text_tokens(self, tables: TextTables) -> EncoderValue:
@@ -128,10 +127,13 @@ class IntegerEncoderLowering:
         table = self._stored.embedding(tables.words, (tables.vocab_size, hidden), tied=False)
         factors = multipliers(table.scale * 2.0**FRAME, table.name)
         check_shift(factors.shift, table.name)
-        rows = {tables.types: tables.type_vocab_size, tables.positions: tables.max_positions}
+        rows = {
+            f"{tables.types}.weight": tables.type_vocab_size,
+            f"{tables.positions}.weight": tables.max_positions,
+        }
         others = [
-            self._fixed(f"{path}.weight", self.weights.tensor(f"{path}.weight", (count, hidden)))
-            for path, count in rows.items()
+            add_fixed(self.graph, name, self.weights.tensor(name, (count, hidden)), FRAME)
+            for name, count in rows.items()
         ]
         multiplier = self.graph.initializer(f"{tables.words}.multiplier", factors.values)
         (name,) = self.graph.call(
@@ -155,7 +157,7 @@ class IntegerEncoderLowering:
         inputs = [
             hidden.name,
             self.graph.initializer(f"{path}.weight", values),
-            self._fixed(f"{path}.bias", bias),
+            add_fixed(self.graph, f"{path}.bias", bias, FRAME),
         ]
         attributes = {
             **norm_attributes(epsilon, math.sqrt(size)),
@@ -205,7 +207,7 @@ class IntegerEncoderLowering:
     def activation(self, path: str, x: EncoderValue, act: str) -> EncoderValue:
         """ActivationQuantize on the sums themselves."""
         sums = _sums(x)
-        multiplier, shift = self._multiplier(sums, FRAME)
+        multiplier, shift = add_multiplier(self.graph, sums, FRAME)
         inputs = [sums.name, sums.x.scale, multiplier, self._bias(sums, FRAME)]
         attributes = {"shift": shift, "activation": ACTIVATIONS[act]}
         node = node_name(path, "ActivationQuantize")
@@ -215,7 +217,7 @@ class IntegerEncoderLowering:
     def residual_add(self, path: str, x: EncoderValue, y: EncoderValue) -> EncoderValue:
         """ResidualAddBias."""
         hidden, sums = _hidden(path, x), _sums(y)
-        multiplier, shift = self._multiplier(sums, hidden.frame)
+        multiplier, shift = add_multiplier(self.graph, sums, hidden.frame)
         bias = self._bias(sums, hidden.frame)
         inputs = [hidden.name, sums.name, sums.x.scale, multiplier, bias]
         node = node_name(path, "ResidualAddBias")
@@ -234,7 +236,7 @@ class IntegerEncoderLowering:
         share = [_scaled(_sums(head), 1 / len(heads)) for head in heads]
         name = self._requantized(share[0], LOGITS_FRAME, "logits" if len(heads) == 1 else None)
         for number, head in enumerate(share[1:], 2):
-            multiplier, shift = self._multiplier(head, LOGITS_FRAME)
+            multiplier, shift = add_multiplier(self.graph, head, LOGITS_FRAME)
             inputs = [name, head.name, head.x.scale, multiplier, self._bias(head, LOGITS_FRAME)]
             node = node_name(head.path, "ResidualAddBias")
             outputs = ["logits"] if number == len(heads) else []
@@ -272,34 +274,18 @@ class IntegerEncoderLowering:
 
     def _requantized(self, x: EncoderValue, frame: int = FRAME, output: str | None = None) -> str:
         sums = _sums(x)
-        multiplier, shift = self._multiplier(sums, frame)
+        multiplier, shift = add_multiplier(self.graph, sums, frame)
         inputs = [sums.name, sums.x.scale, multiplier, self._bias(sums, frame)]
         node = node_name(sums.path, "RequantizeBias")
         outputs = [output] if output else []
         (name,) = self.graph.call("RequantizeBias", node, inputs, {"shift": shift}, outputs)
         return name
 
-    def _multiplier(self, x: Sums, frame: int) -> tuple[str, int]:
-        factors = multipliers(x.weight_scale * 2.0**frame, f"{x.path}.weight")
-        check_shift_for(x.x, factors.shift, f"{x.path}.weight")
-        return self.graph.initializer(f"{x.path}.multiplier", factors.values), factors.shift
-
     def _bias(self, x: Sums, frame: int) -> str:
         if not x.bias.any():
             zeros = np.zeros(x.bias.shape, np.int32)
             return self.graph.initializer(f"zeros_{x.bias.size}", zeros)
-        return self._fixed(f"{x.path}.bias", x.bias, frame)
-
-    def _fixed(self, name: str, values: npt.NDArray[np.floating], frame: int = FRAME) -> str:
-        """Store real values in a fixed point."""
-        wide = np.ldexp(values.astype(np.float64), frame)
-        peak = float(np.abs(wide).max(initial=0))
-        if peak >= 2**31 - 1:
-            raise ExportError(
-                f"{name}: {peak / 2**frame:g} is out of range; allowed are magnitudes below "
-                f"{2 ** (31 - frame)}"
-            )
-        return self.graph.initializer(name, np.rint(wide).astype(np.int32))
+        return add_fixed(self.graph, f"{x.path}.bias", x.bias, frame)
 
 
 def _hidden(path: str, x: EncoderValue) -> Hidden:

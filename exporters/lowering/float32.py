@@ -48,7 +48,7 @@ class Float32Lowering:
         axis = self.graph.initializer("last_axis", np.array([-1]))
         square = self._emit("Mul", f"{path}/square", x, x)
         mean = self._emit("ReduceMean", f"{path}/mean", square, axis)
-        shifted = self._emit("Add", f"{path}/shifted", mean, self._number(epsilon))
+        shifted = self._emit("Add", f"{path}/shifted", mean, self.graph.number(epsilon))
         root = self._emit("Sqrt", f"{path}/rms", shifted)
         inverse = self._emit("Reciprocal", f"{path}/inverse", root)
         return self._emit("Mul", path, self._emit("Mul", f"{path}/unit", x, inverse), weight)
@@ -131,7 +131,7 @@ class Float32Lowering:
         keys = self._transpose(f"{path}/k", keys, (1, 2, 3, 0))
         values = self._transpose(f"{path}/v", values, (1, 2, 0, 3))
         dots = self._emit("MatMul", f"{path}/dots", queries, keys)
-        scaled = self._emit("Mul", f"{path}/scaled", dots, self._number(1 / math.sqrt(dim)))
+        scaled = self._emit("Mul", f"{path}/scaled", dots, self.graph.number(1 / math.sqrt(dim)))
         masked = self._emit("Add", f"{path}/masked", scaled, self._mask(heads.window))
         weights = self.graph.standard("Softmax", f"/{path}/softmax", [masked], {"axis": -1})
         mixed = self._emit("MatMul", f"{path}/mixed", weights, values)
@@ -149,7 +149,7 @@ class Float32Lowering:
         change = self._emit("Mul", f"{path}/change", opened, stored)
         silu = self._emit("Mul", f"{path}/silu", x, self._emit("Sigmoid", f"{path}/sigmoid", x))
         new = self._emit("Mul", f"{path}/new", silu, change)
-        kept = self._emit("Sub", f"{path}/kept", self._number(1.0), change)
+        kept = self._emit("Sub", f"{path}/kept", self.graph.number(1.0), change)
         zeros = np.zeros(recurrence.size, np.float32)
         start = self.graph.initializer(f"zeros_{recurrence.size}", zeros)
         attributes: dict[str, Attribute] = {"body": _recurrence_step(), "num_scan_inputs": 2}
@@ -194,7 +194,7 @@ class Float32Lowering:
         weight = self.graph.streamed(f"{path}.weight", "float32", matrix.shape, codes)
         inputs = [self._fake_quantize(x), weight]
         product = self.graph.standard("Gemm", f"/{path}/product", inputs, {"transB": 1})
-        return self._emit("Mul", path, product, self._number(float(np.float32(matrix.scale))))
+        return self._emit("Mul", path, product, self.graph.number(float(np.float32(matrix.scale))))
 
     def _emit_tables(self, heads: Heads) -> None:
         """Emit the part that depends on the length only, once: the length (1,), cos and sin."""
@@ -226,7 +226,7 @@ class Float32Lowering:
             far = graph.initializer(f"{name}/window", np.array(window))
             old = self._emit("GreaterOrEqual", f"{name}/old", distance, far)
             future = self._emit("Or", f"{name}/hidden", future, old)
-        choice = [future, self._number(-math.inf), self._number(0.0)]
+        choice = [future, self.graph.number(-math.inf), self.graph.number(0.0)]
         self._shared[name] = graph.standard("Where", name, choice)
         return name
 
@@ -237,10 +237,10 @@ class Float32Lowering:
         path = f"{x}/quantized".removeprefix("/")
         axis = self.graph.initializer("last_axis", np.array([-1]))
         peak = self._emit("ReduceMax", f"{path}/absmax", self._emit("Abs", f"{path}/abs", x), axis)
-        safe = self._emit("Max", f"{path}/safe", peak, self._number(SMALLEST_ABSMAX))
-        scale = self._emit("Div", f"{path}/scale", self._number(127.0), safe)
+        safe = self._emit("Max", f"{path}/safe", peak, self.graph.number(SMALLEST_ABSMAX))
+        scale = self._emit("Div", f"{path}/scale", self.graph.number(127.0), safe)
         rounded = self._emit("Round", f"{path}/round", self._emit("Mul", f"{path}/mul", x, scale))
-        limits = [self._number(-128.0), self._number(127.0)]
+        limits = [self.graph.number(-128.0), self.graph.number(127.0)]
         codes = self._emit("Clip", f"{path}/codes", rounded, *limits)
         self._shared[x] = self._emit("Div", path, codes, scale)
         return self._shared[x]
@@ -261,9 +261,6 @@ class Float32Lowering:
 
     def _transpose(self, path: str, x: str, order: tuple[int, ...]) -> str:
         return self.graph.standard("Transpose", f"/{path}/Transpose", [x], {"perm": order})
-
-    def _number(self, value: float) -> str:
-        return self.graph.initializer(f"number_{value!r}", np.array(value, dtype=np.float32))
 
     def _index(self, value: int) -> str:
         return self.graph.initializer(f"index_{value}", np.array(value))

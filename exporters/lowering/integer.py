@@ -15,6 +15,7 @@ from edgellm.exporters.components import rotary
 from edgellm.exporters.components.language_model import LanguageConfig
 from edgellm.exporters.fixed_point import check_shift, dyadic, multipliers, norm_weight
 from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.lowering.integer_constants import add_fixed, add_multiplier
 from edgellm.exporters.lowering.integer_values import (
     ATTENTION_FRAME,
     HEAD_FRAME,
@@ -224,7 +225,7 @@ class IntegerLowering:
         """ResidualAdd of accumulators to the stream."""
         if not isinstance(x, Fixed) or not isinstance(y, Accumulator) or y.bias is not None:
             raise ExportError(f"{path}: a residual add takes the stream and a linear without bias")
-        multiplier, shift = self._multiplier(y, RESIDUAL_FRAME)
+        multiplier, shift = add_multiplier(self.graph, y, RESIDUAL_FRAME)
         (name,) = self.graph.call(
             "ResidualAdd",
             node_name(path, "ResidualAdd"),
@@ -259,7 +260,7 @@ class IntegerLowering:
         y = self.linear(path, Codes(codes, scale, x.scale_limit), shape)
         if not isinstance(y, Accumulator):
             raise ExportError(f"{path}: the head is no linear")
-        multiplier, shift = self._multiplier(y, LOGITS_FRAME)
+        multiplier, shift = add_multiplier(self.graph, y, LOGITS_FRAME)
         inputs, node = [y.name, scale, multiplier], node_name(path, "Requantize")
         self.graph.call("Requantize", node, inputs, {"shift": shift}, ["logits"])
         self._declare_outputs(shape[0])
@@ -362,7 +363,7 @@ class IntegerLowering:
             return x.name
         if not isinstance(x, Accumulator):
             raise ExportError(f"{x.name}: only the output of a linear becomes heads")
-        multiplier, shift = self._multiplier(x, HEAD_FRAME)
+        multiplier, shift = add_multiplier(self.graph, x, HEAD_FRAME)
         inputs = [x.name, x.x.scale, multiplier]
         (name,) = self.graph.call(
             "Requantize", node_name(x.path, "Requantize"), inputs, {"shift": shift}
@@ -371,17 +372,5 @@ class IntegerLowering:
             (name,) = self.graph.call("AddBias", node_name(x.path, "AddBias"), [name, x.bias])
         return name
 
-    def _multiplier(self, x: Accumulator, frame: int) -> tuple[str, int]:
-        factors = multipliers(x.weight_scale * 2.0**frame, f"{x.path}.weight")
-        check_shift_for(x.x, factors.shift, f"{x.path}.weight")
-        return self.graph.initializer(f"{x.path}.multiplier", factors.values), factors.shift
-
     def _bias(self, name: str, size: int) -> str:
-        bias = np.ldexp(self.weights.vector(name, size).astype(np.float64), HEAD_FRAME)
-        peak = float(np.abs(bias).max())
-        if peak >= 2**31:
-            raise ExportError(
-                f"{name}: {peak / 2**HEAD_FRAME:g} is out of range; allowed are biases below "
-                f"{2 ** (31 - HEAD_FRAME)}"
-            )
-        return self.graph.initializer(name, np.rint(bias).astype(np.int32))
+        return add_fixed(self.graph, name, self.weights.vector(name, size), HEAD_FRAME)
