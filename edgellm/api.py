@@ -88,10 +88,11 @@ def export(  # noqa: PLR0913 (the options of the command)
     name = os.fspath(source)
     origin = name if is_hub_name(name) else ""
     directory = find_checkpoint(name, revision)
+    is_encoder = encoder_api.is_encoder(directory / "config.json")  # refuses what is not supported
     check_tokenizer(directory)
     file = None if calibration is None else Path(calibration)
     is_smoothed = smoothing_api.smooths(smooth, file, quantization, arithmetic)
-    if encoder_api.is_encoder(directory / "config.json"):
+    if is_encoder:
         encoder_api.require_default_layout(layout)
         encoder_api.require_default_head(head_bits)
         chosen = encoder_api.Arithmetic(

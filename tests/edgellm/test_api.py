@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 import edgellm
 from edgellm import api
 from edgellm.config import JsonFields
-from edgellm.errors import ConfigError, VerificationError
+from edgellm.errors import ConfigError, UnsupportedModelError, VerificationError
 from edgellm.exporters import tokenizer_files
 from edgellm.exporters.architectures import llama
 from edgellm.exporters.lowering.inventory import Inventory
@@ -99,3 +99,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         edgellm.nonsense  # noqa: B018
     assert set(edgellm.__all__) < set(dir(edgellm))
+
+
+def test_an_unsupported_model_is_refused_before_its_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 9}))
+    (tmp_path / "tokenizer.json").write_text("no JSON")
+
+    with pytest.raises(UnsupportedModelError, match="'gpt2' is not supported"):
+        edgellm.export(tmp_path, tmp_path / "bundle")
