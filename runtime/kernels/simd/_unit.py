@@ -64,6 +64,7 @@ class VectorUnit(ABC):
             (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``,
             ``word_pairs``, ``word_factors``, ``add_words``, ``scale_words``, ``dot_int16`` and
             ``add_row_pair``.
+        dots_neighbours: whether the two products that ``dot_int16`` adds are of neighbours.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
@@ -93,6 +94,7 @@ class VectorUnit(ABC):
     byte_bias = 0
     tokens: int
     adds_fours = False
+    dots_neighbours = False
     multiplies_lane = False
     matrix_tiles = False
     turns_bits = False

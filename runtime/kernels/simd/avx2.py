@@ -38,6 +38,7 @@ class Avx2(VectorUnit):
     bit_shifts = (0, 1, 2, 3)
     looks_up_ternary = True
     looks_up_eights = True
+    dots_neighbours = True
     tokens = 2
     first_bias = 128
 

@@ -132,12 +132,12 @@ def join(high: Ints, low: Ints, bias: Int, totals: Totals) -> None:
         totals[d] = (np.int64(high[d]) << 8) + np.int64(low[d]) - bias
 
 
-def attend_prompt(unit: VectorUnit) -> Callable[..., None]:
+def attend_prompt(attend_block: Callable[..., None]) -> Callable[..., None]:
     """Return ``attend(work, query, cache, y, scaling, window)`` for many tokens.
 
-    ``work`` are thread and threads, and the queries of a block at most.
+    ``work`` are thread and threads, and the queries of a block at most. Blocks are attended as
+    ``block_attention`` does.
     """
-    attend_block = block_attention(unit)
 
     @register_jitable(**PART_POLICY)
     def attend(
@@ -245,7 +245,8 @@ def weigh_with(unit: VectorUnit) -> Callable[..., None]:
     the scales of the values, and by how many bits those are too small.
     """
     weigh_row = weigh_tile(unit)
-    bias = bias_of(unit)
+    # Of weights taken apart there is a row of high bytes and one of low ones, else one of words.
+    bias, is_apart, size = bias_of(unit), unit.adds_fours, 1 if unit.adds_fours else 2
 
     @register_jitable(**PART_POLICY)
     def weigh(
@@ -276,15 +277,16 @@ def weigh_with(unit: VectorUnit) -> Callable[..., None]:
             write_facts(best, (facts[0][2 * q], facts[0][2 * q + 1]), known)
             result = facts[1][3 * q : 3 * q + 3]
             result[0] = result[1] = 0
-            high, low = parts[q], parts[tall + q]
-            clear(high, 0, skipped)
-            clear(low, 0, skipped)  # and more, which is written next
+            high, low = parts[q], parts[tall + q if is_apart else q]
+            clear(high, 0, size * skipped)
+            if is_apart:
+                clear(low, 0, skipped)  # and more, which is written next
             sizes = seen, tall * width
-            weigh_row(
-                own, scales[0][begin:], rounded[skipped:], high[skipped:], result, known, sizes
-            )
-            clear(high, skipped + seen, width - BLOCK)
-            clear(low, skipped + seen, width - BLOCK)
+            behind = high[size * skipped :]
+            weigh_row(own, scales[0][begin:], rounded[skipped:], behind, result, known, sizes)
+            clear(high, size * (skipped + seen), size * (width - BLOCK))
+            if is_apart:
+                clear(low, skipped + seen, width - BLOCK)
             result[2] = drop
 
     return weigh

@@ -53,12 +53,14 @@ from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
     Cache,
     attend_prompt,
+    block_attention,
     most_queries,
     quantize,
 )
 from edgellm.runtime.kernels.vector._read_ahead import expect
 from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
 from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
+from edgellm.runtime.kernels.vector._word_prompt import word_block_attention
 
 SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
@@ -92,9 +94,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     plain = register_jitable(**PART_POLICY)(portable.attention.py)
     attend = attend_heads(unit)
-    attend_many, least = (
-        (attend_prompt(unit), LEAST_TOKENS) if unit.adds_fours else (not_used, NEVER)
-    )
+    attend_many, least = many_tokens(unit)
 
     def attention(
         thread: int,
@@ -141,6 +141,15 @@ def build(unit: VectorUnit) -> Callable[..., None]:
             head += some[1]
 
     return attention
+
+
+def many_tokens(unit: VectorUnit) -> tuple[Callable[..., None], Int]:
+    """Return the attention of many tokens, and from how many on it is faster."""
+    if unit.adds_fours:
+        return attend_prompt(block_attention(unit)), LEAST_TOKENS
+    if unit.dots_neighbours:
+        return attend_prompt(word_block_attention(unit)), LEAST_TOKENS
+    return not_used, NEVER
 
 
 def attend_heads(unit: VectorUnit) -> Callable[..., None]:

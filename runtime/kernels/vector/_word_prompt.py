@@ -1,0 +1,163 @@
+"""Attention of many tokens where bytes are multiplied as words: see ``_prompt_attention``.
+
+Keys and values are widened and laid out once for all queries of a block. A score then takes no sum
+over lanes, and weights are not taken apart.
+"""
+
+# mypy: disable-error-code="untyped-decorator,call-arg"
+# An intrinsic is declared with the typing context as its first argument, and called without.
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import (
+    Int,
+    Pair,
+    stack_int8,
+    stack_int16,
+    stack_int32,
+    stack_int64,
+)
+from edgellm.runtime.kernels.attention import write_mean
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._prompt_attention import (
+    CODES,
+    PARTS,
+    RESULTS,
+    SCORES,
+    STEPS,
+    SUMS,
+    Bytes,
+    Ints,
+    Totals,
+    quantize,
+    round_up,
+    row_width,
+    weigh_with,
+)
+from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._word_panels import (
+    COLUMNS,
+    PAIR,
+    STEP_BYTES,
+    WORD_BYTES,
+    column_filler,
+    pair_tile,
+    row_filler,
+)
+
+TOGETHER = 4
+"""Queries of a tile: its sums stay in registers."""
+SPAN = 512
+"""Rows of values whose sums fit in 32 bits: 512 * 32591 * 128 < 2^31."""
+PANEL_BYTES = SPAN // PAIR * STEP_BYTES
+"""And of keys, of up to 512 columns."""
+MOST_SUMS = SUMS // 2
+
+Words = npt.NDArray[np.int16]
+
+
+def word_block_attention(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``attend(query, caches, scales, y, (group, first, end, shared), (scaling, window))``.
+
+    It is as ``block_attention`` says.
+    """
+    score, weigh, mix = score_with(unit), weigh_with(unit), mix_with(unit)
+
+    @register_jitable(**PART_POLICY)
+    def attend(
+        query: Ints,
+        caches: tuple[Bytes, Bytes],
+        scales: tuple[Ints, Ints],
+        y: Totals,
+        place: tuple[Int, Int, Int, Int],
+        attributes: tuple[Pair, Int],
+    ) -> None:
+        group, first, end, shared = place
+        scaling, window = attributes
+        length, _, dim = caches[0].shape
+        past = length - query.shape[0]
+        count, column = (end - first) * shared, group * shared * dim
+        tall = round_up(count, TOGETHER)
+        begin = max(past + first + 1 - window, 0) if window > 0 else 0
+        width = row_width(past + end - begin)
+        codes: Words = as_matrix(stack_int16(CODES)[: tall * dim], dim)
+        dots: Ints = as_matrix(stack_int32(SCORES)[: tall * width], width)
+        parts: Bytes = as_matrix(stack_int8(PARTS)[: WORD_BYTES * tall * width], WORD_BYTES * width)
+        sums: Totals = as_matrix(stack_int64(MOST_SUMS)[: tall * dim], dim)
+        steps, facts = stack_int64(STEPS), stack_int64(RESULTS)
+        for t in range(first, end):
+            for i in range(shared):
+                q, at = (t - first) * shared + i, column + i * dim
+                step = quantize(query[t][at : at + dim], codes[q], scaling)
+                steps[2 * q], steps[2 * q + 1] = step
+        # Of the queries of a tile the last one sees the most keys.
+        seen = past + first + 1, shared
+        score(codes, caches[0][:, group], dots, (begin, past + end), seen)
+        weigh(
+            dots, codes, parts, scales, (steps, facts), (begin, past + first, count, shared, window)
+        )
+        mix(parts, caches[1][:, group], sums, (begin, past + end), seen)
+        for q in range(count):
+            at = column + q % shared * dim
+            mean = y[first + q // shared][at : at + dim]
+            write_mean(sums[q], facts[3 * q], facts[3 * q + 2], mean)
+
+    return attend
+
+
+def end_of_tile(q: Int, seen: Pair, end: Int) -> Int:
+    """Return behind which key no query of the tile from q on sees.
+
+    ``seen`` is where the keys of the first token end, and how many queries a token has.
+    """
+    return min(seen[0] + (q + TOGETHER - 1) // seen[1], end)
+
+
+def score_with(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``score(codes, key, dots, (begin, end), seen)``: of queries and keys that they see.
+
+    And of some behind them.
+    """
+    fill, multiply = row_filler(unit), pair_tile(unit, TOGETHER, adds=False)
+
+    @register_jitable(**PART_POLICY)
+    def score(codes: Words, key: Bytes, dots: Ints, place: Pair, seen: Pair) -> None:
+        begin, end = place
+        panel = stack_int8(PANEL_BYTES)
+        for n in range(begin, end, COLUMNS):
+            fill(key, panel, n)
+            for q in range(0, codes.shape[0], TOGETHER):
+                if n < end_of_tile(q, seen, end):
+                    multiply(codes, panel, dots, (q, 0, codes.shape[1] // PAIR, n - begin))
+
+    return score
+
+
+def steps_of(rows: Int) -> Int:
+    """Return how many steps a panel of so many rows has."""
+    return max(rows + PAIR - 1, 0) // PAIR
+
+
+def mix_with(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``mix(parts, value, sums, (begin, end), seen)``: the values times the weights."""
+    fill, multiply = column_filler(unit), pair_tile(unit, TOGETHER, adds=True)
+
+    @register_jitable(**PART_POLICY)
+    def mix(parts: Bytes, value: Bytes, sums: Totals, place: Pair, seen: Pair) -> None:
+        begin, end = place
+        panel = stack_int8(PANEL_BYTES)
+        sums[:] = 0
+        for k in range(begin, end, SPAN):
+            at = WORD_BYTES * (k - begin)
+            for n in range(0, sums.shape[1], COLUMNS):
+                fill(value, panel, (k, steps_of(min(SPAN, end - k)), n))
+                for q in range(0, sums.shape[0], TOGETHER):
+                    steps = steps_of(min(SPAN, end_of_tile(q, seen, end) - k))
+                    multiply(parts, panel, sums, (q, at, steps, n))
+
+    return mix
