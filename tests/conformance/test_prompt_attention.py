@@ -1,6 +1,7 @@
 """Attention of many tokens against the reference, in sizes that its blocks and panels cut up.
 
-Blocks have up to 256 queries, panels 32 keys or columns; values are read 1,024 rows at a time.
+Blocks have up to 256 queries, panels 32 keys or columns; values are read 1,024 rows at a time. With
+AVX2 panels have 16, and values are read 512 rows at a time.
 """
 
 import ctypes
@@ -27,6 +28,8 @@ SIZES = (
     (40, 200, 2, 1, 192, 37),
     (100, 130, 1, 5, 64, 50),
     (16, 40, 1, 20, 512, 0),
+    (4, 27, 2, 3, 64, 5),
+    (7, 530, 3, 1, 128, 0),
 )
 
 
@@ -93,3 +96,20 @@ def test_a_prompt_is_what_its_tokens_are_one_by_one(variant: str) -> None:
         seen = [np.ascontiguousarray(part[: 37 + t]) for part in cache]
         alone = run(kernel, (query[t : t + 1].copy(), *seen), values, 1)
         np.testing.assert_array_equal(alone[0], together[t])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_largest_sums_fit(variant: str) -> None:
+    """Of equal scores, values that are the least code, with the largest scale there is."""
+    tokens, length, dim = 16, 1100, 64
+    query = np.full((tokens, dim), 2**20, np.int32)
+    key, value = np.zeros((length, 1, dim), np.int8), np.full((length, 1, dim), -128, np.int8)
+    absmax = np.full((length, 1), 2**31 - 1, np.int32)
+    mantissa, exponent, window = values = attributes(dim, 0)
+    scaling = {"scaling_mantissa": mantissa, "scaling_exponent": exponent}
+    inputs = query, key, absmax, value, absmax
+    expected = attention.reference(*inputs, **scaling, window=window)
+
+    y = run(kernels.find("Attention", variant), inputs, values, 1)
+
+    np.testing.assert_array_equal(y, expected, strict=True)

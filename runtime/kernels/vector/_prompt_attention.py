@@ -54,7 +54,7 @@ from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, weigh_ti
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 
 LEAST_TOKENS = 16
-"""From so many tokens on, this is faster than one token after the other."""
+"""From so many tokens on, this is faster than one token after the other; a block has as many."""
 QUERIES = 256
 """Queries of a block: so many use a panel of keys or values."""
 SCORES = 1 << 18
@@ -91,9 +91,10 @@ def most_queries(length: Int, dim: Int) -> Int:
     return room // TALL * TALL
 
 
-def tokens_at_once(tokens: Int, threads: Int, groups: Int, most: Int) -> Int:
-    """Return how many tokens a block has: at most so many, and fewer to have work for all."""
-    return min(most, max(tokens * groups // (2 * threads), LEAST_TOKENS))
+def tokens_at_once(tokens: Int, threads: Int, groups: Int, bounds: Pair) -> Int:
+    """Return how many tokens a block has, within bounds: few enough to have work for all."""
+    least, most = bounds
+    return min(most, max(tokens * groups // (2 * threads), least))
 
 
 def quantize(head: Ints, codes: Bytes, scaling: Pair) -> Pair:
@@ -132,11 +133,11 @@ def join(high: Ints, low: Ints, bias: Int, totals: Totals) -> None:
         totals[d] = (np.int64(high[d]) << 8) + np.int64(low[d]) - bias
 
 
-def attend_prompt(attend_block: Callable[..., None]) -> Callable[..., None]:
+def attend_prompt(attend_block: Callable[..., None], least: int) -> Callable[..., None]:
     """Return ``attend(work, query, cache, y, scaling, window)`` for many tokens.
 
-    ``work`` are thread and threads, and the queries of a block at most. Blocks are attended as
-    ``block_attention`` does.
+    ``work`` are thread and threads, and the queries of a block at most. Blocks, of at least so many
+    tokens, are attended as ``block_attention`` does.
     """
 
     @register_jitable(**PART_POLICY)
@@ -151,7 +152,7 @@ def attend_prompt(attend_block: Callable[..., None]) -> Callable[..., None]:
         thread, threads, most = work
         groups, dim = cache[0].shape[1:]
         tokens, shared = query.shape[0], query.shape[1] // dim // groups
-        step = tokens_at_once(tokens, threads, groups, most // shared)
+        step = tokens_at_once(tokens, threads, groups, (least, most // shared))
         scales = stack_int32(SCALES), stack_int32(SCALES)
         for group in range(groups):
             copy_column(cache[1], group, scales[0])

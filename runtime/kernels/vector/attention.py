@@ -60,7 +60,7 @@ from edgellm.runtime.kernels.vector._prompt_attention import (
 from edgellm.runtime.kernels.vector._read_ahead import expect
 from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
 from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
-from edgellm.runtime.kernels.vector._word_prompt import word_block_attention
+from edgellm.runtime.kernels.vector._word_prompt import FEW_TOKENS, word_block_attention
 
 SCORES = 1 << 18
 """Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
@@ -146,9 +146,9 @@ def build(unit: VectorUnit) -> Callable[..., None]:
 def many_tokens(unit: VectorUnit) -> tuple[Callable[..., None], Int]:
     """Return the attention of many tokens, and from how many on it is faster."""
     if unit.adds_fours:
-        return attend_prompt(block_attention(unit)), LEAST_TOKENS
+        return attend_prompt(block_attention(unit), LEAST_TOKENS), LEAST_TOKENS
     if unit.dots_neighbours:
-        return attend_prompt(word_block_attention(unit)), LEAST_TOKENS
+        return attend_prompt(word_block_attention(unit), FEW_TOKENS), FEW_TOKENS
     return not_used, NEVER
 
 
