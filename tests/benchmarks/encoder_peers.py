@@ -41,8 +41,8 @@ class MaskedLowering(Float32EncoderLowering):
     def text_tokens(self, tables: TextTables) -> str:
         self.graph.input("attention_mask", "float32", ("sequences", "length"))
         axes = self.graph.initializer("axes_1_2", np.array([1, 2]))
-        hidden = self._emit("Sub", [self._number(1.0), "attention_mask"])
-        far = self._emit("Mul", [hidden, self._number(FAR)])
+        hidden = self._emit("Sub", [self.graph.number(1.0), "attention_mask"])
+        far = self._emit("Mul", [hidden, self.graph.number(FAR)])
         self._added = self._emit("Unsqueeze", [far, axes])
         return super().text_tokens(tables)
 
