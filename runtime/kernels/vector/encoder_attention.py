@@ -51,11 +51,12 @@ from edgellm.runtime.kernels.vector._attention_parts import (
 )
 from edgellm.runtime.kernels.vector._products import Product, int8_product
 from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._word_encoder import attend_with_words
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    attend = attend_in_lanes(unit) if unit.has_int32_rows else attend_with(unit)
+    attend = attention_of(unit)
 
     def encoder_attention(
         thread: int,
@@ -91,6 +92,13 @@ def build(unit: VectorUnit) -> Callable[..., None]:
                     attend((query, key, value, y), rows, place, facts, means)
 
     return encoder_attention
+
+
+def attention_of(unit: VectorUnit) -> Callable[..., None]:
+    """Return the ``attend`` that suits a unit."""
+    if unit.has_int32_rows:
+        return attend_in_lanes(unit)
+    return attend_with_words(unit) if unit.dots_neighbours else attend_with(unit)
 
 
 def attend_with(unit: VectorUnit) -> Callable[..., None]:
