@@ -257,3 +257,13 @@ def _extreme_examples(rng: np.random.Generator) -> Iterator[Example]:
         rows = [draw.narrow(rng, 20, 12, 16) for _ in range(3)]
         inputs = _inputs(rows, [7, 12], 8)
         yield Example(f"scaling_exponent_{exponent}", inputs, {"heads": 2, **scaling})
+    yield _largest_sums()
+
+
+def _largest_sums() -> Example:
+    """Return equal weights of so many keys that their sums with the least code exceed 32 bits."""
+    rows, dim = 520, 8  # 520 * 32767 * 128 > 2^31
+    query, key = np.zeros((rows, dim), np.int32), np.zeros((rows, dim), np.int8)
+    peak, mean = np.full((1, dim), INT32_MAX, np.int32), np.zeros((1, dim), np.int32)
+    inputs = query, key, peak, np.full_like(key, -128), peak, mean, np.array([rows])
+    return Example("largest_sums", inputs, _attributes(1, dim))
