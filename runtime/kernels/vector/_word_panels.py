@@ -115,7 +115,8 @@ def row_filler(unit: VectorUnit) -> Intrinsic:
                     _load_words(builder, unit, move(builder, place, column))
                     for place in places[i * lanes : (i + 1) * lanes]
                 ]
-                for number, pairs in enumerate(_transpose(builder, unit, own)):
+                turned = [builder.bitcast(vector, unit.totals_type) for vector in own]
+                for number, pairs in enumerate(transpose(builder, unit, turned)):
                     at = number * STEP_BYTES + i * 4 * lanes
                     _store(builder, pairs, move(builder, target, INT64(at)))
         return context.get_dummy_value()
@@ -179,14 +180,14 @@ def _load_words(builder: Builder, unit: VectorUnit, place: Value) -> Value:
     return builder.sext(bytes_, ir.VectorType(INT16, PAIR * unit.lanes))
 
 
-def _transpose(builder: Builder, unit: VectorUnit, vectors: Values) -> list[Value]:
-    """Return pair i of each vector, as vector i, of as many vectors as there are lanes."""
+def transpose(builder: Builder, unit: VectorUnit, vectors: Values) -> list[Value]:
+    """Return lane i of each vector, as vector i, of as many vectors as there are lanes."""
     lanes = unit.lanes
     half = lanes // 2
     orders = [
         [i + side for i in range(start, start + half) for side in (0, lanes)] for start in (0, half)
     ]
-    turned = [builder.bitcast(vector, unit.totals_type) for vector in vectors]
+    turned = list(vectors)
     for _ in range(half.bit_length()):
         turned = [
             shuffle(builder, turned[i], turned[i + half], order)

@@ -25,6 +25,7 @@ from edgellm.runtime.kernels.vector._code_products import group_products
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS, CodeSums, code_sums
 from edgellm.runtime.kernels.vector._look_up_tables import OCTET, TOGETHER_BYTES
 from edgellm.runtime.kernels.vector._look_ups import least_sum
+from edgellm.runtime.kernels.vector._small_code_panels import small_code_panels
 from edgellm.runtime.kernels.vector._small_code_products import small_code_products
 from edgellm.runtime.kernels.vector._views import expect_at
 
@@ -40,7 +41,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     sums = code_sums(unit)
     products, few_products = group_products(unit), token_products(sums)
     if not unit.adds_fours:
-        products = small_code_products(unit, products)
+        small = small_code_panels if unit.dots_neighbours else small_code_products
+        products = small(unit, products)
 
     def group_linear(
         thread: int,
