@@ -75,7 +75,7 @@ def small_code_panels(unit: VectorUnit, others: Callable[..., bool]) -> Callable
 
     These are called where codes or groups do not suit.
     """
-    add_block = block_products(unit)
+    add_block, lanes = block_products(unit), unit.lanes
 
     @register_jitable(**PART_POLICY)
     def products(
@@ -87,6 +87,7 @@ def small_code_panels(unit: VectorUnit, others: Callable[..., bool]) -> Callable
         if size % CHUNK != 0 or x.shape[1] % CHUNK != 0 or planes.shape[2] > MOST_BITS:
             return others(x, planes, grid, acc, rows, numbers)
         totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
+        ordered = stack_int64(ROWS)
         for t in range(0, x.shape[0], PASS):
             some = x[t : t + PASS]
             for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
@@ -95,10 +96,20 @@ def small_code_panels(unit: VectorUnit, others: Callable[..., bool]) -> Callable
                 own[:] = 0
                 add_block(some, planes[block], grid, (first, last, size), own)
                 for i in range(some.shape[0]):
-                    write_rounded(own[i, first % ROWS :], shift, acc[t + i][first:last])
+                    put_in_order(own[i], lanes, ordered)
+                    write_rounded(ordered[first % ROWS :], shift, acc[t + i][first:last])
         return True
 
     return products
+
+
+@register_jitable(**PART_POLICY)
+def put_in_order(totals: Totals, lanes: Int, out: Totals) -> None:
+    """Write totals, of whose vectors the even lanes come first, as rows follow each other."""
+    for begin in range(0, ROWS, lanes):
+        for i in range(lanes // 2):
+            out[begin + 2 * i] = totals[begin + i]
+            out[begin + 2 * i + 1] = totals[begin + lanes // 2 + i]
 
 
 @register_jitable(**PART_POLICY)
@@ -130,7 +141,7 @@ def block_products(unit: VectorUnit) -> Callable[..., None]:
     """Return ``add_block(x, planes, grid, (first, last, size), totals)``.
 
     It adds the products of the tokens with the rows of a block from ``first`` to ``last``. Totals
-    are (tokens, 64).
+    are (tokens, 64), of each vector first the even lanes.
     """
     unpack_codes, fill = unpack(unit), code_filler(unit)
     four, one = code_tile(unit, TOGETHER), code_tile(unit, 1)
@@ -304,9 +315,12 @@ def _chunk_sums(builder: Builder, unit: VectorUnit, xs: Values, steps: Value) ->
 def _add_scaled(
     builder: Builder, unit: VectorUnit, parts: Values, facts: tuple[Value, Values], out: Value
 ) -> None:
-    """Add ``scale * (part - zero * whole)`` to int64; facts are whole, and where the grid is."""
+    """Add ``scale * (part - zero * whole)`` to int64; facts are whole, and where the grid is.
+
+    They are in the order in which the unit widens: of a vector first the even lanes.
+    """
     whole, (scales, zeros) = facts
-    narrow, wide = unit.totals_type, ir.VectorType(INT64, unit.lanes)
+    narrow = unit.totals_type
     for i, part in enumerate(parts):
         scale, zero = (
             builder.load(
@@ -317,7 +331,9 @@ def _add_scaled(
         )
         less = builder.mul(zero, splat_value(builder, whole, unit.lanes))
         centered = builder.sub(part, less)
-        product = builder.mul(builder.sext(centered, wide), builder.sext(scale, wide))
-        place = move(builder, out, INT64(8 * i * unit.lanes))
-        pointer = builder.bitcast(place, wide.as_pointer())
-        builder.store(builder.add(builder.load(pointer, align=8), product), pointer, align=8)
+        factors = zip(unit.widen(builder, centered), unit.widen(builder, scale), strict=True)
+        for half, pair in enumerate(factors):
+            product = builder.mul(*pair)
+            place = move(builder, out, INT64(8 * (i * unit.lanes + half * unit.lanes // 2)))
+            pointer = builder.bitcast(place, product.type.as_pointer())
+            builder.store(builder.add(builder.load(pointer, align=8), product), pointer, align=8)
