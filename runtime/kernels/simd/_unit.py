@@ -64,7 +64,8 @@ class VectorUnit(ABC):
             (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``,
             ``word_pairs``, ``word_factors``, ``add_words``, ``scale_words``, ``dot_int16`` and
             ``add_row_pair``.
-        dots_neighbours: whether the two products that ``dot_int16`` adds are of neighbours.
+        multiplies_words: whether bytes are best multiplied as words, two neighbours at a time:
+            ``dot_int16`` adds the products of such.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
@@ -73,7 +74,6 @@ class VectorUnit(ABC):
         operators: of which it has some of its own; None is all.
         turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are multiplied as
             bytes, which is faster than to look them up.
-        first_bias: 128 where the first factors of ``dot_words`` are unsigned bytes, else 0.
         widens_halves: whether ``widen`` gives the lower and the upper half of a vector, else the
             lanes of even and of odd numbers.
         looks_up_eights: whether it has ``look_up_8``; others have ``look_up_64``.
@@ -94,11 +94,10 @@ class VectorUnit(ABC):
     byte_bias = 0
     tokens: int
     adds_fours = False
-    dots_neighbours = False
+    multiplies_words = False
     multiplies_lane = False
     matrix_tiles = False
     turns_bits = False
-    first_bias = 0
     widens_halves = False
     base = ""
     has_int32_rows = False
@@ -284,7 +283,7 @@ class VectorUnit(ABC):
         return self.dot_codes(builder, total, [codes], [x])
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
-        """Add two products to each of 16 bits: of codes, or int8 + first_bias, and of int8."""
+        """Add two products to each of 16 bits: of codes and of int8."""
         raise NotImplementedError
 
     def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:

@@ -38,9 +38,8 @@ class Avx2(VectorUnit):
     bit_shifts = (0, 1, 2, 3)
     looks_up_ternary = True
     looks_up_eights = True
-    dots_neighbours = True
+    multiplies_words = True
     tokens = 2
-    first_bias = 128
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
         """Return two vectors: columns 0..15 | 16..31 times 4, and columns 32..47 | 48..63 times 4.
@@ -112,10 +111,6 @@ class Avx2(VectorUnit):
 
     def word_factors(self, builder: Builder, x: Value, first: int) -> Value:
         return shuffle(builder, x, x, [first, first + 1] * (2 * self.lanes))
-
-    def scale_words(self, builder: Builder, words: Value, factor: Value) -> Value:
-        pairs = builder.bitcast(factor, WORDS)
-        return call(builder, "llvm.x86.avx2.pmadd.wd", self.totals_type, [words, pairs])
 
     def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
         return _add_pairs(builder, total, a, b)

@@ -18,6 +18,7 @@ class AvxVnni(Avx2):
     rank = 30
     byte_bias = 128
     adds_fours = True
+    multiplies_words = False
     looks_up_ternary = False
     int8_columns = VectorUnit.int8_columns
     int8_vector = VectorUnit.int8_vector

@@ -1,9 +1,8 @@
 """Tiles of many tokens and rows of codes, where bytes are multiplied in pairs, as LLVM.
 
-Sums of a part of a group stay in 16 bits: a lane has 8 products of an activation + 128 and a code
-less its zero, 8 * 255 * 15, or 16 of an activation itself, 16 * 128 * 15. What takes them to 32
-bits multiplies them by the scale. There they may wrap around: their upper halves are added up as
-well, and tell how often they did.
+Sums of a part of a group stay in 16 bits: a lane has 16 products of an activation and a code less
+its zero, 16 * 128 * 15. What takes them to 32 bits multiplies them by the scale. There they may
+wrap around: their upper halves are added up as well, and tell how often they did.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -30,7 +29,7 @@ from edgellm.runtime.kernels.simd._unit import (
     splat,
     splat_value,
 )
-from edgellm.runtime.kernels.vector._tiles import bytes_of, matrix_rows, open_arrays
+from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays
 from edgellm.runtime.kernels.vector._wide_tiles import add_to_rows
 
 ROWS, TOKENS = 2, 2
@@ -45,7 +44,7 @@ def scaled_tile(unit: VectorUnit, columns: int) -> Intrinsic:
 
     To ``totals[t, n]``, for TOKENS from t and ROWS from n, it adds the products of ``x[t]`` with
     ``codes[n]`` times ``factors[row]``, which has one for each of so many parts of ``columns``, 16
-    bits twice. A place is (t, n, row). x are activations + the unit's ``first_bias``.
+    bits twice. A place is (t, n, row).
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
@@ -128,28 +127,3 @@ def _add_totals(builder: Builder, sums: list[_Wrapping], totals: Values, n: Valu
     )
     upper = builder.shl(builder.sext(upper, wide), splat(wide, 16))
     add_to_rows(builder, builder.add(upper, builder.zext(lower, wide)), totals, n)
-
-
-def laying_out(unit: VectorUnit) -> Intrinsic:
-    """Return the intrinsic ``lay_out(x, t, column, columns, out)``: activations as tiles take them.
-
-    columns are a multiple of the least part.
-    """
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        kinds = types.void(signature.args[0], signature.args[4])
-        x, out = open_arrays(context, builder, kinds, [args[0], args[4]])
-        source = move(builder, matrix_rows(builder, x, args[1], 1)[0], args[2])
-        target, step = bytes_of(builder, out), INT64(4 * unit.lanes)
-        with cgutils.for_range_slice(builder, INT64(0), args[3], step, INT64) as (at, _):
-            codes = load_vector(builder, move(builder, source, at), unit.bytes_type)
-            factors = builder.add(codes, splat(codes.type, unit.first_bias))
-            place = builder.bitcast(move(builder, target, at), factors.type.as_pointer())
-            builder.store(factors, place, align=1)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def lay_out(_: Context, x: Type, t: Type, column: Type, columns: Type, out: Type) -> Intrinsic:
-        return types.void(x, t, column, columns, out), generate
-
-    return lay_out

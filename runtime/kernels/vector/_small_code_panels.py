@@ -41,7 +41,8 @@ from edgellm.runtime.kernels.vector._tiles import as_matrix, bytes_of, matrix_ro
 from edgellm.runtime.kernels.vector._word_panels import COLUMNS, VECTORS, transpose
 
 LEAST_TOKENS = 8
-"""From so many on it pays to unpack."""
+"""From so many on it pays to unpack: before, one token after the other took as long as 8 together.
+(Zen 3, 1024 x 3072, 4 bits, groups of 128: 8 tokens 29 GMAC/s, 16 45, 128 81)"""
 PASS = 128
 """Tokens that there is scratch memory for."""
 TOGETHER = 4

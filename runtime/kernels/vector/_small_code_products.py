@@ -1,9 +1,7 @@
 """Products of many tokens with codes of up to four bits, where bytes are multiplied in pairs.
 
 Codes are unpacked and lessened by their zeros once for the tokens of a pass, a span of columns of
-64 rows at a time, and multiplied by the tiles of ``_scaled_tiles``. Where these take unsigned
-activations, 128 more than they are, a token of zeros is multiplied as well: what it yields is what
-the others have too much.
+64 rows at a time, and multiplied by the tiles of ``_scaled_tiles``.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -21,24 +19,22 @@ from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector import _scaled_tiles as tiles
 from edgellm.runtime.kernels.vector._code_products import subtract
 from edgellm.runtime.kernels.vector._codes import unpack
+from edgellm.runtime.kernels.vector._lanes import copy_bytes
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._views import row_of
 
 LEAST_TOKENS = 8
-"""From so many on it pays to unpack. (A server of 2021, AVX2, 2560 x 6912, 4 bits: one token after
-the other 22 GMAC/s; 4 together 15, 8 22, 16 29, 128 45.)"""
+"""From so many on it pays to unpack."""
 PASS = 128
-"""Tokens that there is scratch memory for."""
-TOKENS = PASS + 2
-"""With one of zeros, and one that makes them even."""
+"""Tokens that there is scratch memory for, also for one that makes them even."""
 SPAN = 1024
 """Columns that are unpacked at once."""
 SLAB_ROWS = 16
 """Whose codes stay in the first cache for all tokens."""
 MOST_PARTS = SPAN // min(tiles.PARTS)
 CODE_BYTES = ROWS * SPAN
-TOKEN_BYTES = TOKENS * SPAN
-TOTAL_WORDS = TOKENS * ROWS
+TOKEN_BYTES = PASS * SPAN
+TOTAL_WORDS = PASS * ROWS
 FACTOR_WORDS = SLAB_ROWS * MOST_PARTS
 MOST_BITS = 4
 
@@ -58,7 +54,7 @@ def small_code_products(unit: VectorUnit, others: Callable[..., bool]) -> Callab
 
     These are called where codes or groups do not suit.
     """
-    add_block, extra = block_products(unit), 1 if unit.first_bias else 0
+    add_block = block_products(unit)
 
     @register_jitable(**PART_POLICY)
     def products(
@@ -76,12 +72,9 @@ def small_code_products(unit: VectorUnit, others: Callable[..., bool]) -> Callab
             count = some.shape[0]
             for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
                 first, last = first_row(block, begin), last_row(block, end)
-                for i in range(count + extra):
-                    totals[i] = 0
+                totals[:count] = 0
                 add_block(some, planes[block], grid, (first, last, size, part), totals)
                 for i in range(count):
-                    for row in range(ROWS if extra > 0 else 0):
-                        totals[i, row] -= totals[count, row]
                     write_rounded(totals[i, first % ROWS :], shift, acc[t + i][first:last])
         return True
 
@@ -111,18 +104,15 @@ def block_products(unit: VectorUnit) -> Callable[..., None]:
     """Return ``add_block(x, planes, grid, (first, last, size, part), totals)``.
 
     It adds the products of the tokens with the rows of a block from ``first`` to ``last``; to the
-    other rows something. Totals are (tokens, 64), of which one is that of zeros, if such is needed.
+    other rows something. Totals are (tokens, 64).
     """
-    unpack_codes, lay_out, add_slab = unpack(unit), tiles.laying_out(unit), slab_products(unit)
-    extra, nothing = 1 if unit.first_bias else 0, np.uint8(unit.first_bias).view(np.int8)
+    unpack_codes, add_slab = unpack(unit), slab_products(unit)
 
     @register_jitable(**PART_POLICY)
     def add_block(x: Codes, planes: Planes, grid: Grid, place: Place, totals: Totals) -> None:
         (scale, zero), (first, last, size, part) = grid, place
         codes: Codes = as_matrix(stack_int8(CODE_BYTES), SPAN)
         factors = as_matrix(stack_int8(TOKEN_BYTES), SPAN)
-        if extra > 0:
-            factors[x.shape[0]] = nothing
         span = SPAN // part * part
         for column in range(0, x.shape[1], span):
             columns = min(span, x.shape[1] - column)
@@ -132,9 +122,9 @@ def block_products(unit: VectorUnit) -> Callable[..., None]:
                 for n in range(first, last):
                     subtract(row_of(own, n % ROWS), less[n])
             for t in range(x.shape[0]):
-                lay_out(x, t, column, columns, factors[t])
+                copy_bytes(x[t][column : column + columns], factors[t][:columns])
             for slab in range(0, ROWS, SLAB_ROWS):
-                numbers = (x.shape[0] + extra, slab, column, columns // part)
+                numbers = (x.shape[0], slab, column, columns // part)
                 add_slab(factors, codes, scale, place, numbers, totals)
 
     return add_block

@@ -147,7 +147,7 @@ def many_tokens(unit: VectorUnit) -> tuple[Callable[..., None], Int]:
     """Return the attention of many tokens, and from how many on it is faster."""
     if unit.adds_fours:
         return attend_prompt(block_attention(unit), LEAST_TOKENS), LEAST_TOKENS
-    if unit.dots_neighbours:
+    if unit.multiplies_words:
         return attend_prompt(word_block_attention(unit), FEW_TOKENS), FEW_TOKENS
     return not_used, NEVER
 

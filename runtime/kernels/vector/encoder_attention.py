@@ -98,7 +98,7 @@ def attention_of(unit: VectorUnit) -> Callable[..., None]:
     """Return the ``attend`` that suits a unit."""
     if unit.has_int32_rows:
         return attend_in_lanes(unit)
-    return attend_with_words(unit) if unit.dots_neighbours else attend_with(unit)
+    return attend_with_words(unit) if unit.multiplies_words else attend_with(unit)
 
 
 def attend_with(unit: VectorUnit) -> Callable[..., None]:

@@ -41,7 +41,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
     sums = code_sums(unit)
     products, few_products = group_products(unit), token_products(sums)
     if not unit.adds_fours:
-        small = small_code_panels if unit.dots_neighbours else small_code_products
+        small = small_code_panels if unit.multiplies_words else small_code_products
         products = small(unit, products)
 
     def group_linear(
