@@ -62,8 +62,8 @@ class VectorUnit(ABC):
         adds_fours: whether ``dot_codes`` adds to lane i the products of bytes 4i..4i+3, of one
             vector, in one instruction (VNNI, ``sdot``). Many tokens then run on panels of weights
             (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``,
-            ``word_pairs``, ``word_factors``, ``add_words``, ``scale_words``, ``dot_int16`` and
-            ``add_row_pair``.
+            ``word_pairs``, ``word_factors``, ``add_words``, ``dot_int16``, ``add_row_pair`` and,
+            where words are not multiplied, ``scale_words``.
         multiplies_words: whether bytes are best multiplied as words, two neighbours at a time:
             ``dot_int16`` adds the products of such.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
@@ -283,7 +283,10 @@ class VectorUnit(ABC):
         return self.dot_codes(builder, total, [codes], [x])
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
-        """Add two products to each of 16 bits: of codes and of int8."""
+        """Add two products to each of 16 bits: of codes and of int8.
+
+        Where words are not multiplied, the first may be int8 as well.
+        """
         raise NotImplementedError
 
     def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:
