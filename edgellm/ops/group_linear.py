@@ -158,7 +158,7 @@ def examples() -> Iterator[Example]:
     zero = np.resize(np.array([0, 15], np.uint8), (16, 128))
     extremes = (np.tile(x, 2048), codes, np.full((16, 128), -32768, np.int16), zero)
     yield Example("largest_sums_of_many_tokens", extremes, {"group_size": 128, "shift": 12})
-    x, fifteens = np.full((9, 192), -128, np.int8), np.ones((4, 17, 192), np.uint8)
+    x, fifteens = np.full((13, 192), -128, np.int8), np.ones((4, 17, 192), np.uint8)
     grid = np.full((2, 17), 32767, np.int16), np.zeros((2, 17), np.uint8)
     inputs = (x, pack_bit_planes(fifteens), *grid)
     yield Example("largest_codes_of_many_tokens", inputs, {"group_size": 128, "shift": 12})

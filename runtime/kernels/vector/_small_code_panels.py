@@ -40,9 +40,12 @@ from edgellm.runtime.kernels.vector._codes import unpack
 from edgellm.runtime.kernels.vector._tiles import as_matrix, bytes_of, matrix_rows, open_arrays
 from edgellm.runtime.kernels.vector._word_panels import COLUMNS, VECTORS, transpose
 
-LEAST_TOKENS = 8
-"""From so many on it pays to unpack: before, one token after the other took as long as 8 together.
-(Zen 3, 1024 x 3072, 4 bits, groups of 128: 8 tokens 29 GMAC/s, 16 45, 128 81)"""
+NEVER = 1 << 62
+LEAST_TOKENS = (NEVER, 36, 20, 12)
+"""By planes, from so many tokens on it pays to unpack. (Zen 3, 1024 x 3072, groups of 128: tokens one
+by one take 33, 45, 75, 105 us each; together they take 800 and 26 to 39 each.)"""
+LEAST_OF_OTHERS = 8
+"""The same of other codes and groups."""
 PASS = 128
 """Tokens that there is scratch memory for."""
 TOGETHER = 4
@@ -83,9 +86,11 @@ def small_code_panels(unit: VectorUnit, others: Callable[..., bool]) -> Callable
         x: Codes, planes: Planes, grid: Grid, acc: Sums, rows: Range, numbers: Range
     ) -> bool:
         (begin, end), (size, shift) = rows, numbers
-        if x.shape[0] < LEAST_TOKENS:
+        bits = planes.shape[2]
+        suits = size % CHUNK == 0 and x.shape[1] % CHUNK == 0 and bits <= MOST_BITS
+        if x.shape[0] < (LEAST_TOKENS[bits - 1] if suits else LEAST_OF_OTHERS):
             return False
-        if size % CHUNK != 0 or x.shape[1] % CHUNK != 0 or planes.shape[2] > MOST_BITS:
+        if not suits:
             return others(x, planes, grid, acc, rows, numbers)
         totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         ordered = stack_int64(ROWS)
