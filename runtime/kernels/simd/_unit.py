@@ -64,8 +64,7 @@ class VectorUnit(ABC):
             (see ``vector/_panels``). Others multiply pairs: they have ``dot_words``,
             ``word_pairs``, ``word_factors``, ``add_words``, ``dot_int16``, ``add_row_pair`` and,
             where words are not multiplied, ``scale_words``.
-        multiplies_words: whether bytes are best multiplied as words, two neighbours at a time:
-            ``dot_int16`` adds the products of such.
+        multiplies_words: whether int8 are best multiplied as words, neighbours by ``dot_int16``.
         multiplies_lane: whether ``dot_codes`` takes one lane of activations for all at no cost.
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
@@ -283,10 +282,7 @@ class VectorUnit(ABC):
         return self.dot_codes(builder, total, [codes], [x])
 
     def dot_words(self, builder: Builder, words: Value, first: Value, second: Value) -> Value:
-        """Add two products to each of 16 bits: of codes and of int8.
-
-        Where words are not multiplied, the first may be int8 as well.
-        """
+        """Add two products to each of 16 bits: of codes (or, without words, int8) and of int8."""
         raise NotImplementedError
 
     def word_pairs(self, builder: Builder, a: Value, b: Value) -> list[Value]:

@@ -42,8 +42,8 @@ from edgellm.runtime.kernels.vector._word_panels import COLUMNS, VECTORS, transp
 
 NEVER = 1 << 62
 LEAST_TOKENS = (NEVER, 36, 20, 12)
-"""By planes, from so many tokens on it pays to unpack. (Zen 3, 1024 x 3072, groups of 128: tokens one
-by one take 33, 45, 75, 105 us each; together they take 800 and 26 to 39 each.)"""
+"""By planes, from so many tokens on it pays to unpack. (Zen 3, 1024 x 3072, groups of 128: one by
+one, tokens take 33, 45, 75, 105 us each; together they take 800 and 26 to 39 each.)"""
 LEAST_OF_OTHERS = 8
 """The same of other codes and groups."""
 PASS = 128
