@@ -52,9 +52,13 @@ def padded(size: Int) -> Int:
 
 
 def rows_at_once(length: Int, dim: Int) -> Int:
-    """Return how many rows of a head are worked on at once."""
+    """Return how many rows of a head are worked on at once: whole tiles, or 3 of the longest.
+
+    There is room for a whole tile then too, whose rows have no block more than the sequence.
+    """
     room = min(SCORES // (round_up(length, BLOCK) + BLOCK), SUMS // (2 * (padded(dim) + BLOCK)))
-    return min(QUERIES, room // TOKENS * TOKENS if room >= TOKENS else room)
+    step = TOKENS if room >= TOKENS else min(room, TILE_ROWS)
+    return min(QUERIES, room // step * step)
 
 
 def copy_rows(source: Bytes, place: Place, out: Bytes) -> None:

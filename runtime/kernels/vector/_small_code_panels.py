@@ -36,6 +36,7 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     splat_value,
 )
+from edgellm.runtime.kernels.vector._attention_tiles import zeros
 from edgellm.runtime.kernels.vector._codes import unpack
 from edgellm.runtime.kernels.vector._tiles import as_matrix, bytes_of, matrix_rows, open_arrays
 from edgellm.runtime.kernels.vector._word_panels import COLUMNS, VECTORS, transpose
@@ -279,11 +280,7 @@ def _part_sums(
     builder: Builder, unit: VectorUnit, xs: Values, panel: Value, columns: Value
 ) -> list[list[Value]]:
     """Return the products of each token with a part of a panel, as vectors of int32."""
-    nothing = ir.Constant(unit.totals_type, None)
-    totals = [[cgutils.alloca_once(builder, unit.totals_type) for _ in range(VECTORS)] for _ in xs]
-    for own in totals:
-        for total in own:
-            builder.store(nothing, total)
+    totals = [zeros(builder, unit, VECTORS) for _ in xs]
     with cgutils.for_range(builder, builder.udiv(columns, INT64(CHUNK))) as loop:
         column = builder.mul(loop.index, INT64(CHUNK))
         steps = move(builder, panel, builder.mul(column, INT64(COLUMNS)))
