@@ -3,7 +3,7 @@
 import pytest
 
 from edgellm.runtime.kernels.vector import _attention_parts as parts
-from edgellm.runtime.kernels.vector import _word_encoder, _word_panels
+from edgellm.runtime.kernels.vector import _word_panels
 
 LONGEST = 65_535
 
@@ -13,7 +13,7 @@ def test_whole_tiles_fit(dim: int) -> None:
     inner = parts.round_up(dim, _word_panels.COLUMNS)
     for length in [*range(1, LONGEST, 61), LONGEST]:
         rows = parts.rows_at_once(length, dim)
-        tall = parts.round_up(rows, _word_encoder.TOGETHER)
+        tall = parts.round_up(rows, _word_panels.TOGETHER)
 
         assert rows >= 1
         assert tall * parts.round_up(length, _word_panels.COLUMNS) <= parts.SCORES, length

@@ -42,19 +42,15 @@ from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._word_panels import (
     COLUMNS,
     PAIR,
-    STEP_BYTES,
+    PANEL_BYTES,
+    SPAN,
+    TOGETHER,
     WORD_BYTES,
     column_filler,
     pair_tile,
     row_filler,
+    steps_of,
 )
-
-TOGETHER = 4
-"""Queries of a tile: its sums stay in registers."""
-SPAN = 512
-"""Rows of values whose sums fit in 32 bits: 512 * 32767 * 128 < 2^31."""
-PANEL_BYTES = SPAN // PAIR * STEP_BYTES
-"""And of keys, of up to 512 columns."""
 
 Words = npt.NDArray[np.int16]
 
@@ -140,7 +136,7 @@ def mix_with(unit: VectorUnit) -> Callable[[Words, Bytes, Place, Totals], None]:
         totals[:] = 0
         for first in range(begin, end, SPAN):
             after = min(first + SPAN, end)
-            steps, at = (after - first + PAIR - 1) // PAIR, WORD_BYTES * (first - begin)
+            steps, at = steps_of(after - first), WORD_BYTES * (first - begin)
             rows: Bytes = as_matrix(copied[: (after - first) * inner], inner)
             copy_rows(value, (first, after, column, last), rows)
             for n in range(0, inner, COLUMNS):

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels._scalar import Int
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -40,6 +41,17 @@ PAIR = 2
 """Words of a lane."""
 WORD_BYTES = 2
 STEP_BYTES = COLUMNS * PAIR * WORD_BYTES
+TOGETHER = 4
+"""Queries of a tile: its sums stay in registers."""
+SPAN = 512
+"""Rows of values whose sums fit in 32 bits: 512 * 32767 * 128 < 2^31."""
+PANEL_BYTES = SPAN // PAIR * STEP_BYTES
+"""Room for a panel of so many rows of values, or of keys of up to 512 columns."""
+
+
+def steps_of(rows: Int) -> Int:
+    """Return how many steps a panel of so many rows has."""
+    return max(rows + PAIR - 1, 0) // PAIR
 
 
 def pair_tile(unit: VectorUnit, rows: int, *, adds: bool) -> Intrinsic:

@@ -43,22 +43,19 @@ from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._word_panels import (
     COLUMNS,
     PAIR,
-    STEP_BYTES,
+    PANEL_BYTES,
+    SPAN,
+    TOGETHER,
     WORD_BYTES,
     column_filler,
     pair_tile,
     row_filler,
+    steps_of,
 )
 
 FEW_TOKENS = 4
 """From so many tokens on, this is faster than one token after the other: 1.03 to 1.3 times on Zen 3
 with 1,152 keys, 1.2 to 1.45 for 8, 1.35 to 1.65 for 128. Two take 1.06 to 1.3 times as long."""
-TOGETHER = 4
-"""Queries of a tile: its sums stay in registers."""
-SPAN = 512
-"""Rows of values whose sums fit in 32 bits: 512 * 32591 * 128 < 2^31."""
-PANEL_BYTES = SPAN // PAIR * STEP_BYTES
-"""And of keys, of up to 512 columns."""
 MOST_SUMS = SUMS // 2
 
 Words = npt.NDArray[np.int16]
@@ -139,11 +136,6 @@ def score_with(unit: VectorUnit) -> Callable[..., None]:
                     multiply(codes, panel, dots, (q, 0, codes.shape[1] // PAIR, n - begin))
 
     return score
-
-
-def steps_of(rows: Int) -> Int:
-    """Return how many steps a panel of so many rows has."""
-    return max(rows + PAIR - 1, 0) // PAIR
 
 
 def mix_with(unit: VectorUnit) -> Callable[..., None]:
