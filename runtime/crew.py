@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ConfigError
+from edgellm.runtime import stacks
 from edgellm.runtime.kernels import _objects
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.threads import Workers
@@ -31,7 +32,9 @@ class Crew:
     """``threads`` threads, the caller's own included.
 
     A worker that has done its part of a call looks for the next one for a fraction of a
-    millisecond; then it sleeps, and waking it takes some tens of microseconds.
+    millisecond; then it sleeps, and waking it takes some tens of microseconds. A caller whose stack
+    is too small for kernels waits while a thread of the crew's own does its part. In a forked
+    process new threads take the place of those that it has not.
     """
 
     def __init__(self, threads: int) -> None:
@@ -43,6 +46,11 @@ class Crew:
         if not 1 <= threads <= MAX_THREADS:
             raise ConfigError(f"threads is {threads}; allowed are 1 to {MAX_THREADS}")
         self.threads = threads
+        self._start()
+
+    def _start(self) -> None:
+        """Begin anew, with threads that are none of an earlier process."""
+        threads = self.threads
         self._meeting = _lines(1 + threads)
         self._calls = _lines(1 + threads)
         self._calls[FIRST_WORKER_LINE:, STATE] = 1
@@ -55,6 +63,7 @@ class Crew:
             shared = (self._calls, self._meeting, self._errors)
             self._attend = partial(_attend, self._together, threads, *shared)
         self._workers = Workers(threads)
+        self._leader: Workers | None = None
 
     def run(self, program: int, steps: int, row_bytes: int, *, alone: bool = False) -> None:
         """Run the rows of a program; ``alone``: on the caller's thread.
@@ -68,6 +77,16 @@ class Crew:
         Raises:
             BaseException: what a thread raised; no thread is in the program any more.
         """
+        if self._workers.lost:
+            self._start()
+        if stacks.is_large():
+            self._run(program, steps, row_bytes, alone)
+            return
+        if self._leader is None:
+            self._leader = Workers(2)
+        self._leader.do(1, partial(self._run, program, steps, row_bytes, alone))
+
+    def _run(self, program: int, steps: int, row_bytes: int, alone: bool) -> None:
         if alone or self.threads == 1:
             self._execute(program, steps, row_bytes, 0, 1, self._meeting_address)
             return
@@ -117,7 +136,9 @@ class Crew:
 
     def close(self) -> None:
         """End the threads; a second call does nothing."""
-        self._workers.close()
+        for workers in (self._workers, self._leader):
+            if workers is not None:
+                workers.close()
 
 
 def _attend(
