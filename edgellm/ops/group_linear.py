@@ -162,3 +162,7 @@ def examples() -> Iterator[Example]:
     grid = np.full((2, 17), 32767, np.int16), np.zeros((2, 17), np.uint8)
     inputs = (x, pack_bit_planes(fifteens), *grid)
     yield Example("largest_codes_of_many_tokens", inputs, {"group_size": 128, "shift": 12})
+    x, zeros = np.full((3, 256), -128, np.int8), np.zeros((2, 70, 256), np.uint8)
+    grid = np.full((2, 70), 32767, np.int16), np.ones((2, 70), np.uint8)
+    inputs = (x, pack_bit_planes(zeros), *grid)
+    yield Example("largest_entries_of_tables", inputs, {"group_size": 128, "shift": 12})

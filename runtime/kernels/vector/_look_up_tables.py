@@ -1,9 +1,10 @@
 """The tables in which bit planes are looked up, see ``_look_ups``: 16 sums of four activations.
 
 What a column adds to an entry is its activation, if that is positive, where the bit is set; if it
-is negative, its magnitude where the bit is not set: an entry is 0 to 508. Where all entries of a
+is negative, its magnitude where the bit is not set: an entry is 0 to 512. Where all entries of a
 span are bytes, a table is a vector of them; else it is two, of their lower four bits and of what is
-above.
+above. 512 is 16 times 32 in the first table of an octet and 16 times 31 and 16 in the second: so
+as many of either as are added up fit in a byte.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -47,14 +48,17 @@ OCTET_TABLES = 4 * LANE
 both, then NO_UPPER."""
 LOWER_BITS = 4
 NO_UPPER = 255
-"""What stands instead of upper bits, of which the largest are 31."""
+"""What stands instead of upper bits."""
+UPPER_LIMITS = [32] * LANE + [31] * LANE
+"""Of both tables."""
 MAX_COLUMNS = 65_536
 TABLE_BYTES = MAX_COLUMNS // OCTET * OCTET_TABLES
 """Bytes of tables for the longest row: 512 KiB of the stack."""
 TOGETHER_BYTES = 1 << 17
 """Of tables of tokens that blocks are read once for: with those blocks in the second cache."""
 SPAN_OCTETS = 16
-"""Octets whose sums, less the least one and doubled, fit in int16: 128 * 127 * 2."""
+"""Octets whose sums, less the least one, are 128 * 128 at most: doubled, they fit in 16 bits, which
+have no sign then."""
 SPAN = SPAN_OCTETS * OCTET
 
 Codes = npt.NDArray[np.int8]
@@ -160,8 +164,11 @@ def _entries(builder: Builder, source: Value) -> Value:
 
 
 def _store_tables(builder: Builder, entries: Value, are_bytes: Value, target: Value) -> None:
-    lower = builder.and_(entries, splat(entries.type, (1 << LOWER_BITS) - 1))
-    upper = builder.lshr(entries, splat(entries.type, LOWER_BITS))
+    bits = splat(entries.type, LOWER_BITS)
+    limits = ir.Constant(entries.type, UPPER_LIMITS)
+    name = f"llvm.umin.v{entries.type.count}i16"
+    upper = call(builder, name, entries.type, [builder.lshr(entries, bits), limits])
+    lower = builder.sub(entries, builder.shl(upper, bits))
     lower = builder.select(are_bytes, entries, lower)
     upper = builder.select(are_bytes, splat(entries.type, NO_UPPER), upper)
     for i, half in enumerate((lower, upper)):

@@ -1,10 +1,10 @@
 """Look-ups in bit planes with byte shuffles: 16 rows and more, four columns each, an instruction.
 
-A table has the 16 sums of four activations that four bits choose, less the least of them: 0 to 508
+A table has the 16 sums of four activations that four bits choose, less the least of them: 0 to 512
 (T-MAC's tables, but exact). Where all of a span are bytes, a look-up is one shuffle, and its bytes
 are added up in 16 bits: so are 84 % of the spans of rows of 1,024 codes of a normal distribution,
 and 95 % where rows have 4,096. Else the lower four bits are one vector of bytes, what is above them
-another, at most 31: so many look-ups are added up as bytes before the sums have to be widened. The
+another: so many look-ups are added up as bytes before the sums have to be widened. The
 keys of 64 rows and 8 columns are 64 bytes.
 """
 
@@ -51,7 +51,7 @@ from edgellm.runtime.kernels.vector._look_up_tables import (
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
 LOWER_OCTETS, UPPER_OCTETS = 8, 4
-"""Whose entries add up in a byte: 16 * 15, and 8 * 31."""
+"""Whose entries add up in a byte: 8 * (15 + 16), and 4 * (32 + 31)."""
 UNROLL = 2
 """Octets a step where entries are bytes."""
 BESIDE = 2
