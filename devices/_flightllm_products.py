@@ -17,7 +17,6 @@ from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.devices._flightllm_isa import slot
 from edgellm.devices._flightllm_schedule import Tiling
 from edgellm.dtypes import (
-    SHIFT_TERMS,
     unpack_bit_planes,
     unpack_planes,
     unpack_ternary,
@@ -27,6 +26,7 @@ from edgellm.errors import DeviceError
 from edgellm.int4 import unpack_int4
 from edgellm.ops._bit_planes import rounded
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, requantize, saturate
+from edgellm.ops._shift_alphas import unpack_alphas
 from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
 
 Numbers = npt.NDArray[Any]
@@ -43,7 +43,7 @@ def _group_codes(inputs: Sequence[Numbers]) -> Numbers:
 
 def _signs(inputs: Sequence[Numbers]) -> Numbers:
     """Return +1 and -1 of each plane: (P, N, K)."""
-    bits = unpack_bit_planes(inputs[1], inputs[2].shape[3], inputs[0].shape[1])
+    bits = unpack_bit_planes(inputs[1], inputs[2].shape[2], inputs[0].shape[1])
     return 2 * bits.astype(np.int8) - 1
 
 
@@ -207,8 +207,9 @@ class ProductEffects:
         groups = slice(first, first + sums.shape[1])
         products, of_inputs = sums[:-1], sums[-1]
         if self._call.op_type == "ShiftAddLinear":
-            terms = SHIFT_TERMS[self._inputs[2][groups, :, :, columns]].sum(axis=2)  # (G, P, N)
-            return (products * terms.transpose(1, 0, 2)[:, :, None]).sum(axis=(0, 1))
+            packed, planes = self._inputs[2][groups, :, columns], self._inputs[1].shape[2]
+            alphas = unpack_alphas(packed, planes, self._call.attributes["terms"])  # (G, P, N)
+            return (products * alphas.transpose(1, 0, 2)[:, :, None]).sum(axis=(0, 1))
         scale, zero = (item[groups, columns].astype(np.int64)[:, None] for item in self._inputs[2:])
         middle = 1 << (self._inputs[1].shape[2] - 1)
         return ((products[0] - (zero - middle) * of_inputs) * scale).sum(axis=0)

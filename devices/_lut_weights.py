@@ -8,8 +8,9 @@ import numpy as np
 from edgellm.device import Array
 from edgellm.devices import _linear_weights, _lut_tables
 from edgellm.devices._linear_weights import Int64, LinearWeights
-from edgellm.dtypes import SHIFT_TERMS, unpack_bit_planes
+from edgellm.dtypes import unpack_bit_planes
 from edgellm.ops._bit_planes import rounded
+from edgellm.ops._shift_alphas import unpack_alphas
 
 
 class CodeWeights:
@@ -80,9 +81,9 @@ def decode(op_type: str, inputs: Sequence[Array], attributes: Mapping[str, int])
     """Return the weights of a call of one of ``DECODERS``."""
     if op_type != "ShiftAddLinear":
         return CodeWeights(_linear_weights.decode(op_type, inputs, attributes))
-    x, planes, terms = inputs
-    bits = unpack_bit_planes(planes.astype(np.uint8), terms.shape[3], x.shape[1])
-    scales = SHIFT_TERMS[terms.astype(np.uint8)].sum(axis=2)
+    x, planes, alphas = inputs
+    bits = unpack_bit_planes(planes.astype(np.uint8), alphas.shape[2], x.shape[1])
+    scales = unpack_alphas(alphas.astype(np.uint8), planes.shape[2], attributes["terms"])
     return ShiftAddWeights(bits, scales, attributes["group_size"], attributes["shift"])
 
 

@@ -202,19 +202,6 @@ def unpack_bit_planes(
     return bits[:, :rows, :columns]
 
 
-SHIFT_TERMS_LAYOUT = "shift-terms/v1"
-"""A signed power of two in a byte: 0 is zero; else bits 0..6 are exponent + 1 and bit 7 is set for
-minus."""
-
-MAX_SHIFT_EXPONENT = 31
-
-SHIFT_TERMS: npt.NDArray[np.int64] = np.zeros(256, np.int64)
-"""What each byte of SHIFT_TERMS_LAYOUT stands for; bytes of larger exponents stand for zero."""
-SHIFT_TERMS[1 : MAX_SHIFT_EXPONENT + 2] = np.int64(1) << np.arange(MAX_SHIFT_EXPONENT + 1)
-SHIFT_TERMS[128:] = -SHIFT_TERMS[:128]
-SHIFT_TERMS.setflags(write=False)
-
-
 TERNARY_5TRIT = "ternary-5trit/v1"
 """Five weights a byte, 1.6 bits a weight. A row is blocks of 64 bytes, 320 columns; what is left
 over is padded with zeros to a multiple of 80 columns and makes a last block of 16, 32, 48 or 64

@@ -314,7 +314,7 @@ def _read_attributes(node: Any, schema: OpSchema) -> dict[str, int]:  # noqa: AN
     if set(attributes) != set(schema.attributes):
         raise PlanError(
             f"{node.name}: its attributes are {sorted(attributes)}; {schema.name} has "
-            f"{sorted(schema.attributes)}"
+            f"{sorted(schema.attributes)}; if another version made the bundle, export it again"
         )
     return attributes
 

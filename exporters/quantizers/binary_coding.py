@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from edgellm.exporters.quantizers.grids import (
     BLOCK_WEIGHTS,
+    Codes,
     Fit,
     Floats,
     Grid,
 )
 from edgellm.exporters.quantizers.sorted_groups import Counts, SortedGroups
+from edgellm.ops._shift_alphas import pack_alphas, unpack_alphas
 
 ROUNDS = 30
 EXPONENTS = 13
@@ -30,23 +32,20 @@ UNITS = 8
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Alphas as signed powers of two: alpha = unit * sum of sign * 2^exponent.
+class Powers:
+    """Alphas that are sums of few signed powers of two: alpha = unit * integer.
 
     Attributes:
-        signs: (N, G, P, S) int8: -1, 1, or 0 for no term.
-        exponents: (N, G, P, S) int8, 0 to EXPONENTS - 1.
+        integers: (N, G, P) int64, as the operator has them.
         unit: (N,) float64.
     """
 
-    signs: npt.NDArray[np.int8]
-    exponents: npt.NDArray[np.int8]
+    integers: npt.NDArray[np.int64]
     unit: Floats
 
     def values(self) -> Floats:
         """Return the alphas, (N, G, P)."""
-        sums = np.ldexp(self.signs.astype(np.float64), self.exponents).sum(axis=3)
-        return sums * self.unit[:, None, None]
+        return self.integers * self.unit[:, None, None]
 
 
 def signs_of_codes(bits: int) -> Floats:
@@ -159,46 +158,63 @@ def _least_squares(chosen: Floats, mass: Floats, moment: Floats) -> Floats:
     return solution
 
 
-def to_terms(alphas: Floats, count: int) -> Terms:
+def without_minus(codes: Codes, alphas: Floats, size: int) -> Codes:
+    """Return codes of the same weights where the alphas have lost their signs.
+
+    Args:
+        codes: (N, K).
+        alphas: (N, G, P).
+        size: columns of a group.
+    """
+    flips = ((alphas < 0) << np.arange(alphas.shape[2])).sum(axis=2).astype(np.uint8)  # (N, G)
+    return codes ^ np.repeat(flips, size, axis=1)[:, : codes.shape[1]]
+
+
+def to_powers(alphas: Floats, count: int) -> Powers:
     """Round alphas (N, G, P) to sums of ``count`` signed powers of two, with the best unit a row.
 
-    The largest alpha of a row gets the exponent 11 or 12; what is below 2^0 is lost.
+    The largest alpha of a row is 2^11 to 2^12.5; what is below 2^0 is lost, and what is 2^9 times
+    smaller than the power before. Alphas lose their signs, see ``without_minus``.
     """
-    peak = np.abs(alphas).max(axis=(1, 2))
+    alphas = np.abs(alphas)
+    peak = alphas.max(axis=(1, 2))
     _, power = np.frexp(np.where(peak > 0, peak, 1.0))
     smallest = np.ldexp(1.0, power - EXPONENTS + 1)
     units = [smallest * 2.0 ** (step / UNITS - 0.5) for step in range(UNITS)]
-    best = _round_terms(alphas, count, units[0])
+    best = _round(alphas, count, units[0])
     for unit in units[1:]:
-        terms = _round_terms(alphas, count, unit)
-        best = _choose(_error(terms, alphas) < _error(best, alphas), terms, best)
+        powers = _round(alphas, count, unit)
+        best = _choose(_error(powers, alphas) < _error(best, alphas), powers, best)
     return best
 
 
-def _error(terms: Terms, alphas: Floats) -> Floats:
-    difference: Floats = ((terms.values() - alphas) ** 2).sum(axis=(1, 2))
+def _error(powers: Powers, alphas: Floats) -> Floats:
+    difference: Floats = ((powers.values() - alphas) ** 2).sum(axis=(1, 2))
     return difference
 
 
-def _round_terms(alphas: Floats, count: int, unit: Floats) -> Terms:
-    signs, exponents, rest = [], [], alphas / unit[:, None, None]
+def _round(alphas: Floats, count: int, unit: Floats) -> Powers:
+    rest = alphas / unit[:, None, None]
+    total = np.zeros(alphas.shape)
     for _ in range(count):
         # The nearest power of two: from 3/2 of one, the next.
         exponent = np.floor(np.log2(np.maximum(np.abs(rest) * (4 / 3), 2.0**-60)))
         exponent = np.clip(exponent, 0, EXPONENTS - 1)
-        # Half of the smallest power and less is nearer to no term at all.
+        # Half of the smallest power and less is nearer to no power at all.
         sign = np.where(np.abs(rest) * 2 > np.exp2(exponent), np.sign(rest), 0.0)
         rest = rest - sign * np.exp2(exponent)
-        signs.append(sign)
-        exponents.append(exponent)
-    as_bytes = [np.stack(part, axis=-1).astype(np.int8) for part in (signs, exponents)]
-    return Terms(as_bytes[0], as_bytes[1], unit)
+        total += sign * np.exp2(exponent)
+    return Powers(_as_stored(total.astype(np.int64), count), unit)
 
 
-def _choose(better: npt.NDArray[np.bool_], new: Terms, old: Terms) -> Terms:
-    rows = better[:, None, None, None]
-    return Terms(
-        np.where(rows, new.signs, old.signs),
-        np.where(rows, new.exponents, old.exponents),
+def _as_stored(integers: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return integers (N, G, P) as the operator has them: without powers that are too small."""
+    packed = pack_alphas(integers.transpose(1, 2, 0), count)
+    return unpack_alphas(packed, integers.shape[2], count).transpose(2, 0, 1)
+
+
+def _choose(better: npt.NDArray[np.bool_], new: Powers, old: Powers) -> Powers:
+    return Powers(
+        np.where(better[:, None, None], new.integers, old.integers),
         np.where(better, new.unit, old.unit),
     )

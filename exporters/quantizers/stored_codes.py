@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.dtypes import SHIFT_TERMS, pack_bit_planes, unpack_bit_planes
+from edgellm.dtypes import pack_bit_planes, unpack_bit_planes
 from edgellm.exporters.quantizers import binary_coding, codebook, uniform
 from edgellm.exporters.quantizers.grids import Codes, Floats, Grid
-from edgellm.exporters.quantizers.low_bit import LowBitLinear
+from edgellm.exporters.quantizers.low_bit import LowBitLinear, alphas_of
 from edgellm.row_codes import pack_row_codes
 
 
@@ -46,7 +46,7 @@ def read(linear: LowBitLinear, columns: int) -> StoredCodes:
         scale, zero = (linear.tensors[port].T.astype(np.float64) for port in ("scale", "zero"))
         grid = uniform.from_parameters(scale * unit[:, None], zero, len(bits))
     else:
-        alphas = SHIFT_TERMS[linear.tensors["terms"]].sum(axis=2)  # (G, P, N)
+        alphas = alphas_of(linear)  # (G, P, N)
         grid = binary_coding.from_alphas(alphas.transpose(2, 0, 1) * unit[:, None, None])
     return StoredCodes(codes, grid, size)
 

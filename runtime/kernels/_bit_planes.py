@@ -16,7 +16,6 @@ SPAN = 256
 TABLES = SPAN // 4 * 16
 SUMS = 8 * ROWS
 """For the most planes that there are, 8."""
-MAX_EXPONENT = 31
 
 
 def fill_tables(x: npt.NDArray[np.int8], tables: npt.NDArray[np.int16]) -> None:
@@ -109,34 +108,6 @@ def add_group(
         # |code - zero| * 127 * K < 2^31: it may wrap around in between
         centered = np.int32(codes[row] - np.int32(zero[row]) * whole)
         totals[row] += np.int64(centered) * np.int64(scale[row])
-
-
-def add_terms(
-    sums: npt.NDArray[np.int32],
-    whole: np.int32,
-    terms: npt.NDArray[np.uint8],
-    rows: tuple[Int, Int],
-    totals: npt.NDArray[np.int64],
-) -> None:
-    """Add what the planes of a group chose, times its scales, to the rows' totals.
-
-    Args:
-        sums: (P * 64,) what each plane chose of the group, from the first of the rows on.
-        whole: the sum of these.
-        terms: (P, S, N) in the layout shift-terms/v1.
-        rows: the first, and where they end.
-        totals: of the rows.
-    """
-    for plane in range(terms.shape[0]):
-        chosen = sums[plane * ROWS :]
-        for term in range(terms.shape[1]):
-            bytes_ = terms[plane, term][rows[0] : rows[1]]
-            for row in range(bytes_.shape[0]):
-                signed = np.int64(2 * chosen[row] - whole)  # the bits mean +1 and -1
-                exponent = np.int64(bytes_[row] & 127) - 1
-                shifted = signed << (exponent & 31)
-                kept = shifted if 0 <= exponent <= MAX_EXPONENT else np.int64(0)
-                totals[row] += -kept if bytes_[row] >> 7 else kept
 
 
 def write_rounded(totals: npt.NDArray[np.int64], shift: Int, acc: npt.NDArray[np.int32]) -> None:

@@ -7,7 +7,6 @@ from edgellm.runtime.kernels._bit_planes import (
     ROWS,
     SUMS,
     TABLES,
-    add_terms,
     choose_group,
     first_row,
     last_row,
@@ -20,6 +19,7 @@ from edgellm.runtime.kernels._scalar import (
     stack_int32,
     stack_int64,
 )
+from edgellm.runtime.kernels._shift_alphas import add_alphas, fill_alphas
 
 
 @kernel("ShiftAddLinear", split="cells")
@@ -28,29 +28,27 @@ def shift_add_linear(
     threads: int,
     x: npt.NDArray[np.int8],  # (T, K)
     planes: npt.NDArray[np.uint8],  # (B, C, P, 64)
-    terms: npt.NDArray[np.uint8],  # (G, P, S, N)
+    alphas: npt.NDArray[np.uint8],  # (G, H, N)
     acc: npt.NDArray[np.int32],  # (T, N)
     group_size: int,
     shift: int,
+    terms: int,
 ) -> None:
     """Split by output features."""
-    begin, end = share(terms.shape[3], thread, threads)
+    begin, end = share(alphas.shape[2], thread, threads)
     tables = stack_int16(TABLES)
-    sums = stack_int32(SUMS)
+    sums, scales = stack_int32(SUMS), stack_int32(SUMS)
+    count = planes.shape[2]
     totals = stack_int64(ROWS)
     for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
         first, last = first_row(block, begin), last_row(block, end)
         for t in range(x.shape[0]):
             totals[:] = 0
-            for group in range(terms.shape[0]):
+            for group in range(alphas.shape[0]):
                 columns = x[t][group * group_size : (group + 1) * group_size]
                 octets = planes[block][group * group_size // 8 : (group + 1) * group_size // 8]
                 whole = choose_group(columns, octets, tables, sums)
-                add_terms(
-                    sums[first % ROWS :],
-                    whole,
-                    terms[group],
-                    (first, last),
-                    totals[first % ROWS :],
-                )
+                fill_alphas(alphas[group], (count, terms), (first, last), scales)
+                own = totals[first % ROWS :][: last - first]
+                add_alphas(sums[first % ROWS :], whole, count, scales, own)
             write_rounded(totals[first % ROWS :], shift, acc[t][first:last])

@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from edgellm.dtypes import bit_plane_shape
+from edgellm.ops._shift_alphas import pack_alphas
 from edgellm.runtime import cpu, huge_pages, kernels
 from edgellm.runtime.kernels import simd
 from tests.benchmarks.matmuls import Contender, kernel_call, nbits, timed, write
@@ -114,14 +115,15 @@ def low_bit(op_type: str, bits: int, sizes: tuple[int, int, int]) -> Contender:
         constants = (planes, scale, np.full((groups, rows), 2 ** (bits - 1), np.uint8))
     else:
         # Alphas that halve from plane to plane, of terms such as 2^11 + 2^9.
-        top = LARGEST_EXPONENT + 1 - np.arange(bits)[:, None] - 2 * np.arange(TERMS)
-        terms = np.broadcast_to(top[:, :, None], (groups, bits, TERMS, rows)).astype(np.uint8)
-        constants = (planes, terms)
+        halving = (5 << LARGEST_EXPONENT - 2) >> np.arange(bits)
+        alphas = np.broadcast_to(halving[:, None], (groups, bits, rows))
+        constants = (planes, pack_alphas(alphas, TERMS))
+    numbers = (GROUP, SHIFT) if op_type == "GroupLinear" else (GROUP, SHIFT, TERMS)
     weight_bytes = sum(array.nbytes for array in constants)
     count = -(-WALKED_BYTES // weight_bytes) if tokens == 1 else 1
     copies = [tuple(map(in_huge_pages, constants)) for _ in range(count)]
     acc = np.empty((tokens, rows), np.int32)
-    call = kernel_call(kernels.find(op_type), x, copies, acc, (GROUP, SHIFT))
+    call = kernel_call(kernels.find(op_type), x, copies, acc, numbers)
     return Contender(f"{op_type} {bits}", call, count, weight_bytes)
 
 

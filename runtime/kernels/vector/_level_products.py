@@ -16,6 +16,7 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._bit_planes import ROWS, first_row, last_row
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels._shift_alphas import fill_alphas
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_products import (
     CODE_BYTES,
@@ -31,10 +32,9 @@ from edgellm.runtime.kernels.vector._code_products import (
 )
 from edgellm.runtime.kernels.vector._codes import translate, unpack
 from edgellm.runtime.kernels.vector._levels import (
+    ALPHA_WORDS,
     LEVELS,
-    SCALE_WORDS,
     fill_levels,
-    fill_scales,
     fits_levels,
 )
 from edgellm.runtime.kernels.vector._products import int8_multiply
@@ -53,11 +53,12 @@ SUM_WORDS = PASS * SUM_COLUMNS
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
-Terms = npt.NDArray[np.uint8]
+Alphas = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
 Range = tuple[Int, Int]
-Place = tuple[Int, Int, Int]
+Numbers = tuple[Int, Int, Int]
+Place = tuple[Int, Int, Int, Int]
 
 
 def group_look_up(unit: VectorUnit) -> Callable[..., None]:
@@ -66,16 +67,21 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
 
     @register_jitable(**PART_POLICY)
     def look_up_group(
-        codes: Codes, halves: tuple[Codes, Codes], terms: Terms, place: Range, group: Range
+        codes: Codes,
+        halves: tuple[Codes, Codes],
+        packed: Alphas,
+        shape: Range,
+        place: Range,
+        group: Range,
     ) -> None:
         """Look up the levels of a group's codes, which begin and end at these columns."""
         (first, last), (start, stop) = place, group
         lower, upper = halves
-        scales = stack_int32(SCALE_WORDS)
+        alphas = stack_int32(ALPHA_WORDS)
         low, high = stack_int8(LEVELS), stack_int8(LEVELS)
-        fill_scales(terms, first, last, scales)
+        fill_alphas(packed, shape, place, alphas)
         for row in range(last - first):
-            fill_levels(scales[row:], terms.shape[0], CARRY, low, high)
+            fill_levels(alphas[row:], shape[0], CARRY, low, high)
             own: Codes = row_of(codes, row)[start:]
             look_up(own, stop - start, low, row_of(lower, row)[start:])
             look_up(own, stop - start, high, row_of(upper, row)[start:])
@@ -84,7 +90,7 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
 
 
 def byte_block(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``add_block(x, planes, terms, (first, last, size), starts, totals)``.
+    """Return ``add_block(x, planes, alphas, (first, last, size, terms), starts, totals)``.
 
     It adds the products of some rows of a block; starts are those of ``fill_starts``.
     """
@@ -94,14 +100,14 @@ def byte_block(unit: VectorUnit) -> Callable[..., None]:
     def add_block(
         x: Codes,
         planes: Planes,
-        terms: Terms,
+        alphas: Alphas,
         place: Place,
         starts: Sums,
         out: Totals,
     ) -> None:
         """Add the products of the rows of a block."""
-        first, last, size = place
-        rows, columns = last - first, x.shape[1]
+        first, last, size, terms = place
+        rows, columns, shape = last - first, x.shape[1], (planes.shape[1], terms)
         unpacked: Codes = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         lower = as_matrix(stack_int8(CODE_BYTES), WIDTH)
         upper = as_matrix(stack_int8(CODE_BYTES), WIDTH)
@@ -114,7 +120,8 @@ def byte_block(unit: VectorUnit) -> Callable[..., None]:
             while start < end:
                 stop = min((start // size + 1) * size, end)
                 at = (start - column, stop - column)
-                look_up_group(codes, (lower, upper), terms[start // size], (first, last), at)
+                own_alphas = alphas[start // size]
+                look_up_group(codes, (lower, upper), own_alphas, shape, (first, last), at)
                 start = stop
             part, width, own = x[:, column:end], end - column, starts[column // SPAN * x.shape[0] :]
             multiply(part, lower[:rows, :width], sums[:, :rows], own)
@@ -125,7 +132,7 @@ def byte_block(unit: VectorUnit) -> Callable[..., None]:
 
 
 def level_products(unit: VectorUnit) -> Callable[..., bool]:
-    """Return ``products(x, planes, terms, acc, (begin, end), (group_size, shift))``.
+    """Return ``products(x, planes, alphas, acc, (begin, end), (group_size, shift, terms))``.
 
     For many tokens and the rows from begin to end: what ShiftAddLinear means. It returns whether it
     did it: not where look-ups are faster, nor where the levels of rows do not fit.
@@ -137,13 +144,14 @@ def level_products(unit: VectorUnit) -> Callable[..., bool]:
 
     @register_jitable(**PART_POLICY)
     def products(
-        x: Codes, planes: Planes, terms: Terms, acc: Sums, rows: Range, numbers: Range
+        x: Codes, planes: Planes, alphas: Alphas, acc: Sums, rows: Range, numbers: Numbers
     ) -> bool:
-        (begin, end), (size, shift) = rows, numbers
+        (begin, end), (size, shift, terms) = rows, numbers
         if x.shape[0] < least or planes.shape[2] < least_planes:
             return False
         for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
-            if not fits_levels(terms, first_row(block, begin), last_row(block, end)):
+            first, last = first_row(block, begin), last_row(block, end)
+            if not fits_levels(alphas, (planes.shape[2], terms), first, last):
                 return False
         totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         starts = stack_int32(START_WORDS)
@@ -153,7 +161,8 @@ def level_products(unit: VectorUnit) -> Callable[..., bool]:
             for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
                 first, last = first_row(block, begin), last_row(block, end)
                 clear(totals, some.shape[0])
-                add_block(some, planes[block], terms, (first, last, size), starts, totals)
+                place = (first, last, size, terms)
+                add_block(some, planes[block], alphas, place, starts, totals)
                 write_rows(totals, shift, acc[t : t + PASS], (first, last))
         return True
 

@@ -39,7 +39,7 @@ from edgellm.runtime.kernels.vector._plane_blocks import PAIR, PlaneBlocks, Turn
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
 
 MOST_PLANES = 4
-"""4 * 32,767 * 128 * 127 < 2^31: scales are LARGEST_SCALE at most."""
+"""4 * LARGEST_ALPHA * 128 * 128 < 2^31: so much is added up in 32 bits."""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]

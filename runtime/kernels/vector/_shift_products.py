@@ -22,6 +22,7 @@ from edgellm.runtime.kernels._bit_planes import (
 )
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32, stack_int64
+from edgellm.runtime.kernels._shift_alphas import add_alphas, fill_alphas
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._code_sums import MAX_GROUPS
 from edgellm.runtime.kernels.vector._look_up_tables import (
@@ -45,18 +46,18 @@ from edgellm.runtime.kernels.vector._shift_scales import (
     SCALE_BYTES,
     scale_filler,
 )
-from edgellm.runtime.kernels.vector._shift_terms import add_group_terms
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
-Terms = npt.NDArray[np.uint8]
+Alphas = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
 Range = tuple[Int, Int]
+Numbers = tuple[Int, Int, Int]
 
 
 def look_up_products(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``products(x, planes, terms, acc, (begin, end), (group_size, shift))``.
+    """Return ``products(x, planes, alphas, acc, (begin, end), (group_size, shift, terms))``.
 
     For the rows from begin to end: what ShiftAddLinear means.
     """
@@ -64,18 +65,19 @@ def look_up_products(unit: VectorUnit) -> Callable[..., None]:
 
     @register_jitable(**PART_POLICY)
     def products(
-        x: Codes, planes: Planes, terms: Terms, acc: Sums, rows: Range, numbers: Range
+        x: Codes, planes: Planes, alphas: Alphas, acc: Sums, rows: Range, numbers: Numbers
     ) -> None:
-        (begin, end), (size, shift) = rows, numbers
+        (begin, end), (size, shift, terms) = rows, numbers
+        shape = (planes.shape[2], terms)
         totals, scales = stack_int64(BLOCK_TOTALS), stack_int8(SCALE_BYTES)
         tables, magnitudes = stack_int8(TABLE_BYTES), stack_int32(MAX_GROUPS)
         last_block = (end + ROWS - 1) // ROWS
-        whole = min(terms.shape[3] // ROWS, last_block)  # the last block may have fewer rows
-        block_scales = terms.shape[0] * terms.shape[1] * BLOCK_BYTES
+        whole = min(alphas.shape[2] // ROWS, last_block)  # the last block may have fewer rows
+        block_scales = alphas.shape[0] * shape[0] * BLOCK_BYTES
         fitting = SCALE_BYTES // block_scales // PAIR * PAIR
-        step, fits = max(fitting, PAIR), fitting > 0 and terms.shape[1] <= MOST_PLANES
+        step, fits = max(fitting, PAIR), fitting > 0 and shape[0] <= MOST_PLANES
         octets = size // OCTET
-        ahead = octets_ahead(octets, terms.shape[1])
+        ahead = octets_ahead(octets, shape[0])
         table_bytes, spans = table_size(x.shape[1]), span_count(x.shape[1], size)
         tokens = max(min(TOGETHER_BYTES // table_bytes, MAX_GROUPS // spans), 1)
         for t in range(0, x.shape[0], tokens):
@@ -86,10 +88,11 @@ def look_up_products(unit: VectorUnit) -> Callable[..., None]:
                 fill_magnitudes(some[i], size, magnitudes[i * spans :])
             for first in range(begin // ROWS, last_block, step):
                 last = min(first + step, last_block)
-                right = fits and fill_scales(terms, (first, min(last, whole)), scales)
+                if fits:
+                    fill_scales(alphas, shape, (first, min(last, whole)), scales)
                 for block in range(first, last, PAIR):
                     stop = min(block + PAIR, last)
-                    done = max(min(stop, whole), block) if right else block
+                    done = max(min(stop, whole), block) if fits else block
                     row, row_end = first_row(block, begin), last_row(stop - 1, end)
                     for i in range(some.shape[0]):
                         own = tables[i * table_bytes :]
@@ -106,17 +109,18 @@ def look_up_products(unit: VectorUnit) -> Callable[..., None]:
                         for one in range(done, stop):
                             place = (first_row(one, begin), last_row(one, end), size)
                             out = totals[(one - block) * ROWS :]
-                            add_groups(some[i], planes[one], own, terms, place, out)
+                            add_groups(some[i], planes[one], own, (alphas, terms), place, out)
                         write_rounded(totals[row % ROWS :], shift, acc[t + i][row:row_end])
 
     return products
 
 
 def group_sums(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``add_groups(x, planes, tables, terms, (first, last, group_size), totals)``.
+    """Return ``add_groups(x, planes, tables, scales, (first, last, group_size), totals)``.
 
-    It writes the totals of some rows of a block, whatever the terms are, from the place of the
-    first on. planes are (octets, P, 64), tables those of ``fill_tables``.
+    It writes the totals of some rows of a block, however many planes there are, from the place of
+    the first on. scales are the alphas and the most terms of one. planes are (octets, P, 64),
+    tables those of ``fill_tables``.
     """
     choose = group_chooser(unit)
 
@@ -125,24 +129,20 @@ def group_sums(unit: VectorUnit) -> Callable[..., None]:
         x: Codes,
         planes: Planes,
         tables: Codes,
-        terms: Terms,
-        place: tuple[Int, Int, Int],
-        totals: npt.NDArray[np.int64],
+        scales: tuple[Alphas, Int],
+        place: Numbers,
+        totals: Totals,
     ) -> None:
-        first, last, group_size = place
-        sums = stack_int32(SUMS)
-        totals[:ROWS] = 0
-        for group in range(terms.shape[0]):
+        (packed, terms), (first, last, group_size) = scales, place
+        sums, alphas = stack_int32(SUMS), stack_int32(SUMS)
+        out = totals[first % ROWS : first % ROWS + last - first]
+        out[:] = 0
+        for group in range(packed.shape[0]):
             start, stop = group * group_size, (group + 1) * group_size
             own = x[start:stop]
             octets = planes[start // OCTET : stop // OCTET]
             choose(octets, tables[start // OCTET * OCTET_TABLES :], least_sum(own), sums)
-            add_group_terms(
-                sums[first % ROWS :],
-                (sum_of(own), group_size),
-                terms[group],
-                (first, last),
-                totals[first % ROWS :],
-            )
+            fill_alphas(packed[group], (planes.shape[1], terms), (first, last), alphas)
+            add_alphas(sums[first % ROWS :], sum_of(own), planes.shape[1], alphas, out)
 
     return add_groups

@@ -1,14 +1,14 @@
 """Scales of rows, sums of signed powers of two, as LLVM: written before many blocks need them.
 
-The terms of a group are far from those of the next in memory. Read between the planes, a few lines
-at a time, they take a third of the time though they are a tenth of the bytes; so they are read by
-themselves, from as long pieces of memory as there are.
+The alphas of a group are far from those of the next in memory. Read between the planes, a few lines
+at a time, they would take far more of the time than of the bytes; so they are read by themselves,
+from as long pieces of memory as there are.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
+from edgellm.ops._shift_alphas import GAPS, POWERS, SIGNS
 from edgellm.runtime.kernels._bit_planes import ROWS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int
 from edgellm.runtime.kernels.simd._unit import (
-    INT8,
     INT16,
     INT64,
     Builder,
@@ -36,6 +36,7 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     shuffle,
     splat,
+    splat_value,
 )
 from edgellm.runtime.kernels.vector._plane_blocks import PAIR
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
@@ -45,48 +46,49 @@ SCALE_BYTES = 1 << 18
 half of it 1.07 times as long, with twice as much 0.98 times.)"""
 BLOCK_BYTES = 2 * ROWS
 """Of a block's scales of one plane of a group."""
-LARGEST_SCALE = 32_767
-POWERS = (0, *(1 << exponent for exponent in range(15)))
-"""What the lower four bits of a term stand for."""
-TERM_BYTES = len(POWERS)
+POWER_BYTES = [[power >> part & 255 for power in POWERS] for part in (0, 8)]
+"""The lower and the upper bytes of powers of two, by exponent + 1."""
+SIGN_BYTES = [255 if sign < 0 else 0 for sign in SIGNS]
 EVEN_FIRST = (*range(0, 16, 2), *range(1, 16, 2))
 
-Terms = npt.NDArray[np.uint8]
+Alphas = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.int8]
 
 
-def scale_filler(unit: VectorUnit) -> Callable[..., bool]:
-    """Return ``fill_scales(terms, (first, last), scales)``, for the blocks of rows in between.
+def scale_filler(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``fill_scales(alphas, (planes, terms), (first, last), scales)``.
 
-    It tells whether the scales fit in 16 bits. Of each PAIR of blocks they lie group by group,
-    vector by vector of rows, plane by plane: of a vector the even rows, then the odd. terms are
-    (G, P, S, N).
+    It is for the blocks of rows from first to last. Of each PAIR of blocks their alphas lie group
+    by group, vector by vector of rows, plane by plane: of a vector the even rows, then the odd.
+    alphas are (G, H, N) in the layout shift-alphas/v1.
     """
     fill = _filler(unit)
 
     @register_jitable(**PART_POLICY)
-    def fill_scales(terms: Terms, blocks: tuple[Int, Int], scales: Scales) -> bool:
+    def fill_scales(
+        alphas: Alphas, shape: tuple[Int, Int], blocks: tuple[Int, Int], scales: Scales
+    ) -> None:
+        planes, terms = shape
         first, last = blocks
-        largest = np.int64(fill(terms, first * ROWS, (last - first) * ROWS, scales))
-        return (
-            largest < TERM_BYTES
-            and terms.shape[2] << max(largest - 1, np.int64(0)) <= LARGEST_SCALE
-        )
+        fill(alphas, planes, terms, first * ROWS, last - first, scales)
 
     return fill_scales
 
 
 def _filler(unit: VectorUnit) -> Intrinsic:
-    """Return the intrinsic ``fill(terms, row, rows, scales)``: the largest term, signs aside."""
+    """Return the intrinsic ``fill(alphas, planes, terms, row, blocks, scales)``."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        kinds = types.void(signature.args[0], signature.args[3])
-        arrays = open_arrays(context, builder, kinds, [args[0], args[3]])
-        return _Scales(unit, builder, arrays).generate(builder, args[1], args[2])
+        kinds = types.void(signature.args[0], signature.args[5])
+        arrays = open_arrays(context, builder, kinds, [args[0], args[5]])
+        _Scales(unit, builder, arrays, (args[1], args[2])).generate(builder, args[3], args[4])
+        return context.get_dummy_value()
 
     @intrinsic
-    def fill(_: Context, terms: Type, row: Type, rows: Type, scales: Type) -> Intrinsic:
-        return types.uint8(terms, row, rows, scales), generate
+    def fill(
+        _: Context, alphas: Type, planes: Type, terms: Type, row: Type, blocks: Type, scales: Type
+    ) -> Intrinsic:
+        return types.void(alphas, planes, terms, row, blocks, scales), generate
 
     return fill
 
@@ -94,19 +96,18 @@ def _filler(unit: VectorUnit) -> Intrinsic:
 class _Scales:
     """The scales of some rows."""
 
-    def __init__(self, unit: VectorUnit, builder: Builder, arrays: Values) -> None:
+    def __init__(
+        self, unit: VectorUnit, builder: Builder, arrays: Values, shape: tuple[Value, Value]
+    ) -> None:
         self._unit, self._words = unit, ir.VectorType(INT16, 2 * unit.lanes)
-        self._terms, self._scales = (bytes_of(builder, array) for array in arrays)
-        self._groups, self._planes, self._count, _ = cgutils.unpack_tuple(builder, arrays[0].shape)
-        strides = cgutils.unpack_tuple(builder, arrays[0].strides)
-        self._group_bytes, self._plane_bytes, self._term_bytes, _ = strides
+        self._alphas, self._scales = (bytes_of(builder, array) for array in arrays)
+        self._planes, self._terms = shape
+        self._groups = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
+        self._group_bytes, self._pair_bytes, _ = cgutils.unpack_tuple(builder, arrays[0].strides)
         self._width = 4 * self._unit.lanes
-        self._largest = cgutils.alloca_once(builder, self._unit.bytes_type)
 
-    def generate(self, builder: Builder, row: Value, rows: Value) -> Value:
-        """Write the scales of rows, whole blocks, from ``row`` on."""
-        builder.store(ir.Constant(self._unit.bytes_type, None), self._largest)
-        blocks = builder.udiv(rows, INT64(ROWS))
+    def generate(self, builder: Builder, row: Value, blocks: Value) -> None:
+        """Write the scales of blocks of rows, the first of which is ``row``."""
         plane_bytes, block_bytes = INT64(2 * self._width), self._of_planes(builder, BLOCK_BYTES)
         group_bytes = builder.mul(block_bytes, INT64(PAIR))
         pair_bytes = builder.mul(group_bytes, self._groups)
@@ -114,59 +115,76 @@ class _Scales:
             cgutils.for_range(builder, self._groups) as groups,
             cgutils.for_range(builder, self._planes) as planes,
         ):
-            at = move(builder, self._terms, builder.mul(groups.index, self._group_bytes))
-            at = move(builder, at, builder.mul(planes.index, self._plane_bytes))
+            at = move(builder, self._alphas, builder.mul(groups.index, self._group_bytes))
             at = move(builder, at, row)
             out = move(builder, self._scales, builder.mul(groups.index, group_bytes))
             out = move(builder, out, builder.mul(planes.index, plane_bytes))
+            nibble = builder.mul(planes.index, self._terms)
             with cgutils.for_range(builder, blocks) as loop:
                 own = move(builder, at, builder.mul(loop.index, INT64(ROWS)))
                 pair = builder.mul(builder.udiv(loop.index, INT64(PAIR)), pair_bytes)
                 block = builder.mul(builder.urem(loop.index, INT64(PAIR)), block_bytes)
-                self._write(builder, own, move(builder, out, builder.add(pair, block)))
-        name = f"llvm.vector.reduce.umax.v{self._width}i8"
-        return call(builder, name, INT8, [builder.load(self._largest)])
+                self._write(builder, own, nibble, move(builder, out, builder.add(pair, block)))
 
     def _of_planes(self, builder: Builder, size: int) -> Value:
         return builder.mul(self._planes, INT64(size))
 
-    def _write(self, builder: Builder, at: Value, place: Value) -> None:
-        """Write the scales of a block; begin to read the terms of the next plane."""
+    def _write(self, builder: Builder, at: Value, first: Value, place: Value) -> None:
+        """Write the scales of a block, whose nibbles begin with ``first``.
+
+        Begin to read the next plane.
+        """
         vectors = range(ROWS // self._width)
-        kinds = (self._words, self._words, self._unit.bytes_type)
-        sums = [[cgutils.alloca_once(builder, kind) for kind in kinds] for _ in vectors]
-        for total in (total for own in sums for total in own):
-            builder.store(ir.Constant(total.type.pointee, None), total)
-        with cgutils.for_range(builder, self._count) as loop:
-            own = move(builder, at, builder.mul(loop.index, self._term_bytes))
-            prefetch(builder, move(builder, own, self._plane_bytes))
-            for i, totals in zip(vectors, sums, strict=True):
-                there = move(builder, own, INT64(self._width * i))
-                terms = load_vector(builder, there, self._unit.bytes_type)
-                for total, part in zip(totals, self._powers(builder, terms), strict=True):
-                    builder.store(builder.add(builder.load(total), part), total)
         vector_bytes = self._of_planes(builder, 2 * self._width)
-        for i, totals in zip(vectors, sums, strict=True):
-            *halves, negative = map(builder.load, totals)
-            nothing = ir.Constant(negative.type, None)
+        states = [self._begin(builder, self._nibbles(builder, at, first, i)) for i in vectors]
+        with cgutils.for_range(builder, builder.sub(self._terms, INT64(1))) as loop:
+            nibble = builder.add(builder.add(first, loop.index), INT64(1))
+            coming = builder.add(nibble, self._terms)
+            prefetch(builder, self._pair_of(builder, at, coming))
+            for i, state in zip(vectors, states, strict=True):
+                self._add(builder, self._nibbles(builder, at, nibble, i), state)
+        for i, (_, *halves, negative) in zip(vectors, states, strict=True):
+            count = builder.load(negative)
             own = move(builder, place, builder.mul(INT64(i), vector_bytes))
-            for j, count in enumerate(self._interleave(builder, negative, nothing)):
-                scales = builder.add(halves[j], count)
+            for j, ones in enumerate(self._interleave(builder, count, splat(count.type, 0))):
+                scales = builder.add(builder.load(halves[j]), ones)
                 out = move(builder, own, INT64(self._width * j))
                 builder.store(scales, builder.bitcast(out, scales.type.as_pointer()), align=1)
 
-    def _powers(self, builder: Builder, terms: Value) -> list[Value]:
-        """Return the powers of two of even bytes and of odd, less 1 if negative, and these ones."""
-        kind = terms.type
-        even_first = [lane + i for lane in range(0, kind.count, 16) for i in EVEN_FIRST]
-        terms = shuffle(builder, terms, terms, even_first)
-        magnitudes = builder.and_(terms, splat(kind, 127))
-        name = f"llvm.umax.v{kind.count}i8"
-        largest = call(builder, name, kind, [builder.load(self._largest), magnitudes])
-        builder.store(largest, self._largest)
-        signs = builder.ashr(terms, splat(kind, 7))
-        parts = [builder.xor(self._look_up(builder, i, magnitudes), signs) for i in (0, 8)]
-        return [*self._interleave(builder, *parts), builder.neg(signs)]
+    def _pair_of(self, builder: Builder, at: Value, nibble: Value) -> Value:
+        """Return where the bytes with a nibble of the rows from ``at`` on are."""
+        return move(builder, at, builder.mul(builder.lshr(nibble, INT64(1)), self._pair_bytes))
+
+    def _nibbles(self, builder: Builder, at: Value, nibble: Value, vector: int) -> Value:
+        """Return a nibble of a vector of rows, the even ones of each 16 first."""
+        there = move(builder, self._pair_of(builder, at, nibble), INT64(self._width * vector))
+        pairs = load_vector(builder, there, self._unit.bytes_type)
+        half = builder.trunc(builder.shl(builder.and_(nibble, INT64(1)), INT64(2)), INT16)
+        words = builder.bitcast(pairs, self._words)
+        moved = builder.lshr(words, splat_value(builder, half, self._words.count))
+        order = [lane + i for lane in range(0, pairs.type.count, 16) for i in EVEN_FIRST]
+        bytes_ = builder.bitcast(moved, pairs.type)
+        return builder.and_(shuffle(builder, bytes_, bytes_, order), splat(pairs.type, 15))
+
+    def _begin(self, builder: Builder, nibbles: Value) -> list[Value]:
+        """Return exponents + 1, scales of even and of odd rows, and how many are too small by 1."""
+        powers = [self._look_up(builder, entries, nibbles) for entries in POWER_BYTES]
+        start = [nibbles, *self._interleave(builder, *powers), splat(nibbles.type, 0)]
+        return [cgutils.alloca_once_value(builder, value) for value in start]
+
+    def _add(self, builder: Builder, nibbles: Value, state: Values) -> None:
+        """Add terms; negative ones as complements, which are counted."""
+        kind = nibbles.type
+        exponents, *halves, negative = state
+        gaps, signs = (self._look_up(builder, entries, nibbles) for entries in (GAPS, SIGN_BYTES))
+        name = f"llvm.usub.sat.v{kind.count}i8"
+        exponent = call(builder, name, kind, [builder.load(exponents), gaps])
+        builder.store(exponent, exponents)
+        powers = [self._look_up(builder, entries, exponent) for entries in POWER_BYTES]
+        parts = [builder.xor(power, signs) for power in powers]
+        for half, part in zip(halves, self._interleave(builder, *parts), strict=True):
+            builder.store(builder.add(builder.load(half), part), half)
+        builder.store(builder.sub(builder.load(negative), signs), negative)
 
     def _interleave(self, builder: Builder, lower: Value, upper: Value) -> list[Value]:
         """Return numbers of 16 bits: of the first 8 bytes of each 16, and of the others."""
@@ -181,8 +199,7 @@ class _Scales:
             for own in firsts
         ]
 
-    def _look_up(self, builder: Builder, part: int, keys: Value) -> Value:
-        """Return the eight bits of POWERS from ``part`` on; keys of more than 15 give anything."""
-        entries = [power >> part & 255 for power in POWERS]
-        table = constant_bytes(entries * (keys.type.count // len(entries)))
+    def _look_up(self, builder: Builder, entries: Sequence[int], keys: Value) -> Value:
+        """Return what 16 entries hold for keys of 0 to 15."""
+        table = constant_bytes([*entries] * (keys.type.count // len(entries)))
         return self._unit.shuffle_bytes(builder, table, keys)

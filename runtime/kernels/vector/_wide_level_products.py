@@ -11,11 +11,12 @@ from numba.extending import register_jitable
 from edgellm.runtime.kernels._bit_planes import ROWS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int16, stack_int32
+from edgellm.runtime.kernels._shift_alphas import fill_alphas
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector import _wide_tiles as tiles
 from edgellm.runtime.kernels.vector._code_products import PASS
 from edgellm.runtime.kernels.vector._codes import unpack
-from edgellm.runtime.kernels.vector._levels import LEVELS, SCALE_WORDS, fill_levels, fill_scales
+from edgellm.runtime.kernels.vector._levels import ALPHA_WORDS, LEVELS, fill_levels
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._views import row_of
 
@@ -33,11 +34,11 @@ TOKEN_WORDS = PASS * WIDTH
 Codes = npt.NDArray[np.int8]
 Words = npt.NDArray[np.int16]
 Planes = npt.NDArray[np.uint8]
-Terms = npt.NDArray[np.uint8]
+Alphas = npt.NDArray[np.uint8]
 Sums = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
 Range = tuple[Int, Int]
-Place = tuple[Int, Int, Int]
+Place = tuple[Int, Int, Int, Int]
 
 
 def wide_block(unit: VectorUnit) -> Callable[..., None]:
@@ -46,9 +47,10 @@ def wide_block(unit: VectorUnit) -> Callable[..., None]:
 
     @register_jitable(**PART_POLICY)
     def add_block(
-        x: Codes, planes: Planes, terms: Terms, place: Place, _: Sums, totals: Totals
+        x: Codes, planes: Planes, alphas: Alphas, place: Place, _: Sums, totals: Totals
     ) -> None:
-        first, last, size = place
+        first, last, size, terms = place
+        shape = (planes.shape[1], terms)
         unpacked: Codes = as_matrix(stack_int8(CODE_BYTES), CODE_WIDTH)
         words: Words = as_matrix(stack_int16(TOKEN_WORDS), WIDTH)
         codes = unpacked[first % ROWS : first % ROWS + last - first]
@@ -61,15 +63,16 @@ def wide_block(unit: VectorUnit) -> Callable[..., None]:
                 own = codes[row : row + SLAB_ROWS]
                 rows = (first + row, min(first + row + SLAB_ROWS, last))
                 numbers = (x.shape[0], column, end, size)
-                add_slab(words, own, terms, rows, numbers, totals[:, row:])
+                add_slab(words, own, alphas, (rows, shape), numbers, totals[:, row:])
 
     return add_block
 
 
 def slab_products(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``add_slab(x, codes, terms, (first, last), (tokens, column, end, size), totals)``.
+    """Return ``add_slab(x, codes, alphas, place, (tokens, column, end, size), totals)``.
 
-    It adds the products of so many tokens with the rows, and to others behind these something.
+    place is (first, last) of the rows, and the planes and terms of the alphas. It adds the products
+    of so many tokens with the rows, and to others behind these something.
     """
     look_up, tile = tiles.wide_translate(unit), tiles.wide_tile(unit)
     tile_rows, tile_tokens, step = tiles.ROWS, tiles.TOKENS, tiles.STEP
@@ -78,21 +81,20 @@ def slab_products(unit: VectorUnit) -> Callable[..., None]:
     def add_slab(
         x: Words,
         codes: Codes,
-        terms: Terms,
-        rows: Range,
+        packed: Alphas,
+        place: tuple[Range, Range],
         numbers: tuple[Int, Int, Int, Int],
         totals: Totals,
     ) -> None:
-        (first, last), (tokens, column, end, size) = rows, numbers
+        ((first, last), shape), (tokens, column, end, size) = place, numbers
         levels: Words = as_matrix(stack_int16(SLAB_WORDS), WIDTH)
-        scales, low, high = stack_int32(SCALE_WORDS), stack_int8(LEVELS), stack_int8(LEVELS)
+        alphas, low, high = stack_int32(ALPHA_WORDS), stack_int8(LEVELS), stack_int8(LEVELS)
         start = column
         while start < end:
             stop = min((start // size + 1) * size, end)
-            own = terms[start // size]
-            fill_scales(own, first, last, scales)
+            fill_alphas(packed[start // size], shape, (first, last), alphas)
             for row in range(last - first):
-                fill_levels(scales[row:], own.shape[0], 0, low, high)
+                fill_levels(alphas[row:], shape[0], 0, low, high)
                 found: Words = row_of(levels, row)[start - column :]
                 look_up(row_of(codes, row)[start - column :], stop - start, low, high, found)
             start = stop

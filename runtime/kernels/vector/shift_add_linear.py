@@ -20,13 +20,14 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         threads: int,
         x: npt.NDArray[np.int8],  # (T, K)
         planes: npt.NDArray[np.uint8],  # (B, C, P, 64)
-        terms: npt.NDArray[np.uint8],  # (G, P, S, N)
+        alphas: npt.NDArray[np.uint8],  # (G, H, N)
         acc: npt.NDArray[np.int32],  # (T, N)
         group_size: int,
         shift: int,
+        terms: int,
     ) -> None:
-        rows, numbers = share(terms.shape[3], thread, threads), (group_size, shift)
-        if not products(x, planes, terms, acc, rows, numbers):
-            look_up(x, planes, terms, acc, rows, numbers)
+        rows, numbers = share(alphas.shape[2], thread, threads), (group_size, shift, terms)
+        if not products(x, planes, alphas, acc, rows, numbers):
+            look_up(x, planes, alphas, acc, rows, numbers)
 
     return shift_add_linear

@@ -70,8 +70,8 @@ def test_errors_are_not_above_the_published(size: int, bits: int) -> None:
         "uniform": nmse(weight, fitted(uniform.fit(bits), weight, size), size),
     }
     for count in (2, 3):
-        terms = binary_coding.to_terms(binary.parameters, count)
-        errors[count] = nmse(weight, binary_coding.from_alphas(terms.values()), size)
+        powers = binary_coding.to_powers(binary.parameters, count)
+        errors[count] = nmse(weight, binary_coding.from_alphas(powers.values()), size)
 
     # 64K weights: the error of an error is below 1 %.
     assert [name for name, error in errors.items() if error > published[name] * 1.01] == []
@@ -88,14 +88,30 @@ def test_a_constant_group_has_a_finite_grid(fit: Fit, value: float) -> None:
     assert nmse(weight + (value == 0), grid, 32) <= 1
 
 
-def test_terms_keep_their_signs() -> None:
+def test_powers_keep_their_signs() -> None:
     """7 = 8 - 1: what remains after the first power is negative."""
-    alphas = np.array([[[7.0, 12.0]]])
+    alphas = np.array([[[7.0, -12.0]]])
 
-    terms = binary_coding.to_terms(alphas, 2)
+    powers = binary_coding.to_powers(alphas, 2)
 
-    assert terms.signs.min() == -1
-    np.testing.assert_allclose(terms.values(), alphas, rtol=0.02)
+    np.testing.assert_allclose(powers.values(), np.abs(alphas), rtol=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_integers_are_sums_of_few_signed_powers(count: int) -> None:
+    alphas = np.random.default_rng(0).exponential(size=(8, 32, 4))
+
+    powers = binary_coding.to_powers(alphas, count)
+
+    integers = powers.integers
+    assert integers.min() >= 0
+    assert integers.max() <= 1.5 * 2**12
+    # The non-adjacent form of n has its digits where n and 3 n differ.
+    digits = np.bitwise_count((integers ^ 3 * integers) >> 1)
+    assert digits.max() == count
+    # To the nearest power: 1/3; of what that leaves, again. Halves of the unit are lost.
+    error = np.abs(powers.values() - alphas) - powers.unit[:, None, None]
+    assert (error <= alphas * (1 / 3) ** count + 2.0**-9 * alphas).all()
 
 
 def test_fits_by_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +121,14 @@ def test_fits_by_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = run(weight, 32)
         monkeypatch.setattr(module, "BLOCK_WEIGHTS", 128)
         np.testing.assert_array_equal(run(weight, 32).levels, whole.levels)
+
+
+def test_alphas_lose_their_signs_and_codes_change_with_them() -> None:
+    rng = np.random.default_rng(0)
+    alphas, codes = rng.normal(size=(5, 3, 4)), rng.integers(0, 16, (5, 20), np.uint8)
+
+    positive = binary_coding.without_minus(codes, alphas, 8)
+
+    before = dequantize(codes, binary_coding.from_alphas(alphas), 8)
+    after = dequantize(positive, binary_coding.from_alphas(np.abs(alphas)), 8)
+    np.testing.assert_array_equal(after, before)

@@ -5,8 +5,10 @@ import pytest
 
 from edgellm import ops
 from edgellm.errors import ConfigError
-from edgellm.exporters.quantizers import low_bit
+from edgellm.exporters.quantizers import binary_coding, low_bit, rounding
+from edgellm.exporters.quantizers.grids import dequantize
 from edgellm.exporters.quantizers.low_bit import ROW, Kind, LowBitLinear, Scheme
+from edgellm.exporters.quantizers.rounding import Rounded
 
 SCHEMES = [
     *(Scheme("group", bits, 32) for bits in (2, 3, 4, 8)),
@@ -46,6 +48,20 @@ def test_more_bits_lose_less(scheme: Scheme) -> None:
     # 32 Gaussian numbers spread over 4.1 deviations, and equal steps lose step^2 / 12.
     step = 4.1 / (2**scheme.bits - 1)
     assert ((real - weight) ** 2).mean() < 1.15 * step**2 / 12
+
+
+def test_alphas_of_either_sign_keep_their_weights() -> None:
+    """Inputs depend on one another: from other codes no single change leads back to these."""
+    rng = np.random.default_rng(8)
+    alphas = np.array([8.0, -4.0, 2.0, -1.0]) * np.ones((6, 1, 1))
+    rounded = Rounded(rng.integers(0, 16, (6, 64), np.uint8), binary_coding.from_alphas(alphas))
+    weight = dequantize(rounded.codes, rounded.grid, 64)
+    inputs = rng.normal(size=(8, 64))
+    curvature = rounding.damp(inputs.T @ inputs)
+
+    linear = low_bit._shift_add(weight, rounded, 64, curvature)
+
+    np.testing.assert_array_equal(linear.real(64), weight)
 
 
 @pytest.mark.parametrize("kind", ["group", "shiftadd", "codebook"])

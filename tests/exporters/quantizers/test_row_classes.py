@@ -51,7 +51,7 @@ def test_a_recipe_counts_its_bits_and_those_that_join() -> None:
 
     assert isinstance(recipe, RowSchemes)
     assert recipe.schemes == (ONE, TWO, FOUR)
-    weights = 20 * (4 * 64 + 2 * 24) + 12 * (2 * 64 + 24) + 4 * (64 + 2 * 16)
+    weights = 20 * (4 * 64 + 2 * 24) + 12 * (2 * 64 + 24) + 4 * (64 + 2 * 8)
     assert recipe.stored_bits((36, 64)) == weights + 16 + 40
     assert str(recipe).startswith("rows: 4 of shift-and-add, 1 bits, groups of 32; 12 of W2A8")
 
