@@ -14,7 +14,6 @@ term that is 2^9 times smaller than the one before, or less, is left out, and so
 import numpy as np
 import numpy.typing as npt
 
-LAYOUT = "shift-alphas/v1"
 MAX_TERMS = 8
 MAX_EXPONENT = 14
 LARGEST_GAP = 8

@@ -36,7 +36,7 @@ class Powers:
     """Alphas that are sums of few signed powers of two: alpha = unit * integer.
 
     Attributes:
-        integers: (N, G, P) int64, as the operator has them.
+        integers: (N, G, P) int64.
         unit: (N,) float64.
     """
 
@@ -185,7 +185,7 @@ def to_powers(alphas: Floats, count: int) -> Powers:
     for unit in units[1:]:
         powers = _round(alphas, count, unit)
         best = _choose(_error(powers, alphas) < _error(best, alphas), powers, best)
-    return best
+    return Powers(_as_stored(best.integers, count), best.unit)
 
 
 def _error(powers: Powers, alphas: Floats) -> Floats:
@@ -204,7 +204,7 @@ def _round(alphas: Floats, count: int, unit: Floats) -> Powers:
         sign = np.where(np.abs(rest) * 2 > np.exp2(exponent), np.sign(rest), 0.0)
         rest = rest - sign * np.exp2(exponent)
         total += sign * np.exp2(exponent)
-    return Powers(_as_stored(total.astype(np.int64), count), unit)
+    return Powers(total.astype(np.int64), unit)
 
 
 def _as_stored(integers: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
