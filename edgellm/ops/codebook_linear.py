@@ -72,7 +72,14 @@ def demands(use: Use) -> Demands:
         (use.sizes["G"] == -(-columns // size), "it has one table for each group"),
         (use.sizes["R"] in (1, rows + 1), "it has one offset, or one more than rows"),
     ]
-    return [*shapes, *_outliers_fit(use, columns)]
+    return [*shapes, _levels_fit(use), *_outliers_fit(use, columns)]
+
+
+def _levels_fit(use: Use) -> tuple[bool, str]:
+    """Demand levels that are stored, and whose negatives are int8."""
+    levels = use.stored.get(use.inputs[2])
+    fits = levels is not None and bool((levels.astype(np.int8) > -128).all())
+    return fits, "its levels are stored in the bundle, and are from -127 to 127"
 
 
 def _outliers_fit(use: Use, width: int) -> Demands:
@@ -108,9 +115,10 @@ def reference(
     for all integers of a row, so that nothing is scaled before the end. The sum stays below 2^38.
 
     Args:
-        x: (T, K) codes in [-127, 127], K <= 32,768.
+        x: (T, K), K <= 32,768.
         codes: (N, B) codes of P = log2(L) bits in the layout ``row-codes/v1``.
-        levels: (N, G, L) weights to choose from, L = 4, 8 or 16, G = ceil(K / group_size).
+        levels: (N, G, L) weights to choose from, in [-127, 127]; L = 4, 8 or 16, G = ceil(K /
+            group_size).
         offsets: (R,), R = N + 1: row n has the outliers offsets[n] to offsets[n + 1] - 1; they
             ascend from 0 to at most Z. R = 1 where no row has any: [0].
         columns: (Z,) of the outliers, below K, ascending within a row.
@@ -172,7 +180,7 @@ def _example(
     tokens, k, n = sizes
     rng = np.random.default_rng(13)
     codes = rng.integers(0, 2**bits, (n, k), np.int64).astype(np.uint8)
-    levels = rng.integers(-128, 128, (n, -(-k // group), 2**bits), np.int64).astype(np.int8)
+    levels = rng.integers(-127, 128, (n, -(-k // group), 2**bits), np.int64).astype(np.int8)
     is_outlier = rng.random((n, k)) < share
     offsets = np.concatenate([[0], is_outlier.sum(axis=1).cumsum()]).astype(np.int32)
     columns = np.nonzero(is_outlier)[1].astype(np.int16)
@@ -194,10 +202,10 @@ def examples() -> Iterator[Example]:
     yield _example("all_outliers", (3, 70, 6), 3, 128, 1.0)
     yield _example("one_group", (5, 520, 9), 4, 576, 0.02)
     yield _example("more_tokens", (67, 172, 65), 3, 192, 0.02)
-    x = np.full((2, 32_768), 127, np.int8) * np.array([[1], [-1]], np.int8)
+    x = np.repeat(np.array([[127], [-127], [-128]], np.int8), 32_768, axis=1)
     codes = pack_row_codes(np.full((3, 32_768), 3, np.uint8), 2)
     columns = np.tile(np.arange(32_768, dtype=np.int16), 3)
-    for level, value in ((-128, -32_768), (127, 32_767), (127, -300)):
+    for level, value in ((-127, -32_768), (127, 32_767), (127, -300), (-127, 1)):
         tables = np.full((3, 2, 4), level, np.int8)
         offsets = np.arange(4, dtype=np.int32) * 32_768
         values = np.full(len(columns), value, np.int16)

@@ -37,6 +37,7 @@ def use() -> Use:
         sizes={"T": "tokens", "K": 70, "N": 2, "B": 48, "G": 2, "L": 8, "R": 3, "Z": 3},
         context_length=64,
         stored={
+            "levels": np.arange(-127, -95, dtype=np.int8).reshape(2, 2, 8),
             "offsets": np.array([0, 1, 3], np.int32),
             "columns": np.array([69, 0, 1], np.int16),
         },
@@ -90,11 +91,21 @@ def test_places_of_outliers_are_checked(
 
 
 def test_computed_places_are_refused(use: Use) -> None:
-    stored = {"offsets": use.stored["offsets"]}
+    stored = {name: use.stored[name] for name in ("levels", "offsets")}
 
     assert complaints(replace(use, stored=stored)) == [
         "the places of its outliers are stored in the bundle"
     ]
+
+
+def test_levels_have_a_negative_or_are_refused(use: Use) -> None:
+    """A kernel moves the signs of activations to them."""
+    refused = ["its levels are stored in the bundle, and are from -127 to 127"]
+    levels = use.stored["levels"] - np.int8(1)
+
+    assert complaints(replace(use, stored={**use.stored, "levels": levels})) == refused
+    stored = {name: array for name, array in use.stored.items() if name != "levels"}
+    assert complaints(replace(use, stored=stored)) == refused
 
 
 @pytest.mark.parametrize("outliers", [False, True])

@@ -80,10 +80,10 @@ class Avx2(VectorUnit):
         return _add_pairs(builder, total, reduce(builder.add, sums), splat(WORDS, 1))
 
     def dot_levels(self, builder: Builder, total: Value, levels: Values, x: Values) -> Value:
-        """Move the signs of the levels to x; pairs fit in 16 bits: |sum| <= 2 * 128 * 127."""
+        """Move the signs of x to the levels; pairs fit in 16 bits: |sum| <= 2 * 128 * 127."""
         for level, activation in zip(levels, x, strict=True):
-            magnitude = call(builder, "llvm.abs.v32i8", level.type, [level, ir.IntType(1)(0)])
-            signed = call(builder, "llvm.x86.avx2.psign.b", level.type, [activation, level])
+            magnitude = call(builder, "llvm.abs.v32i8", level.type, [activation, ir.IntType(1)(0)])
+            signed = call(builder, "llvm.x86.avx2.psign.b", level.type, [level, activation])
             pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", WORDS, [magnitude, signed])
             total = _add_pairs(builder, total, pairs, splat(WORDS, 1))
         return total
