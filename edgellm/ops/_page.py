@@ -1,12 +1,18 @@
 """The operator reference as Markdown: ``python -m edgellm.ops._page > docs/operators.md``."""
 
+import ast
 import inspect
+import re
 import sys
-from itertools import starmap
+from collections.abc import Iterator
+from itertools import pairwise, starmap
 from types import ModuleType
 
-from edgellm import ops
-from edgellm.ops import OpSchema, Port
+from edgellm import dtypes, int4, ops, row_codes, ternary_planes
+from edgellm.ops import OpSchema, Port, _shift_alphas
+
+LAYOUTS = (dtypes, int4, row_codes, ternary_planes, _shift_alphas)
+"""Modules with names of layouts, each followed by what it means."""
 
 _HEAD = f"""\
 <!-- Generated: python -m edgellm.ops._page > docs/operators.md -->
@@ -23,7 +29,26 @@ means mantissa * 2^-exponent, with 2^30 <= mantissa < 2^31. Rounding is half up:
 def render() -> str:
     """Return the page, made from the modules' schemas and docstrings."""
     modules = sorted(ops.modules(), key=lambda module: module.SCHEMA.name)
-    return "\n".join([_HEAD, *(_section(module) for module in modules)])
+    layouts = sorted(pair for module in LAYOUTS for pair in _layouts_of(module))
+    return "\n".join(
+        [
+            _HEAD,
+            *(_section(module) for module in modules),
+            "# Layouts\n",
+            *(f"## {name}\n\n```text\n{about}\n```\n" for name, about in layouts),
+        ]
+    )
+
+
+def _layouts_of(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the constants of a module that name a layout, and the strings that explain them."""
+    for statement, after in pairwise(ast.parse(inspect.getsource(module)).body):
+        match statement, after:
+            case (
+                ast.Assign(value=ast.Constant(value=str(name))),
+                ast.Expr(value=ast.Constant(value=str(about))),
+            ) if re.fullmatch(r"[\w-]+/v\d+", name):
+                yield name, inspect.cleandoc(about)
 
 
 def _section(module: ModuleType) -> str:

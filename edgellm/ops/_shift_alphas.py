@@ -1,18 +1,19 @@
-"""Alphas of sums of binary matrices: each a sum of signed powers of two, of four bits a power.
-
-Layout ``shift-alphas/v1``: alpha p of a group of a row has nibbles p * S to p * S + S - 1, S being
-the most terms of an alpha. Of a row, nibble i is the lower half of byte i // 2 if i is even, else
-the upper half. The first nibble of an alpha is its largest exponent + 1, or 0 where it is zero.
-Bits 0..2 of each other nibble say how far its exponent is below that of the term before, 1 to 7 for
-2 to 8, or 0: no more terms; bit 3 is set for minus. What would be below 2^0 ends an alpha too.
-
-An alpha is never negative: it and its bits may change their signs together. In the non-adjacent
-form of a number, which has as few signed powers of two as there can be, no two are neighbours. A
-term that is 2^9 times smaller than the one before, or less, is left out, and so are those after.
-"""
+"""Alphas of sums of binary matrices: each a sum of signed powers of two, of four bits a power."""
 
 import numpy as np
 import numpy.typing as npt
+
+SHIFT_ALPHAS = "shift-alphas/v1"
+"""Alphas of P planes, each a sum of at most S signed powers of two, in (groups, bytes, rows). Of a
+row and group nibble i is the lower half of byte i // 2 if i is even, else the upper half; alpha p
+has nibbles p*S to p*S + S - 1. The first of them is its largest exponent + 1, or 0 where it is
+zero. Bits 0..2 of each other nibble say how far its exponent is below that of the term before, 1 to
+7 for 2 to 8, or 0: no more terms; bit 3 is set for minus. What would be below 2^0 ends an alpha as
+well.
+
+An alpha is never negative: it and its bits may change their signs together. In the non-adjacent
+form of a number, which has as few signed powers of two as there can be, no two are neighbours. A
+term that is 2^9 times smaller than the one before, or less, is left out, and so are those after."""
 
 MAX_TERMS = 8
 MAX_EXPONENT = 14
@@ -47,7 +48,7 @@ def pack_alphas(alphas: npt.NDArray[np.int64], terms: int) -> npt.NDArray[np.uin
         terms: the most of an alpha.
 
     Returns:
-        (G, ``alpha_bytes(P, terms)``, N) uint8 in the layout ``shift-alphas/v1``.
+        (G, ``alpha_bytes(P, terms)``, N) uint8 in the layout SHIFT_ALPHAS.
 
     Raises:
         ValueError: an alpha is out of range or has more terms.
@@ -84,7 +85,7 @@ def unpack_alphas(packed: npt.NDArray[np.uint8], planes: int, terms: int) -> npt
     """Return the alphas as integers.
 
     Args:
-        packed: (G, ``alpha_bytes(planes, terms)``, N) in the layout ``shift-alphas/v1``.
+        packed: (G, ``alpha_bytes(planes, terms)``, N) in the layout SHIFT_ALPHAS.
         planes: of bits.
         terms: the most of an alpha.
 
