@@ -23,6 +23,8 @@ DONE_LINE, FIRST_WORKER_LINE = 1, 2
 STATE, SEEN, TO_WAKE, FAILED = range(4)
 """Words of a worker's line."""
 LOOK_AGAIN_SECONDS = 0.0002
+LEADER = 1
+"""Of two threads, the one that is not the caller's."""
 
 Words = npt.NDArray[np.int64]
 Attend = Callable[[int, int, int, int], None]
@@ -77,14 +79,19 @@ class Crew:
         Raises:
             BaseException: what a thread raised; no thread is in the program any more.
         """
-        if self._workers.lost:
+        if self._workers.are_lost:
             self._start()
         if stacks.is_large():
             self._run(program, steps, row_bytes, alone)
             return
         if self._leader is None:
             self._leader = Workers(2)
-        self._leader.do(1, partial(self._run, program, steps, row_bytes, alone))
+
+        def lead(number: int) -> None:
+            if number == LEADER:
+                self._run(program, steps, row_bytes, alone)
+
+        self._leader.run(lead, _wait_on)
 
     def _run(self, program: int, steps: int, row_bytes: int, alone: bool) -> None:
         if alone or self.threads == 1:
@@ -157,6 +164,10 @@ def _attend(
         calls[DONE_LINE + number, FAILED] += 1
         calls[DONE_LINE + number, STATE] = 1
         meeting[0, 1] = 1
+
+
+def _wait_on() -> None:
+    """Let a call that is interrupted come to its end: its thread uses the memory until then."""
 
 
 def _function(address: int, arguments: int) -> Callable[..., None]:

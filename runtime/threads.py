@@ -13,31 +13,15 @@ Task = Callable[[int], None]
 """Called with the number of the thread, 0 for the caller's own."""
 
 
-_started: "weakref.WeakSet[Workers]" = weakref.WeakSet()
-
-
-def _lose_all() -> None:
-    """Note in a forked process that the threads stayed behind."""
-    for workers in _started:
-        workers.lost = True
-
-
-os.register_at_fork(after_in_child=_lose_all)
-
-
 class Workers:
     """``count - 1`` threads beside the caller's, asleep between runs.
 
     They end when the object is closed or collected.
-
-    Attributes:
-        count: see above.
-        lost: there are none in this process, which was forked from the one that has them.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.lost = False
+        self._process = os.getpid()
         self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._inboxes = [queue.SimpleQueue[Task | None]() for _ in range(count - 1)]
         self._threads = [
@@ -56,7 +40,11 @@ class Workers:
         finally:
             threading.stack_size(usual)
         self._finalizer = weakref.finalize(self, _stop, self._inboxes)
-        _started.add(self)
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether they stayed behind in the process that this one was forked from."""
+        return os.getpid() != self._process
 
     def run(self, task: Task, give_up: Callable[[], None]) -> None:
         """Call ``task(number)`` once on each thread, and wait for all.
@@ -100,26 +88,6 @@ class Workers:
         """Call ``task(number)`` on a worker, and wait for nothing; the task raises nothing."""
         self._inboxes[number - 1].put(task)
 
-    def do(self, number: int, task: Callable[[], None]) -> None:
-        """Call ``task()`` on a worker, and wait for it; an interrupt comes after it.
-
-        Raises:
-            BaseException: what the task raised.
-        """
-
-        def guarded(_: int) -> None:
-            try:
-                task()
-            except BaseException as error:  # noqa: BLE001 - raised by the caller's thread, below
-                self._done.put(error)
-            else:
-                self._done.put(None)
-
-        self.start(number, guarded)
-        failure = self._collect(1, None, _no_hurry)
-        if failure is not None:
-            raise failure
-
     def _collect(
         self, count: int, failure: BaseException | None, give_up: Callable[[], None]
     ) -> BaseException | None:
@@ -139,10 +107,6 @@ class Workers:
         self._finalizer()
         for thread in self._threads:
             thread.join()
-
-
-def _no_hurry() -> None:
-    """Let a task come to its end."""
 
 
 def _work(number: int, inbox: "queue.SimpleQueue[Task | None]") -> None:
