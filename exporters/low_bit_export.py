@@ -32,7 +32,7 @@ from edgellm.exporters.tuning_inputs import split, without
 LOG = logging.getLogger(__name__)
 
 WORK_SUFFIX = ".quantizing"
-FORMAT = 2
+FORMAT = 3
 """Of these files: results of an earlier one are computed anew."""
 MOST_BITS = 16
 MOST_STEPS = 10_000
