@@ -46,7 +46,7 @@ def examples() -> Iterator[Example]:
     """Yield inputs on which every executor must agree."""
     rng = np.random.default_rng(2)
     sizes = ((3, 64, 32), (1, 1, 1), (2, 7, 63), (1, 65, 5), (5, 172, 65), (17, 33, 9))
-    for tokens, k, n in (*sizes, (16, 64, 32), (37, 192, 64), (70, 130, 40)):
+    for tokens, k, n in (*sizes, (16, 64, 32), (37, 192, 64), (70, 130, 40), (18, 2240, 21)):
         x, weight = draw.codes(rng, tokens, k), draw.codes(rng, n, k)
         yield Example(f"random_{tokens}x{k}x{n}", (x, weight))
     yield Example("zero_row", (np.zeros((1, 40), np.int8), draw.codes(rng, 6, 40)))
@@ -57,3 +57,5 @@ def examples() -> Iterator[Example]:
     yield Example("longest_row_negative", (longest, -longest))
     x, weight = draw.codes(rng, 29, 1100), draw.codes(rng, 67, 1100)
     yield Example("random_29x1100x67", (x, weight))
+    x, weight = draw.codes(rng, 259, 64), draw.codes(rng, 19, 64)
+    yield Example("random_259x64x19", (x, weight))

@@ -34,6 +34,9 @@ from edgellm.runtime.kernels.vector._tiles import (
     start_row,
 )
 from edgellm.runtime.kernels.vector._turned_rows import multiply_by_look_ups
+from edgellm.runtime.kernels.vector._word_panels import COLUMNS
+from edgellm.runtime.kernels.vector._word_products import LEAST_TOKENS as LEAST_WORDS
+from edgellm.runtime.kernels.vector._word_products import word_add
 
 Codes = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.generic]
@@ -251,11 +254,12 @@ def int8_multiply(unit: VectorUnit) -> Callable[[Codes, Codes, Accumulators, Sta
     """
     operation = int8(unit)
     add = tiled(operation, operation, unit.tokens)
-    multiply_blocks = (
-        _some_matrix_tiles(unit, multiply_tiled(add))
-        if unit.matrix_tiles
-        else fastest(int8_panels, unit, add)
-    )
+    if unit.matrix_tiles:
+        multiply_blocks = _some_matrix_tiles(unit, multiply_tiled(add))
+    elif unit.multiplies_words:
+        multiply_blocks = _some_words(unit, add)
+    else:
+        multiply_blocks = fastest(int8_panels, unit, add)
 
     @register_jitable(**PART_POLICY)
     def multiply(x: Codes, weight: Codes, acc: Accumulators, starts: Starts) -> None:
@@ -280,6 +284,22 @@ def _some_matrix_tiles(unit: VectorUnit, multiply_others: Multiply) -> Multiply:
             multiply_matrix(x, weight[:paneled], acc)
         if paneled < weight.shape[0]:
             multiply_others(x, rest, weight[paneled:], acc[:, paneled:], starts)
+
+    return multiply
+
+
+def _some_words(unit: VectorUnit, add_others: Add) -> Multiply:
+    """Return the multiplication of whole blocks as words where that pays."""
+    add_words = word_add(unit, MAX_TOKENS)
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, starts: Starts) -> None:
+        begin(acc, starts)
+        paneled = weight.shape[0] // COLUMNS * COLUMNS if x.shape[0] >= LEAST_WORDS else 0
+        if paneled > 0:
+            add_words(x, weight[:paneled], acc)
+        if paneled < weight.shape[0]:
+            add_others(x, rest, weight[paneled:], acc[:, paneled:])
 
     return multiply
 
