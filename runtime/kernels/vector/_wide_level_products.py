@@ -1,6 +1,7 @@
 """Products of many tokens with levels of 16 bits, where bytes are multiplied no faster."""
 
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator,call-arg"
+# An intrinsic is declared with the typing context as its first argument, and called without.
 
 from collections.abc import Callable
 
@@ -19,6 +20,14 @@ from edgellm.runtime.kernels.vector._codes import unpack
 from edgellm.runtime.kernels.vector._levels import ALPHA_WORDS, LEVELS, fill_levels
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._views import row_of
+from edgellm.runtime.kernels.vector._word_panels import (
+    COLUMNS,
+    PAIR,
+    PANEL_BYTES,
+    TOGETHER,
+    pair_tile,
+    row_filler,
+)
 
 SPAN = 512
 """Columns whose products fit in 32 bits: 512 * 128 * LARGEST_LEVEL < 2^31."""
@@ -26,7 +35,7 @@ WIDTH = SPAN + 48
 """Of rows of words, with room for what makes up the last vector of a group."""
 CODE_WIDTH = SPAN + 64
 CODE_BYTES = ROWS * CODE_WIDTH
-SLAB_ROWS = 16
+SLAB_ROWS = COLUMNS
 """Whose levels stay in the first cache for all tokens."""
 SLAB_WORDS = SLAB_ROWS * WIDTH
 TOKEN_WORDS = PASS * WIDTH
@@ -74,8 +83,8 @@ def slab_products(unit: VectorUnit) -> Callable[..., None]:
     place is (first, last) of the rows, and the planes and terms of the alphas. It adds the products
     of so many tokens with the rows, and to others behind these something.
     """
-    look_up, tile = tiles.wide_translate(unit), tiles.wide_tile(unit)
-    tile_rows, tile_tokens, step = tiles.ROWS, tiles.TOKENS, tiles.STEP
+    look_up, step = tiles.wide_translate(unit), tiles.STEP
+    multiply = panel_products(unit) if unit.multiplies_words else tile_products(unit)
 
     @register_jitable(**PART_POLICY)
     def add_slab(
@@ -99,8 +108,38 @@ def slab_products(unit: VectorUnit) -> Callable[..., None]:
                 look_up(row_of(codes, row)[start - column :], stop - start, low, high, found)
             start = stop
         columns = (end - column + step - 1) // step * step
-        for t in range(0, tokens, tile_tokens):
-            for row in range(0, last - first, tile_rows):
-                tile(x, levels, totals, (t, row, row), columns)
+        multiply(x, levels, totals, (tokens, last - first, columns))
 
     return add_slab
+
+
+def tile_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``multiply(x, levels, totals, (tokens, rows, columns))``: add so many products.
+
+    And something to what is behind these.
+    """
+    tile, tile_rows, tile_tokens = tiles.wide_tile(unit), tiles.ROWS, tiles.TOKENS
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Words, levels: Words, totals: Totals, sizes: tuple[Int, Int, Int]) -> None:
+        tokens, rows, columns = sizes
+        for t in range(0, tokens, tile_tokens):
+            for row in range(0, rows, tile_rows):
+                tile(x, levels, totals, (t, row, row), columns)
+
+    return multiply
+
+
+def panel_products(unit: VectorUnit) -> Callable[..., None]:
+    """Return the same where pairs of words are multiplied: all rows of a slab are outputs."""
+    fill, tile = row_filler(unit), pair_tile(unit, TOGETHER, adds=True)
+
+    @register_jitable(**PART_POLICY)
+    def multiply(x: Words, levels: Words, totals: Totals, sizes: tuple[Int, Int, Int]) -> None:
+        tokens, _, columns = sizes
+        panel = stack_int8(PANEL_BYTES)
+        fill(levels[:, :columns], panel, 0)
+        for t in range(0, tokens, TOGETHER):
+            tile(x, panel, totals, (t, 0, columns // PAIR, 0))
+
+    return multiply

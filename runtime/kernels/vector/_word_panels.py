@@ -111,23 +111,26 @@ def _put(
 
 
 def row_filler(unit: VectorUnit) -> Intrinsic:
-    """Return ``fill(rows, panel, n)``: COLUMNS rows of int8 from n on, whose products are outputs.
+    """Return ``fill(rows, panel, n)``: COLUMNS rows from n on, whose products are outputs.
 
-    Behind the last row it is taken again. Rows are whole multiples of COLUMNS.
+    They are int8 or int16. Behind the last row it is taken again. Rows are whole multiples of
+    COLUMNS.
     """
     lanes = unit.lanes
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         rows, panel = open_arrays(context, builder, signature, args[:2])
+        kind = ir.IntType(signature.args[0].dtype.bitwidth)
         width = cgutils.unpack_tuple(builder, rows.shape)[1]
         places = [_row_at(builder, rows, builder.add(args[2], INT64(i))) for i in range(COLUMNS)]
         with cgutils.for_range(builder, builder.udiv(width, INT64(PAIR * lanes))) as loop:
             column = builder.mul(loop.index, INT64(PAIR * lanes))
             step = builder.mul(column, INT64(STEP_BYTES // PAIR))
             target = move(builder, bytes_of(builder, panel), step)
+            offset = builder.mul(column, INT64(kind.width // 8))
             for i in range(VECTORS):
                 own = [
-                    _load_words(builder, unit, move(builder, place, column))
+                    _load_words(builder, unit, move(builder, place, offset), kind)
                     for place in places[i * lanes : (i + 1) * lanes]
                 ]
                 turned = [builder.bitcast(vector, unit.totals_type) for vector in own]
@@ -165,6 +168,7 @@ def column_filler(unit: VectorUnit) -> Intrinsic:
                     builder,
                     unit,
                     move(builder, _row_at(builder, rows, builder.add(row, INT64(i))), column),
+                    INT8,
                 )
                 for i in range(PAIR)
             ]
@@ -189,10 +193,10 @@ def _row_at(builder: Builder, rows: Value, wanted: Value) -> Value:
     return move(builder, bytes_of(builder, rows), builder.mul(row, row_stride(builder, rows)))
 
 
-def _load_words(builder: Builder, unit: VectorUnit, place: Value) -> Value:
-    """Load int8 as int16, a vector of them."""
-    bytes_ = load_vector(builder, place, ir.VectorType(INT8, PAIR * unit.lanes))
-    return builder.sext(bytes_, ir.VectorType(INT16, PAIR * unit.lanes))
+def _load_words(builder: Builder, unit: VectorUnit, place: Value, kind: Type) -> Value:
+    """Load int8 or int16 as int16, a vector of them."""
+    numbers = load_vector(builder, place, ir.VectorType(kind, PAIR * unit.lanes))
+    return builder.sext(numbers, ir.VectorType(INT16, PAIR * unit.lanes))
 
 
 def transpose(builder: Builder, unit: VectorUnit, vectors: Values) -> list[Value]:
