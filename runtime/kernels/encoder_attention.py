@@ -65,12 +65,14 @@ def weigh(dots: Ints, step: Pair) -> Int:
     for j in range(dots.shape[0]):
         halvings = dots[j]
         f = np.int32(halvings & np.int32(FRACTION))
-        whole = min(np.int32(halvings >> np.int32(WEIGHT_BITS)), np.int32(MAX_HALVINGS))
+        # Unsigned and known to be small, a shift takes 32 bits; else Numba has it in 64.
+        whole = np.uint32(np.uint32(halvings) >> np.uint32(WEIGHT_BITS))
+        whole = min(whole, np.uint32(MAX_HALVINGS)) & np.uint32(31)
         inner = np.int32(np.int32(C2) - np.int32(np.int32(f * np.int32(C3)) >> np.int32(15)))
         inner = np.int32(np.int32(C1) - np.int32(np.int32(inner * f) >> np.int32(15)))
         cubic = np.int32(np.int32(C0) - np.int32(np.int32(inner * f) >> np.int32(15)))
-        rounding = np.int32(np.int32(np.int32(1) << whole) >> np.int32(1))
-        weight = np.int32(np.int32(cubic + rounding) >> whole)
+        rounding = np.uint32(np.uint32(np.uint32(1) << whole) >> np.uint32(1))
+        weight = np.int32(np.uint32(np.uint32(cubic) + rounding) >> whole)
         dots[j] = weight
         total = np.int32(total + weight)
     return np.int64(total)

@@ -69,7 +69,7 @@ class VectorUnit(ABC):
         matrix_tiles: whether panels are multiplied with AMX (see ``vector/_amx``).
         base: the unit whose variants run where this one has none.
         has_int32_rows: whether operators between products have variants (see ``vector/_lanes``).
-            That takes 16 lanes, ``shift_words_right`` and ``look_up_ints``.
+            That takes ``look_up_ints``; with 16 lanes EncoderAttention takes ``shift_words_right``.
         operators: of which it has some of its own; None is all.
         turns_bits: whether ``turn_bits`` is an instruction; then planes of bits are multiplied as
             bytes, which is faster than to look them up.

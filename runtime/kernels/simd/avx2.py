@@ -39,6 +39,7 @@ class Avx2(VectorUnit):
     looks_up_ternary = True
     looks_up_eights = True
     multiplies_words = True
+    has_int32_rows = True
     tokens = 2
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
@@ -66,6 +67,22 @@ class Avx2(VectorUnit):
     def look_up_8(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
         entries = ir.Constant(indices.type, list(table))
         return call(builder, "llvm.x86.avx2.permd", indices.type, [entries, indices])
+
+    def look_up_ints(self, builder: Builder, table: Value, places: Value) -> Value:
+        """Gather twice: there are 16 places."""
+        kind = ir.VectorType(INT32, self.lanes)
+        nothing, all_lanes = ir.Constant(kind, None), ir.Constant(kind, [-1] * self.lanes)
+        pointer, size = builder.bitcast(table, INT8.as_pointer()), INT8(4)
+        found = [
+            call(
+                builder,
+                "llvm.x86.avx2.gather.d.d.256",
+                kind,
+                [nothing, pointer, shuffle(builder, places, places, part), all_lanes, size],
+            )
+            for part in (range(self.lanes), range(self.lanes, 2 * self.lanes))
+        ]
+        return shuffle(builder, *found, range(2 * self.lanes))
 
     def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
         ones = splat(self.bytes_type, 1)

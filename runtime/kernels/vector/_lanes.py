@@ -2,7 +2,7 @@
 
 A product of two int32 has 64 bits. Even lanes of a vector and odd ones are multiplied apart: for
 the instruction an even lane is where its operands are, an odd one is a shift away, and no lane has
-to be spread over two vectors and brought back. For units whose vectors have 16 int32.
+to be spread over two vectors and brought back. A vector may be two of a unit that has 8 lanes.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"

@@ -49,6 +49,7 @@ from edgellm.runtime.kernels.vector._attention_parts import (
     write_mean,
     write_scales,
 )
+from edgellm.runtime.kernels.vector._lanes import LANES
 from edgellm.runtime.kernels.vector._products import Product, int8_product
 from edgellm.runtime.kernels.vector._tiles import as_matrix
 from edgellm.runtime.kernels.vector._word_encoder import attend_with_words
@@ -96,7 +97,7 @@ def build(unit: VectorUnit) -> Callable[..., None]:
 
 def attention_of(unit: VectorUnit) -> Callable[..., None]:
     """Return the ``attend`` that suits a unit."""
-    if unit.has_int32_rows:
+    if unit.lanes == LANES:
         return attend_in_lanes(unit)
     return attend_with_words(unit) if unit.multiplies_words else attend_with(unit)
 
