@@ -1,6 +1,6 @@
-"""Bytes taken apart and put side by side, as LLVM."""
+"""Bytes taken apart, put side by side and multiplied, as LLVM."""
 
-from edgellm.runtime.kernels.simd._unit import Builder, Value, shuffle, splat
+from edgellm.runtime.kernels.simd._unit import Builder, Value, Values, call, shuffle, splat
 
 FIELDS = 4
 """Codes of two bits in a byte."""
@@ -31,3 +31,17 @@ def unpack(builder: Builder, a: Value, b: Value) -> list[Value]:
         )
         for half in (0, each // 2)
     ]
+
+
+def dot_unsigned(builder: Builder, total: Value, unsigned: Values, signed: Values) -> Value:
+    """Add to each int32 lane the products of four unsigned and four signed bytes (``vpdpbusd``)."""
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * total.type.count}"
+    for a, b in zip(unsigned, signed, strict=True):
+        parts = [total, builder.bitcast(a, total.type), builder.bitcast(b, total.type)]
+        total = call(builder, name, total.type, parts)
+    return total
+
+
+def flip_sign_bits(builder: Builder, vectors: Values) -> list[Value]:
+    """Return int8 + 128 as unsigned bytes."""
+    return [builder.xor(vector, splat(vector.type, 128)) for vector in vectors]

@@ -338,20 +338,6 @@ def call(builder: Builder, name: str, result: Type, arguments: Values) -> Value:
     return builder.call(function, arguments)
 
 
-def dot_unsigned(builder: Builder, total: Value, unsigned: Values, signed: Values) -> Value:
-    """Add to each int32 lane the products of four unsigned and four signed bytes (``vpdpbusd``)."""
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * total.type.count}"
-    for a, b in zip(unsigned, signed, strict=True):
-        parts = [total, builder.bitcast(a, total.type), builder.bitcast(b, total.type)]
-        total = call(builder, name, total.type, parts)
-    return total
-
-
-def flip_sign_bits(builder: Builder, vectors: Values) -> list[Value]:
-    """Return int8 + 128 as unsigned bytes."""
-    return [builder.xor(vector, splat(vector.type, 128)) for vector in vectors]
-
-
 def move(builder: Builder, pointer: Value, distance: Value) -> Value:
     """Return a byte pointer ``distance`` bytes further on."""
     return builder.gep(pointer, [distance], source_etype=INT8)

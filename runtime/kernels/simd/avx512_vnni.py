@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
+from edgellm.runtime.kernels.simd._bytes import dot_unsigned, flip_sign_bits
 from edgellm.runtime.kernels.simd._unit import (
     INT8,
     INT16,
@@ -14,8 +15,6 @@ from edgellm.runtime.kernels.simd._unit import (
     Values,
     VectorUnit,
     call,
-    dot_unsigned,
-    flip_sign_bits,
     load_vector,
     per_quarter,
     repeat,

@@ -1,12 +1,11 @@
 """AVX2 with VNNI (Alder Lake, Zen 5 and later): 32 products an instruction, without AVX-512."""
 
+from edgellm.runtime.kernels.simd._bytes import dot_unsigned, flip_sign_bits
 from edgellm.runtime.kernels.simd._unit import (
     Builder,
     Value,
     Values,
     VectorUnit,
-    dot_unsigned,
-    flip_sign_bits,
 )
 from edgellm.runtime.kernels.simd.avx2 import Avx2
 

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from edgellm.runtime.kernels.simd._bytes import flip_sign_bits
 from edgellm.runtime.kernels.simd._lane_sums import sum_one
 from edgellm.runtime.kernels.simd._unit import (
     BLOCK,
@@ -27,7 +28,6 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
-    flip_sign_bits,
     load_vector,
     move,
     per_quarter,
