@@ -26,7 +26,7 @@ SWAPS = ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F
 TRITS = 5
 """Weights in a byte of the layout ternary-5trit/v1."""
 ROW_OPERATORS = frozenset(
-    {"ActivationQuantize", "LayerNormQuantize", "RequantizeBias", "ResidualAddBias"}
+    {"ActivationQuantize", "LayerNormQuantize", "RequantizeBias", "ResidualAddBias", "SiluGate"}
 )
 """Operators whose variants are made of ``vector/_lanes``."""
 

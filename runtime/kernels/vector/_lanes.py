@@ -72,10 +72,10 @@ def load(builder: Builder, data: Value, index: Value, mask: Value | None) -> Val
 
 
 def store(builder: Builder, vector: Value, data: Value, index: Value, mask: Value | None) -> None:
-    """Store sixteen int32 as the elements of an array, those of the mask."""
+    """Store sixteen numbers as the elements of an array, those of the mask."""
     element = data.type.pointee
     kind = ir.VectorType(element, LANES)
-    if element != INT32:
+    if element != vector.type.element:
         vector = builder.trunc(vector, kind)
     place = builder.bitcast(builder.gep(data, [index], source_etype=element), kind.as_pointer())
     if mask is None:
@@ -83,6 +83,16 @@ def store(builder: Builder, vector: Value, data: Value, index: Value, mask: Valu
         return
     name = f"llvm.masked.store.v{LANES}i{element.width}.p0"
     call(builder, name, ir.VoidType(), [vector, place, INT32(1), mask])
+
+
+def store_wide(
+    builder: Builder, parts: Values, data: Value, index: Value, mask: Value | None
+) -> None:
+    """Store sixteen int64, the even ones and the odd ones, those of the mask."""
+    lanes = [
+        lane for even_lane in range(LANES // 2) for lane in (even_lane, LANES // 2 + even_lane)
+    ]
+    store(builder, shuffle(builder, *parts, lanes), data, index, mask)
 
 
 def fill(builder: Builder, value: Value, kind: Type) -> Value:
