@@ -3,6 +3,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +75,12 @@ def fill_packs(codes: Bytes, packs: Bytes, starts: Ints, heads: Some, pack: Some
         i += own
 
 
+@cache
 def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
-    """Return ``run`` as ``score_over`` does, with packs of ``size`` queries."""
+    """Return ``run`` as ``score_over`` does, with packs of ``size`` queries.
+
+    The same one for the same size: it is compiled once.
+    """
     tile, chunked, bias = score_tile(unit, size), in_chunks(unit, size), unit.byte_bias
 
     @register_jitable(**PART_POLICY)
