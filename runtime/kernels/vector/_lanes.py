@@ -89,9 +89,7 @@ def store_wide(
     builder: Builder, parts: Values, data: Value, index: Value, mask: Value | None
 ) -> None:
     """Store sixteen int64, the even ones and the odd ones, those of the mask."""
-    lanes = [
-        lane for even_lane in range(LANES // 2) for lane in (even_lane, LANES // 2 + even_lane)
-    ]
+    lanes = [lane for i in range(LANES // 2) for lane in (i, LANES // 2 + i)]
     store(builder, shuffle(builder, *parts, lanes), data, index, mask)
 
 
