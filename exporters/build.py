@@ -26,6 +26,7 @@ from edgellm.exporters.low_bit_export import (
     LowBit,
     Quantized,
     Task,
+    check_budget,
     quantize_checkpoint,
     round_plainly,
 )
@@ -137,6 +138,8 @@ def export(
     model = source.from_checkpoint(checkpoint)
     if options.smooth is not None and options.smooth.required and model.quantization is not None:
         raise ConfigError("this checkpoint is ternary: it is not smoothed; leave out --smooth on")
+    if options.low_bit is not None:  # before the work of smoothing
+        check_budget(low_bit_linears(model), options.low_bit.plan)
     with BundleWriter(output, force=options.force) as writer:
         tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
         begin, ends = special_tokens(checkpoint, model.model.config.vocab_size)
@@ -202,22 +205,27 @@ def _smooth(
 
 
 def low_bit_task(checkpoint: Checkpoint, model: Source, options: LowBit, work: Path) -> Task:
-    """Return what is to be quantised of a checkpoint.
+    """Return what is to be quantised of a checkpoint; errors are those of ``low_bit_linears``."""
+    linears, config = low_bit_linears(model), model.model.config
+    inputs = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
+
+
+def low_bit_linears(model: Source) -> dict[str, tuple[int, int]]:
+    """Return (N, K) of the linears that get few bits, by path.
 
     Raises:
-        ConfigError: it is ternary already.
+        ConfigError: the checkpoint is ternary already.
     """
     if model.quantization is not None:
         raise ConfigError("this checkpoint is ternary: it needs no --quant")
-    inventory, config = Inventory(), model.model.config
+    inventory = Inventory()
     model.model.build(inventory)
-    linears = {
+    return {
         parameter.name.removesuffix(".weight"): (parameter.shape[0], parameter.shape[1])
         for parameter in inventory.parameters
         if parameter.is_linear
     }
-    inputs = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
-    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
 
 
 def export_random(

@@ -26,6 +26,7 @@ from edgellm.exporters.low_bit_export import (
     LowBit,
     Quantized,
     Task,
+    check_budget,
     quantize_checkpoint,
     round_plainly,
 )
@@ -116,6 +117,8 @@ def export(
     """
     checkpoint = Checkpoint(path)
     model = encoder_source.from_checkpoint(checkpoint)
+    if options.low_bit is not None:  # before the work of smoothing
+        check_budget(low_bit_linears(model), options.low_bit.plan)
     with BundleWriter(output, force=options.force) as writer:
         if isinstance(model.model, TextEncoder):
             tokenizer_files.copy_tokenizer(checkpoint.path, writer.path)
@@ -175,18 +178,23 @@ def _smooth(
 
 
 def low_bit_task(checkpoint: Checkpoint, model: EncoderSource, options: LowBit, work: Path) -> Task:
-    """Return what is to be quantised of a checkpoint: all linears but the heads."""
+    """Return what is to be quantised of a checkpoint."""
+    linears = low_bit_linears(model)
+    vocab_size = model.model.config.vocab_size if isinstance(model.model, TextEncoder) else 0
+    inputs = options.inputs(checkpoint.path, vocab_size, model.max_tokens)
+    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
+
+
+def low_bit_linears(model: EncoderSource) -> dict[str, tuple[int, int]]:
+    """Return (N, K) of the linears that get few bits, by path: all but the heads."""
     inventory = EncoderInventory()
     model.model.build(inventory)
     heads = () if isinstance(model.model, TextEncoder) else model.model.heads
-    linears = {
+    return {
         parameter.name.removesuffix(".weight"): (parameter.shape[0], parameter.shape[1])
         for parameter in inventory.parameters
         if parameter.is_linear and parameter.name.removesuffix(".weight") not in heads
     }
-    vocab_size = model.model.config.vocab_size if isinstance(model.model, TextEncoder) else 0
-    inputs = options.inputs(checkpoint.path, vocab_size, model.max_tokens)
-    return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
 
 
 def export_random(

@@ -317,18 +317,7 @@ def check(task: Task, plan: Scheme | Budget) -> None:
     Raises:
         ConfigError: there is nothing to calibrate on, or the budget is too small.
     """
-    if isinstance(plan, Budget):
-        least = sum(
-            min(scheme.stored_bits(shape) for scheme in plan.schemes)
-            for shape in task.linears.values()
-        )
-        if least > plan.bits * task.num_weights:
-            # Rounded up: what is said is enough.
-            enough = math.ceil(1000 * least / task.num_weights) / 1000
-            raise ConfigError(
-                f"the budget is {plan.bits:g} bits a weight; the smallest of the schemes takes "
-                f"{enough:.3f} with its scales: give as many, or larger groups"
-            )
+    check_budget(task.linears, plan)
     # The rows of an image are its patches: more than the pixels of most.
     tokens = sum(array.size for array in task.inputs)
     widest = max(columns for _, columns in task.linears.values())
@@ -340,6 +329,24 @@ def check(task: Task, plan: Scheme | Budget) -> None:
             "--calib",
             tokens,
             widest,
+        )
+
+
+def check_budget(linears: Mapping[str, tuple[int, int]], plan: Scheme | Budget) -> None:
+    """Refuse a budget that is too small for linears (N, K).
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not isinstance(plan, Budget):
+        return
+    shapes, weights = linears.values(), sum(map(math.prod, linears.values()))
+    least = sum(min(scheme.stored_bits(shape) for scheme in plan.schemes) for shape in shapes)
+    if least > plan.bits * weights:
+        enough = math.ceil(1000 * least / weights) / 1000  # rounded up: what is said is enough
+        raise ConfigError(
+            f"the budget is {plan.bits:g} bits a weight; the smallest of the schemes takes "
+            f"{enough:.3f} with its scales: give as many, or larger groups"
         )
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from edgellm import api, registry
 from edgellm.config import JsonFields
 from edgellm.errors import ConfigError
-from edgellm.exporters import architectures, tokenizer_files
+from edgellm.exporters import architectures, encoder_build, tokenizer_files
 from edgellm.exporters.lowering.encoder_inventory import EncoderInventory
 from edgellm.exporters.source import load_model
 
@@ -77,6 +77,19 @@ def test_executors_agree_on_a_low_bit_encoder(
     assert {one.bits for one in linears if "encoder" not in one.name} <= {8}
     assert api.verify(bundle.path).passed
     assert not list(tmp_path.glob("*.quantizing"))
+
+
+@pytest.mark.parametrize("name", ["vit", "bert"])
+def test_a_budget_that_is_too_small_is_refused_before_smoothing(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_build, "find_smoothing", pytest.fail)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", name)
+    data = write_calibration(tmp_path, checkpoint)
+    small = api.Quantization(name="auto", group_size=16, budget=1.0)
+
+    with pytest.raises(ConfigError, match="the smallest of the schemes takes"):
+        api.export(checkpoint, tmp_path / "out", calibration=data, quantization=small, smooth="on")
 
 
 def test_random_encoders_are_rounded_plainly(tmp_path: Path) -> None:

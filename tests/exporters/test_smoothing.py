@@ -135,3 +135,21 @@ def test_a_ternary_checkpoint_is_not_smoothed(
 
     with pytest.raises(ConfigError, match="is ternary: it is not smoothed"):
         api.export(checkpoint, tmp_path / "out", smooth="on")
+
+
+def test_a_budget_that_is_too_small_is_refused_before_smoothing(
+    tmp_path: Path, write_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "find_smoothing", pytest.fail)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", llama.TINY)
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+
+    with pytest.raises(ConfigError, match="the smallest of the schemes takes"):
+        api.export(
+            checkpoint,
+            tmp_path / "out",
+            calibration=text,
+            quantization=api.Quantization(name="auto", budget=1.0),
+            smooth="on",
+        )
