@@ -16,6 +16,7 @@ from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import stack_int8, stack_int16
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._tiles import as_matrix
+from edgellm.runtime.kernels.vector._wide_tiles import widening
 from edgellm.runtime.kernels.vector._word_panels import (
     COLUMNS,
     PAIR,
@@ -43,7 +44,7 @@ def word_add(unit: VectorUnit, most: int) -> Callable[[Codes, Codes, Sums], None
 
     Columns are whole blocks, rows of weights multiples of COLUMNS.
     """
-    fill, room_size = row_filler(unit), most * SPAN
+    widen, fill, room_size = widening(unit), row_filler(unit), most * SPAN
     several, one = pair_tile(unit, TOGETHER, adds=True), pair_tile(unit, 1, adds=True)
 
     @register_jitable(**PART_POLICY)
@@ -54,8 +55,7 @@ def word_add(unit: VectorUnit, most: int) -> Callable[[Codes, Codes, Sums], None
             count = min(SPAN, x.shape[1] - k)
             words: Words = as_matrix(room[: x.shape[0] * count], count)
             for t in range(x.shape[0]):
-                for i in range(count):
-                    words[t, i] = x[t, k + i]
+                widen(x, t, k, count, words[t])
             for n in range(0, weight.shape[0], COLUMNS):
                 fill(weight[:, k : k + count], panel, n)
                 for t in range(0, grouped, TOGETHER):
