@@ -17,9 +17,10 @@ import numpy as np
 
 from edgellm.dtypes import bit_plane_shape
 from edgellm.ops._shift_alphas import pack_alphas
-from edgellm.runtime import cpu, huge_pages, kernels
+from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import simd
 from tests.benchmarks.matmuls import Contender, kernel_call, nbits, timed, write
+from tests.benchmarks.operands import in_huge_pages
 
 SHAPES = ((2560, 6912), (6912, 2560), (4096, 4096))
 LAW_SHAPE = (4096, 4096)
@@ -125,15 +126,6 @@ def low_bit(op_type: str, bits: int, sizes: tuple[int, int, int]) -> Contender:
     acc = np.empty((tokens, rows), np.int32)
     call = kernel_call(kernels.find(op_type), x, copies, acc, numbers)
     return Contender(f"{op_type} {bits}", call, count, weight_bytes)
-
-
-def in_huge_pages(array: np.ndarray) -> np.ndarray:
-    """Return a copy in such memory as a loaded bundle has."""
-    memory = huge_pages.Memory(array.nbytes)
-    memory.fill_huge()
-    copy = memory.bytes.view(array.dtype).reshape(array.shape)
-    copy[:] = array
-    return copy
 
 
 def int8(sizes: tuple[int, int, int]) -> Contender:

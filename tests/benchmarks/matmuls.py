@@ -27,6 +27,7 @@ from edgellm.dtypes import packed_columns
 from edgellm.runtime import cpu, kernels
 from edgellm.runtime.kernels import _objects, simd
 from edgellm.runtime.limits import dot_peak
+from tests.benchmarks.operands import copies_in_huge_pages, in_huge_pages
 
 SHAPES = ((2560, 6912), (6912, 2560), (2560, 2560))
 TOKENS = 128
@@ -114,7 +115,7 @@ def kernel_contenders(tokens: int, columns: int, rows: int, *, copies: bool) -> 
         ("Int8Linear", rng.integers(-127, 128, (rows, columns), np.int8)),
     ):
         count = -(-MEMORY_BYTES // weight.nbytes) if copies else 1
-        weights = np.repeat(weight[None], count, axis=0)
+        weights = copies_in_huge_pages(weight, count)
         for variant in simd.available(cpu.host()):
             copies = [(copy,) for copy in weights]
             call = kernel_call(kernels.find(op_type, variant), x, copies, acc)
@@ -129,7 +130,8 @@ def kernel_call(
     acc: np.ndarray,
     attributes: Sequence[int] = (),
 ) -> Call:
-    """Return what runs a kernel on one of the copies of its constants."""
+    """Return what runs a kernel on a copy of x and on one of the copies of its constants."""
+    x, acc = in_huge_pages(x), in_huge_pages(acc)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     function = prototype(_objects.kernel_address(kernel))
     sizes = kernel.schema.bind([x.shape, *(array.shape for array in copies[0])])

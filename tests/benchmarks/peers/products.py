@@ -13,6 +13,7 @@ from edgellm.runtime import kernels
 from edgellm.runtime.kernels import _objects
 from edgellm.runtime.program import TAIL
 from edgellm.runtime.threads import Workers
+from tests.benchmarks.operands import copies_in_huge_pages, in_huge_pages
 from tests.benchmarks.peers.measures import Measure, mean_seconds, timed
 from tests.benchmarks.peers.shapes import ProductShape
 
@@ -47,7 +48,7 @@ class OurProductRunner:
         self._op_type, self._shape = op_type, shape
         weight = ternary_codes(shape) if op_type == "BitLinear" else int8_codes(shape)
         self.weight_bytes = weight.nbytes
-        self._weights = np.repeat(weight[None], copies_of(weight.nbytes), axis=0)
+        self._weights = copies_in_huge_pages(weight, copies_of(weight.nbytes))
         self._workers: dict[int, Workers] = {}
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * EXECUTOR_ARGUMENTS)
         self._execute = prototype(_objects.executor_address())
@@ -79,7 +80,8 @@ class OurProductRunner:
         kernel = kernels.find(self._op_type)
         weights = self._weights[: copies_of(self.weight_bytes, tokens)]
         x = np.random.default_rng(0).integers(-127, 128, (tokens, self._shape.columns), np.int8)
-        acc = np.empty((tokens, self._shape.rows), np.int32)
+        x = in_huge_pages(x)
+        acc = in_huge_pages(np.zeros((tokens, self._shape.rows), np.int32))
         sizes = kernel.schema.bind([x.shape, weights.shape[1:]])
         address = _objects.kernel_address(kernel)
         operands = [[x.ctypes.data, weight.ctypes.data, acc.ctypes.data] for weight in weights]
