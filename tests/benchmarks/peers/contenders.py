@@ -13,14 +13,18 @@ from tests.benchmarks.peers.models import LlamaCpp, Ours
 from tests.benchmarks.peers.products import OnnxRuntimeProduct, OurProduct
 from tests.benchmarks.peers.shapes import MODELS, PRODUCTS, STORIES, ModelShape, ProductShape
 
-OUR_OPERATORS = {"ternary": "BitLinear", "int8": "Int8Linear"}
+OUR_OPERATORS = {"ternary": "BitLinear", "5trit": "TritLinear", "int8": "Int8Linear"}
 GREEDY = "-greedy"
 """Ours, when only the best logit is wanted; the others compute all."""
 LOW_BIT = {"w4a8": ("w4a8", None), "w2a8": ("w2a8", None), "shiftadd4": ("shiftadd", 4),
            "shiftadd2": ("shiftadd", 2)}  # fmt: skip
 """Ordinary models with linears of few bits: the name of the quantisation, and bits."""
 LOW_BIT_MODELS = tuple(kind + how for kind in LOW_BIT for how in ("", GREEDY))
-OUR_MODELS = ("ternary", "ternary" + GREEDY, "int8", *LOW_BIT_MODELS)
+FIVE_TRITS = "5trit"
+"""Ternary weights five to a byte, for processors that `edgellm doctor` advises to have them so."""
+TERNARY = ("ternary", FIVE_TRITS)
+TERNARY_MODELS = tuple(kind + how for kind in TERNARY for how in ("", GREEDY))
+OUR_MODELS = (*TERNARY_MODELS, "int8", *LOW_BIT_MODELS)
 OURS = tuple(f"edgellm {kind}" for kind in OUR_MODELS)
 FILE_KINDS = ("TQ2_0", "TQ1_0", "Q2_K", "Q4_0", "Q8_0")
 REPACKED = ("Q4_0", "Q8_0")
@@ -104,12 +108,13 @@ def bundle(kind: str, shape: ModelShape, place: Workplace) -> Path:
         api.export(str(place.checkpoint), path)
     else:
         config = place.directory / f"{path.name}.json"
-        config.write_text(json.dumps(shape.config(kind)))
+        config.write_text(json.dumps(shape.config(is_ternary=kind in TERNARY)))
+        layout = FIVE_TRITS if kind == FIVE_TRITS else "2bit"
         chosen = None
         if kind in LOW_BIT:
             name, bits = LOW_BIT[kind]
             chosen = api.Quantization(name=name, bits=bits)
-        api.export_random(config, path, quantization=chosen)
+        api.export_random(config, path, layout=layout, quantization=chosen)
     return path
 
 

@@ -46,7 +46,7 @@ class OurProductRunner:
 
     def __init__(self, op_type: str, shape: ProductShape) -> None:
         self._op_type, self._shape = op_type, shape
-        weight = ternary_codes(shape) if op_type == "BitLinear" else int8_codes(shape)
+        weight = codes_of(op_type, shape)
         self.weight_bytes = weight.nbytes
         self._weights = copies_in_huge_pages(weight, copies_of(weight.nbytes))
         self._workers: dict[int, Workers] = {}
@@ -93,16 +93,16 @@ class OurProductRunner:
         return program, (x, acc)
 
 
-def ternary_codes(shape: ProductShape) -> npt.NDArray[np.uint8]:
-    """Return random packed ternary weights."""
-    from edgellm.dtypes import pack_ternary
+def codes_of(op_type: str, shape: ProductShape) -> np.ndarray:
+    """Return random weights as an operator has them."""
+    from edgellm.dtypes import pack_ternary, pack_trits
 
     rng = np.random.default_rng(0)
-    return pack_ternary(rng.integers(-1, 2, (shape.rows, shape.columns), np.int8))
-
-
-def int8_codes(shape: ProductShape) -> npt.NDArray[np.int8]:
-    return np.random.default_rng(0).integers(-127, 128, (shape.rows, shape.columns), np.int8)
+    sizes = shape.rows, shape.columns
+    if op_type == "Int8Linear":
+        return rng.integers(-127, 128, sizes, np.int8)
+    pack = pack_ternary if op_type == "BitLinear" else pack_trits
+    return pack(rng.integers(-1, 2, sizes, np.int8))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def int8_product(_bits: int, shape: ProductShape) -> Product:
     """Return what onnxruntime's dynamic quantisation makes of a MatMul."""
     from onnx import helper
 
-    weight = np.ascontiguousarray(int8_codes(shape).T)
+    weight = np.ascontiguousarray(codes_of("Int8Linear", shape).T)
     make = helper.make_node
     nodes = [
         make("DynamicQuantizeLinear", ["x"], ["codes", "scale", "zero"]),

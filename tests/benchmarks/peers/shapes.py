@@ -43,8 +43,8 @@ class ModelShape:
         attention = self.hidden * (2 * self.hidden + 2 * self.kv_width)
         return self.layers * (attention + 3 * self.hidden * self.feed_forward)
 
-    def config(self, kind: str) -> dict[str, object]:
-        """Return the config.json of random weights, ``kind`` being ternary or int8."""
+    def config(self, *, is_ternary: bool) -> dict[str, object]:
+        """Return the config.json of random weights, ternary ones or floats."""
         sizes = {
             "vocab_size": self.vocabulary,
             "hidden_size": self.hidden,
@@ -53,7 +53,7 @@ class ModelShape:
             "num_key_value_heads": self.kv_heads,
             "intermediate_size": self.feed_forward,
         }
-        return {**SEED_CONFIG, **sizes, **(TERNARY_CONFIG if kind == "ternary" else INT8_CONFIG)}
+        return {**SEED_CONFIG, **sizes, **(TERNARY_CONFIG if is_ternary else INT8_CONFIG)}
 
 
 @dataclass(frozen=True)
