@@ -23,6 +23,8 @@ from edgellm.runtime.kernels._scalar import (
 MAX_TOP = 256
 """For more than that, all logits are computed."""
 NO_LIMIT = -(2**62)
+SOME = 64
+"""Rows that are looked at one by one only if one of them matters."""
 INT32_MIN = -(2**31)
 
 Sums = npt.NDArray[np.int32]
@@ -81,6 +83,12 @@ def logit(product: Int, multiplier: Int, token: Token) -> Int:
     return round_shift(product * combined, token.shift)
 
 
+def likely(acc: Int, multiplier: Int, token: Token) -> Int:
+    """Return a number that orders rows by the likely logit, after their first 4 bits."""
+    middle = clamp(twice_middle(acc, 4, token) >> 1, -INT32_MAX, INT32_MAX)
+    return middle * token_multiplier(token.mantissa, np.int64(multiplier))
+
+
 def find_likely(
     acc: Sums, multiplier: Multipliers, token: Token, values: npt.NDArray[np.int64], ids: Ids
 ) -> None:
@@ -96,17 +104,27 @@ def find_likely(
     last = ids.shape[0] - 1
     for i in range(last + 1):
         values[i] = NO_LIMIT
-    for v in range(acc.shape[0]):
-        middle = clamp(twice_middle(acc[v], 4, token) >> 1, -INT32_MAX, INT32_MAX)
-        value = middle * token_multiplier(token.mantissa, np.int64(multiplier[v]))
-        if value > values[last]:
-            place = last
-            while place > 0 and values[place - 1] < value:
-                values[place] = values[place - 1]
-                ids[place] = ids[place - 1]
-                place -= 1
-            values[place] = value
-            ids[place] = v
+    for first in range(0, acc.shape[0], SOME):
+        end = min(first + SOME, acc.shape[0])
+        most = np.int64(NO_LIMIT)
+        for v in range(first, end):  # a loop without choices: vector code
+            most = max(most, likely(acc[v], multiplier[v], token))
+        if most > values[last]:
+            for v in range(first, end):
+                insert(likely(acc[v], multiplier[v], token), v, values, ids)
+
+
+def insert(value: Int, v: Int, values: npt.NDArray[np.int64], ids: Ids) -> None:
+    """Put a row among the best so far, in descending order, if it is better than the last."""
+    place = ids.shape[0] - 1
+    if value <= values[place]:
+        return
+    while place > 0 and values[place - 1] < value:
+        values[place] = values[place - 1]
+        ids[place] = ids[place - 1]
+        place -= 1
+    values[place] = value
+    ids[place] = v
 
 
 def find_limit(acc: Sums, multiplier: Multipliers, token: Token, ids: Ids) -> Int:
@@ -135,17 +153,25 @@ def list_open(
         multiplier: (n,).
         token: see ``Token``.
         limit: a logit, or NO_LIMIT for all rows.
-        bounds: scratch, n or more.
+        bounds: scratch, SOME or more.
         ids: to fill, n or more.
     """
-    for i in range(acc.shape[0]):  # a loop without choices: vector code
-        bounds[i] = logit(highest(acc[i], norms[i], 4, token), multiplier[i], token)
     count = 0
-    for i in range(acc.shape[0]):
-        is_open = bounds[i] >= limit
-        ids[count] = i
-        count += is_open
-        acc[i] = acc[i] if is_open else INT32_MIN
+    for first in range(0, acc.shape[0], SOME):
+        end = min(first + SOME, acc.shape[0])
+        most = np.int64(NO_LIMIT)
+        for i in range(first, end):  # a loop without choices: vector code
+            bound = logit(highest(acc[i], norms[i], 4, token), multiplier[i], token)
+            bounds[i - first] = bound
+            most = max(most, bound)
+        if most < limit:
+            acc[first:end] = INT32_MIN
+            continue
+        for i in range(first, end):
+            is_open = bounds[i - first] >= limit
+            ids[count] = i
+            count += is_open
+            acc[i] = acc[i] if is_open else INT32_MIN
     return count
 
 

@@ -16,6 +16,7 @@ from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._pruning import (
     MAX_TOP,
     NO_LIMIT,
+    SOME,
     Ids,
     Multipliers,
     Norms,
@@ -53,7 +54,7 @@ MAX_PRUNED_ROWS = 8
 High = npt.NDArray[np.uint8]
 Low = npt.NDArray[np.uint8]
 Multiply = Callable[[Codes, npt.NDArray[np.uint8], Ids, Sums], None]
-Prune = Callable[[Codes, Low, Norms, Sums, Multipliers, Token, Int], None]
+Prune = Callable[[Codes, Low, Norms, Int, Sums, Multipliers, Token, Int], None]
 
 
 def multiply_bit(unit: VectorUnit) -> Multiply:
@@ -104,9 +105,10 @@ def find_limit_of(multiply: Multiply) -> Callable[..., Int]:
 
 
 def prune_by(multiply: Multiply) -> Prune:
-    """Return ``prune(x, low, norms, acc, multiplier, token, limit)``: make logits of sums.
+    """Return ``prune(x, low, norms, begin, acc, multiplier, token, limit)``: make logits of sums.
 
-    ``acc`` holds the products of x with the high nibbles of all rows.
+    ``acc`` holds the products of x with the high nibbles of the rows from ``begin`` on, of which
+    ``low`` and the multipliers are; norms are those of all, so that numbers are neighbours.
     """
 
     @register_jitable(**PART_POLICY)
@@ -114,6 +116,7 @@ def prune_by(multiply: Multiply) -> Prune:
         x: Codes,
         low: Low,
         norms: Norms,
+        begin: Int,
         acc: Sums,
         multiplier: Multipliers,
         token: Token,
@@ -121,14 +124,15 @@ def prune_by(multiply: Multiply) -> Prune:
     ) -> None:
         ids = stack_int32(CHUNK)
         sums = stack_int32(CHUNK)
-        bounds = stack_int64(CHUNK)
+        bounds = stack_int64(SOME)
         for first in range(0, acc.shape[0], CHUNK):
             end = min(first + CHUNK, acc.shape[0])
             part, factors = acc[first:end], multiplier[first:end]
-            count: Int = list_open(part, norms[0, first:end], factors, token, limit, bounds, ids)
+            its = norms[0][begin + first : begin + end]
+            count: Int = list_open(part, its, factors, token, limit, bounds, ids)
             for q in range(PLANES):
                 if q > 0:
-                    known = norms[q, first:end]
+                    known = norms[q][begin + first : begin + end]
                     count = narrow(part, known, factors, token, ids[:count], PLANES - q, limit)
                 filled = fill_up(ids, count, LISTED)
                 multiply(x, low[q, first:end], ids[:filled], sums)
@@ -215,7 +219,8 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         for r in range(rows.shape[0]):
             t = rows[r]
             token = measure(x[t], scale[t], shift)
-            limit = find(x[t], low[:, begin:end], out[r], factors, token, top)
-            prune(x[t], low[:, begin:end], norms[:, begin:end], out[r], factors, token, limit)
+            own = logits[r][begin:end]
+            limit = find(x[t], low[:, begin:end], own, factors, token, top)
+            prune(x[t], low[:, begin:end], norms, begin, own, factors, token, limit)
 
     return planar_logits_head
