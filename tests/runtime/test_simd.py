@@ -81,11 +81,18 @@ def test_what_the_processor_lacks_is_refused(name: str, monkeypatch: pytest.Monk
 
 
 def test_operators_without_loops_for_vector_units_are_portable() -> None:
-    variant = simd.chosen(cpu.host())
+    is_vector = simd.chosen(cpu.host()) != "portable"
 
-    assert kernels.find("BitLinear").variant == variant
+    assert (kernels.find("BitLinear").variant != "portable") == is_vector
     assert kernels.find("BitLinear", "portable").variant == "portable"
     assert kernels.find("Requantize").variant == "portable"
+
+
+@pytest.mark.parametrize(
+    ("op_type", "variant"), [("TritLinear", "avx512_vbmi"), ("BitLinear", "avx512_vnni")]
+)
+def test_operators_that_a_unit_has_not_run_with_its_base(op_type: str, variant: str) -> None:
+    assert kernels.find(op_type, "avx512_vbmi").variant == variant
 
 
 def test_each_variant_has_object_code_of_its_own(
