@@ -39,8 +39,15 @@ work = product(8, "R", "V")
 
 
 def demands(use: Use) -> Demands:
-    """Demand planes that fit together, and the rows that are asked for."""
-    return [*planes_fit(use, use.sizes["K"]), *scored_rows(use, use.inputs[6])]
+    """Demand planes that fit together, logits that ascend with sums, and the rows asked for."""
+    ascends = _ascends(use), "its multipliers are stored in the bundle, and not negative"
+    return [*planes_fit(use, use.sizes["K"]), ascends, *scored_rows(use, use.inputs[6])]
+
+
+def _ascends(use: Use) -> bool:
+    """Tell whether a larger sum has no smaller logit: bounds of sums are bounds of logits then."""
+    multipliers = use.stored.get(use.inputs[5])
+    return multipliers is not None and bool((multipliers.astype(np.int32) >= 0).all())
 
 
 BLOCK_ROWS = 4096

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from edgellm.dtypes import pack_planes, unpack_planes
 from edgellm.int4 import pack_int4, unpack_int4
 from edgellm.ops import int4_logits_head, logits_head, planar_logits_head
 from edgellm.ops._planes import residual_norms
+from edgellm.ops._use import Use
 
 
 def all_codes() -> np.ndarray:
@@ -53,6 +56,23 @@ def test_planar_head_equals_the_head_of_the_same_weights() -> None:
     actual = planar_logits_head.reference(x, scale, *planar, *rest, shift=21, top=0)
 
     np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+@pytest.mark.parametrize("stored", [{}, {"multiplier": np.array([5, 0, -1], np.int32)}])
+def test_bounds_of_sums_bound_logits_or_a_head_is_refused(stored: dict[str, np.ndarray]) -> None:
+    sizes = {"T": "T", "K": 64, "V": 3, "H": 32, "B": 8, "R": "logit_rows"}
+    names = ("x", "scale", "high", "low", "norms", "multiplier", "rows")
+    good = {"multiplier": np.array([5, 0, 1], np.int32)}
+    use = Use(
+        inputs=names, outputs=("logits",), attributes={}, sizes=sizes, context_length=8, stored=good
+    )
+
+    met = {message for fits, message in planar_logits_head.demands(use) if fits}
+    kept = {
+        message for fits, message in planar_logits_head.demands(replace(use, stored=stored)) if fits
+    }
+
+    assert met - kept == {"its multipliers are stored in the bundle, and not negative"}
 
 
 def test_weights_of_4_bits_are_packed_as_documented() -> None:
