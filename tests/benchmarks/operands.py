@@ -1,7 +1,7 @@
 """Operands of kernels that are timed apart from an engine, where an engine would have them.
 
-Kernels load whole cache lines. Of activations that begin in the middle of one, each load takes two,
-and on Zen 5 a ternary product of weights from memory twice the time.
+Kernels load whole cache lines. Of activations that begin in the middle of one, each load takes two:
+on Zen 5 a product with weights of five trits a byte from memory then takes twice the time.
 """
 
 import numpy as np

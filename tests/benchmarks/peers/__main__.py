@@ -75,7 +75,7 @@ def read_options() -> argparse.Namespace:
     add("--repeats", type=int, default=5, metavar="N", help="rounds, default: 5")
     add("--checkpoint", type=Path, metavar="DIRECTORY", help=f"of {STORIES.name}")
     add("--directory", type=Path, default=Path("build/peers"), metavar="DIRECTORY",
-        help="for bundles and GGUF files, 13 GB for all; default: build/peers")  # fmt: skip
+        help="for bundles and GGUF files, 14 GB for all; default: build/peers")  # fmt: skip
     add("--json", type=Path, default=Path("build/peers/result.json"), metavar="FILE")
     add("--prepare", action="store_true", help="make the files and stop")
     return parser.parse_args()
