@@ -11,8 +11,10 @@ from edgellm.runtime.kernels import find
 from edgellm.runtime.phases import Splits
 from edgellm.runtime.plan import Plan, Step
 
-TAIL = 5
+TAIL = 6
 """Words of a row beside the fields and their growth: see ``kernels/_executor.py``."""
+AHEAD_WORDS = 3
+"""Of these those that tell which weights are read next."""
 BY_ROWS = ("rows", "cells")
 """Splits of which a thread may get rows of its own."""
 WEIGHT_ROWS = ("N", "V")

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from edgellm import ops
 from edgellm.graph_names import present_name
 from edgellm.runtime.choices import Choices
-from edgellm.runtime.kernels import _objects
+from edgellm.runtime.kernels import _objects, find
 from edgellm.runtime.kernels._compiler import compile_missing
 from edgellm.runtime.memory import Arena, lifetimes, neighbours, place
 from edgellm.runtime.parts_of_steps import (
+    AHEAD_WORDS,
     TAIL,
     growth,
     row_count_fields,
@@ -139,6 +140,7 @@ def lower(
         if name:
             table[index, fields + 1 : fields + 3] = rows_and_bytes(plan, name)
             addresses[name].append(index * table.shape[1] + fields)
+    table[:, fields + AHEAD_WORDS] = [find(step.op_type).stages - 1 for step in steps]
     one_token, many_tokens = _kernels(plan, steps, choices or Choices())
     table[:, 0] = one_token
     divisions = _divide(plan, phases, (by_columns, by_rows), memory, fields)
@@ -167,6 +169,8 @@ def _place(
     """Place values in an arena: what threads share, then what each has for itself."""
     outside = _outside_arena(plan)
     bytes_of = {name: value_bytes(plan, name, most) for name in plan.values if name not in outside}
+    for step in plan.steps:
+        bytes_of |= {name: threads * size for name, size in _notes(step).items()}
     private = private_values(plan, phases, splits) if threads > 1 else set()
     own_bytes = {name: bytes_of.pop(name) for name in private & bytes_of.keys()}
     # By phases: within one, a thread may be steps ahead of another that still needs a value.
@@ -204,7 +208,13 @@ def _divide(
 
 def _names(phase: Sequence[Step]) -> tuple[list[str], list[str]]:
     inputs = [name for step in phase for name in step.inputs]
-    return inputs, [name for step in phase for name in step.outputs]
+    return inputs, [name for step in phase for name in [*step.outputs, *_notes(step)]]
+
+
+def _notes(step: Step) -> dict[str, int]:
+    """Return what a step needs of the arena for its threads' notes: a name, and bytes a thread."""
+    words = find(step.op_type).notes
+    return {f"{step.outputs[0]} notes": 8 * words} if words else {}
 
 
 def _kernels(
@@ -238,6 +248,7 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
                     Size(TOP) if name == TOP else step.attributes[name]
                     for name in schema.attributes
                 ),
+                *map(Address, _notes(step)),
             ]
         )
     return rows

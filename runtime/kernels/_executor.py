@@ -35,10 +35,10 @@ LINE = 64
 """Bytes of a cache line."""
 MOST_FIELDS = 64
 """Words of a step at most."""
-TAIL = 5
+TAIL = 6
 """Words of a row beside its fields and their growth."""
 AHEAD_WORDS = 3
-"""Of these those that tell which weights are read next."""
+"""Of these those that tell which weights are read next; they come first."""
 AHEAD_BYTES = 128 << 10
 """Weights that a waiting thread fetches at most: they have to stay in its level-2 cache."""
 LINES_A_LOOK = 4
@@ -87,12 +87,12 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
     Args:
         program: address of the first row, of int64: the fields of the step, of which the first is
             the address of its kernel; the address, the rows and the bytes a row of weights that are
-            read next, of which each thread reads its share; for each field how much it grows from
-            one row of the operands to the next, and for each from one thread to the next; which
-            field is the number of rows of the operands, if each thread gets rows of its own, else
-            0, and the kernel divides the work; and 1 where all threads must have done the steps
-            before it, else 0. A row without a kernel notes the time at the address in its second
-            word.
+            read next, of which each thread reads its share; how many stages the kernel has after
+            its first; for each field how much it grows from one row of the operands to the next,
+            and for each from one thread to the next; which field is the number of rows of the
+            operands, if each thread gets rows of its own, else 0, and the kernel divides the work;
+            and 1 where all threads must have done the steps before it, else 0. A row without a
+            kernel notes the time at the address in its second word.
         steps: number of rows of the program.
         row_bytes: distance of two rows.
         thread: 0 <= thread < threads; all of them must make this call.
@@ -120,6 +120,11 @@ def run(program: int, steps: int, row_bytes: int, thread: int, threads: int, mee
         count_field = load(row + row_bytes - 16) if threads > 1 else 0
         if count_field == 0:
             call_row(load(row), row, thread, threads)
+            for stage in range(load(row + size + 8 * AHEAD_WORDS)):
+                arrivals += threads
+                if threads > 1 and meet(meeting, arrivals, thread, 0, 0) < 0:
+                    return
+                call_row(load(row), row, thread + threads * (1 + stage), threads)
         elif take_rows(row, size, 8 * count_field, thread, threads, own):
             call_row(load(row), own, 0, 1)
 
@@ -151,7 +156,7 @@ def take_rows(row: int, size: int, count: int, thread: int, threads: int, own: i
     begin, end = share(load(row + count), thread, threads)
     if begin == end:
         return False
-    growth = row + size + 8 * AHEAD_WORDS
+    growth = row + size + 8 * (AHEAD_WORDS + 1)
     for field in range(0, size, 8):
         grown = begin * load(growth + field) + thread * load(growth + size + field)
         store(own + field, load(row + field) + grown)

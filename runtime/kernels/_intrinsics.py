@@ -61,6 +61,23 @@ def operands(schema: OpSchema) -> Any:  # noqa: ANN401
     return row_operands
 
 
+def notes(schema: OpSchema, words: int) -> Any:  # noqa: ANN401
+    """Return an intrinsic: address of a row, number of threads -> their notes, ``words`` each."""
+    fields = len(schema.inputs) + len(schema.outputs) + len(schema.letters) + len(schema.attributes)
+    kind = types.Array(types.int64, 2, "C")
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        row = builder.inttoptr(arguments[0], INT64.as_pointer())
+        address = builder.load(builder.gep(row, [INT64(1 + fields)]))
+        return _array(context, builder, kind, address, [arguments[1], INT64(words)])
+
+    @intrinsic
+    def row_notes(_typing: Any, call: Any, threads: Any) -> Any:  # noqa: ANN401
+        return kind(call, threads), generate
+
+    return row_notes
+
+
 def _array(context: Any, builder: Any, kind: Any, address: Any, shape: Sequence[Any]) -> Any:  # noqa: ANN401
     """Return an array value over memory at an address (an i64), C order."""
     element = context.get_data_type(kind.dtype)

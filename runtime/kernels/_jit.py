@@ -9,6 +9,11 @@ row of int64 in the program:
 
 with the sizes in the order of ``SCHEMA.letters``. Compiled code allocates nothing, raises nothing
 and needs nothing of Python; fast-math, bounds checks and Numba's own threads and cache stay off.
+
+A kernel of several stages is called once a stage, as thread ``thread + threads * stage``, and all
+threads meet in between. Its function has two more arguments: the stage, and ``notes``, (threads,
+``Kernel.notes``) int64, where threads leave for the next stage what the others have to know. The
+address of these is in the row, too, as its last field.
 """
 
 import inspect
@@ -54,6 +59,10 @@ class Kernel:
     variant: str = simd.PORTABLE
     split: str = ""
     """How the work is divided among threads, see ``runtime/phases.py``."""
+    stages: int = 1
+    """How often it is called."""
+    notes: int = 0
+    """Words of a thread, if there are stages."""
 
     @cached_property
     def schema(self) -> OpSchema:
@@ -78,11 +87,13 @@ class Kernel:
         return built
 
 
-def kernel(op_type: str, split: str = "") -> Callable[[Callable[..., None]], Kernel]:
-    """Declare the decorated function as the kernel of ``op_type``; split as in ``Kernel``."""
+def kernel(
+    op_type: str, split: str = "", *, stages: int = 1, notes: int = 0
+) -> Callable[[Callable[..., None]], Kernel]:
+    """Declare the decorated function as the kernel of ``op_type``; the rest is as in ``Kernel``."""
 
     def declare(function: Callable[..., None]) -> Kernel:
-        return Kernel(op_type, function, split=split)
+        return Kernel(op_type, function, split=split, stages=stages, notes=notes)
 
     return declare
 
@@ -101,11 +112,16 @@ def lower_kernel(target: Kernel, cpu: Cpu) -> Any:  # noqa: ANN401
     _share_parts(plain)
     function = _numba_target.declare(**POLICY)(plain)
     operands = _intrinsics.operands(target.schema)
+    notes = _intrinsics.notes(target.schema, target.notes)
 
     def run_row(call: int, thread: int, threads: int) -> None:
         function(thread, threads, *operands(call))
 
-    return _lower(run_row, target.symbol)
+    def run_stage(call: int, thread: int, threads: int) -> None:
+        stage, own = thread // threads, thread % threads
+        function(own, threads, *operands(call), stage, notes(call, threads))
+
+    return _lower(run_row if target.stages == 1 else run_stage, target.symbol)
 
 
 def compile_executor(symbol: str, cpu: Cpu) -> bytes:

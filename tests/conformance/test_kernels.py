@@ -71,23 +71,26 @@ def empty_outputs(module: ModuleType, example: Example) -> Arrays:
 
 
 def run_compiled(kernel: Kernel, example: Example, outputs: Arrays, threads: int) -> None:
-    """Call the compiled kernel for each thread in turn, last thread first."""
+    """Call the compiled kernel stage by stage for each thread in turn, last thread first."""
     schema = kernel.schema
     sizes = schema.bind([array.shape for array in example.inputs])
     inputs = [np.ascontiguousarray(array) for array in example.inputs]
+    notes = np.full((threads, kernel.notes), 99, np.int64)
     row = np.array(
         [
             0,
             *(array.ctypes.data for array in [*inputs, *outputs]),
             *(sizes[letter] for letter in schema.letters),
             *(example.attributes[name] for name in schema.attributes),
+            notes.ctypes.data,
         ],
         np.int64,
     )
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     call: Callable[[int, int, int], None] = prototype(_objects.kernel_address(kernel))
-    for thread in reversed(range(threads)):
-        call(row.ctypes.data, thread, threads)
+    for stage in range(kernel.stages):
+        for thread in reversed(range(threads)):
+            call(row.ctypes.data, thread + threads * stage, threads)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.SCHEMA.name)
@@ -117,9 +120,12 @@ def test_compiled_kernel_equals_reference(
 def test_plain_python_equals_reference(module: ModuleType, example: Example) -> None:
     outputs = empty_outputs(module, example)
 
-    for thread in range(2):
-        function = kernels.find(module.SCHEMA.name).py
-        function(thread, 2, *example.inputs, *outputs, *example.attributes.values())
+    kernel = kernels.find(module.SCHEMA.name)
+    operands = [*example.inputs, *outputs, *example.attributes.values()]
+    notes = np.full((2, kernel.notes), 99, np.int64)
+    for stage in range(kernel.stages):
+        for thread in range(2):
+            kernel.py(thread, 2, *operands, *([stage, notes] if kernel.stages > 1 else []))
 
     for expected, actual in zip(expected_outputs(module, example), outputs, strict=True):
         np.testing.assert_array_equal(actual, expected, strict=True)

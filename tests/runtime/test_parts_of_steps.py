@@ -5,7 +5,7 @@ import pytest
 
 from edgellm import ops
 from edgellm.runtime import parts_of_steps
-from edgellm.runtime.kernels import _executor
+from edgellm.runtime.kernels import _executor, find
 from edgellm.runtime.parts_of_steps import growth, row_count_fields, weights_ahead
 from edgellm.runtime.plan import Plan, Step, Value
 
@@ -50,7 +50,9 @@ def test_the_weights_that_come_next_are_known_from_the_step_before(plan: Plan) -
 
 def test_program_and_executor_agree() -> None:
     assert parts_of_steps.TAIL == _executor.TAIL
+    assert parts_of_steps.AHEAD_WORDS == _executor.AHEAD_WORDS
     for module in ops.modules():
         schema = module.SCHEMA
         operands = len(schema.inputs) + len(schema.outputs)
-        assert 1 + operands + len(schema.letters) + len(schema.attributes) <= _executor.MOST_FIELDS
+        fields = 1 + operands + len(schema.letters) + len(schema.attributes)
+        assert fields + (find(schema.name).notes > 0) <= _executor.MOST_FIELDS
