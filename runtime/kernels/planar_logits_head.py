@@ -17,9 +17,11 @@ from edgellm.runtime.kernels._scalar import (
 )
 
 MAX_COLUMNS = 32_768
+MAX_PRUNED_ROWS = 8
+"""Rows that are pruned; of more, all logits are computed."""
 
 
-@kernel("PlanarLogitsHead")
+@kernel("PlanarLogitsHead", stages=2, notes=MAX_PRUNED_ROWS)
 def planar_logits_head(
     thread: int,
     threads: int,
@@ -33,8 +35,12 @@ def planar_logits_head(
     logits: npt.NDArray[np.int32],  # (R, V)
     shift: int,
     top: int,
+    stage: int,
+    notes: npt.NDArray[np.int64],
 ) -> None:
-    """Split by vocabulary."""
+    """Split by vocabulary; all in the first stage."""
+    if stage > 0:
+        return
     begin, end = share(high.shape[0], thread, threads)
     weight = stack_int8(MAX_COLUMNS)
     for v in range(begin, end):

@@ -1,7 +1,9 @@
 """PlanarLogitsHead on a vector unit: reads of the weights what the wanted logits need.
 
-One product with the high nibbles of all rows, and bounds that follow from them; then, bit by bit,
-the rest of the rows that can still be among the best. Where all are wanted, whole rows.
+In the first stage one product with the high nibbles of all rows, and what the likely best of them
+reach, which every thread notes of its own; in the second, with bounds that follow from the nibbles
+and the best of those notes, bit by bit the rest of the rows that can still be among the best. Where
+all are wanted, whole rows, in the first stage.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -32,7 +34,7 @@ from edgellm.runtime.kernels._pruning import (
     narrow,
 )
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32, stack_int64
-from edgellm.runtime.kernels.planar_logits_head import MAX_COLUMNS
+from edgellm.runtime.kernels.planar_logits_head import MAX_COLUMNS, MAX_PRUNED_ROWS
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._logits import MultiplyRows, of_rows, scale_sums
 from edgellm.runtime.kernels.vector._planes import LISTED, PLANES, WHOLE_ROWS, bits, nibbles, unpack
@@ -48,8 +50,8 @@ SLAB_BYTES = 1 << 17
 """Weights that are unpacked at once for many tokens; they stay in the level-2 cache."""
 SLAB_ROWS = 32
 """A multiple of the rows of any panel."""
-MAX_PRUNED_ROWS = 8
-"""More tokens than that are multiplied with whole weights."""
+DONE = 2 * NO_LIMIT
+"""The note of a thread that has nothing to prune."""
 
 High = npt.NDArray[np.uint8]
 Low = npt.NDArray[np.uint8]
@@ -181,13 +183,57 @@ def product_of_one(unit: VectorUnit) -> Callable[..., bool]:
     return product
 
 
-def build(unit: VectorUnit) -> Callable[..., None]:
-    """Return the kernel."""
+def search_of(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``search(x, scale, high, low, factors, rows, logits, begin, shift, top, notes)``.
+
+    That is stage 0. Weights and factors are those of a thread, and its logits the columns from
+    ``begin`` on. It makes these the products with high nibbles, and notes what the best of each row
+    reach; or, with whole weights, it makes them what they will be, and notes DONE.
+    """
     add_nibbles = of_rows(of_whole_blocks(nibbles(unit), unit.tokens))
-    multiply = multiply_bit(unit)
-    find, prune = find_limit_of(multiply), prune_by(multiply)
+    find = find_limit_of(multiply_bit(unit))
     whole = multiply_whole(of_rows(int8_product(unit)))
     product = product_of_one(unit)
+
+    @register_jitable(**PART_POLICY)
+    def search(
+        x: Codes,
+        scale: npt.NDArray[np.int32],
+        high: High,
+        low: Low,
+        factors: Multipliers,
+        rows: npt.NDArray[np.int64],
+        logits: npt.NDArray[np.int32],
+        begin: Int,
+        shift: Int,
+        top: Int,
+        notes: npt.NDArray[np.int64],
+    ) -> None:
+        end = begin + high.shape[0]
+        out = logits[:, begin:end]
+        is_whole = rows.shape[0] > (MAX_PRUNED_ROWS if top > 0 else 1)
+        if is_whole:
+            whole(x, high, low, out, rows)
+        elif rows.shape[0] == 1 and wants_all(top, out.shape[1]):
+            is_whole = product(x[rows[0]], high, low, out[0])
+        if is_whole:
+            scale_sums(out, scale, factors, rows, shift)
+            notes[0] = DONE
+            return
+        for r in range(rows.shape[0]):
+            out[r, :] = 0
+        add_nibbles(x, high, out, rows)
+        for r in range(rows.shape[0]):
+            token = measure(x[rows[r]], scale[rows[r]], shift)
+            # Of a row, not of out: so the compiler knows that they are neighbours.
+            notes[r] = find(x[rows[r]], low, logits[r][begin:end], factors, token, top)
+
+    return search
+
+
+def build(unit: VectorUnit) -> Callable[..., None]:
+    """Return the kernel."""
+    search, prune = search_of(unit), prune_by(multiply_bit(unit))
 
     def planar_logits_head(
         thread: int,
@@ -202,25 +248,21 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         logits: npt.NDArray[np.int32],  # (R, V)
         shift: int,
         top: int,
+        stage: int,
+        notes: npt.NDArray[np.int64],  # (threads, MAX_PRUNED_ROWS)
     ) -> None:
         begin, end = share(high.shape[0], thread, threads)
-        out, factors = logits[:, begin:end], multiplier[begin:end]
-        if rows.shape[0] > (MAX_PRUNED_ROWS if top > 0 else 1):
-            whole(x, high[begin:end], low[:, begin:end], out, rows)
-            scale_sums(out, scale, factors, rows, shift)
-            return
-        is_whole = rows.shape[0] == 1 and wants_all(top, end - begin)
-        if is_whole and product(x[rows[0]], high[begin:end], low[:, begin:end], out[0]):
-            scale_sums(out, scale, factors, rows, shift)
-            return
-        for r in range(rows.shape[0]):
-            out[r, :] = 0
-        add_nibbles(x, high[begin:end], out, rows)
-        for r in range(rows.shape[0]):
-            t = rows[r]
-            token = measure(x[t], scale[t], shift)
-            own = logits[r][begin:end]
-            limit = find(x[t], low[:, begin:end], own, factors, token, top)
-            prune(x[t], low[:, begin:end], norms, begin, own, factors, token, limit)
+        factors, rest = multiplier[begin:end], low[:, begin:end]
+        if stage == 0:
+            own_high, own_notes = high[begin:end], notes[thread]
+            search(x, scale, own_high, rest, factors, rows, logits, begin, shift, top, own_notes)
+        elif notes[thread, 0] != DONE:
+            for r in range(rows.shape[0]):
+                t = rows[r]
+                token = measure(x[t], scale[t], shift)
+                limit = np.int64(NO_LIMIT)
+                for other in range(threads):
+                    limit = max(limit, notes[other, r])
+                prune(x[t], rest, norms, begin, logits[r][begin:end], factors, token, limit)
 
     return planar_logits_head
