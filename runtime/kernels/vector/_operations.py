@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, Builder, Value, VectorUnit
-from edgellm.runtime.kernels.vector._tiles import Operation
+from edgellm.runtime.kernels.vector._tiles import ROWS, Operation
 
 
 def in_one_group(
@@ -57,4 +57,5 @@ def int8(unit: VectorUnit) -> Operation:
         load_x=unit.int8_vectors,
         dot=unit.dot_bytes,
         unroll=4,
+        rows=ROWS,
     )

@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._dot import dot
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import stack_int8, stack_int32
+from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, VectorUnit
 from edgellm.runtime.kernels.vector._blocked_products import rows_of, with_matrix_tiles
 from edgellm.runtime.kernels.vector._last_block import lay_out_rest
@@ -73,6 +73,27 @@ def begin(acc: Accumulators, starts: Starts) -> None:
         start_row(acc, t, starts[t])
 
 
+def row_by_row(single: Operation) -> Callable[..., None]:
+    """Return ``add(x, rest, weight, acc, n, t)``, for the rows from n and the tokens from t on.
+
+    Each token takes row after row.
+    """
+    count: int = single.rows
+    tile, one = single.tile_of_one(count), single.tile_of_one(1)
+
+    @register_jitable(**PART_POLICY)
+    def add(x: Codes, rest: Codes, weight: Weights, acc: Accumulators, n: Int, t: Int) -> None:
+        whole = n + (weight.shape[0] - n) // count * count
+        for i in range(n, whole, count):
+            for token in range(t, x.shape[0]):
+                tile(x, rest, weight, acc, token, i)
+        for i in range(whole, weight.shape[0]):
+            for token in range(t, x.shape[0]):
+                one(x, rest, weight, acc, token, i)
+
+    return add
+
+
 def tiled(single: Operation, several: Operation, tokens: int) -> Add:
     """Return ``add(x, rest, weight, acc)``: add the product.
 
@@ -81,8 +102,8 @@ def tiled(single: Operation, several: Operation, tokens: int) -> Add:
         several: the same for ``tokens`` at once.
         tokens: how many.
     """
-    many, one, last = several.tile(ROWS, tokens), single.tile(ROWS, 1), single.tile(1, 1)
-    half = max(tokens // 2, 1)
+    many, add_rows = several.tile(ROWS, tokens), row_by_row(single)
+    half = tokens // 2 if tokens > 3 else tokens
     few = several.tile(ROWS, half)
     span_bytes = SPAN // single.columns * single.block_bytes
 
@@ -90,17 +111,14 @@ def tiled(single: Operation, several: Operation, tokens: int) -> Add:
     def add_span(x: Codes, rest: Codes, weight: Weights, acc: Accumulators) -> None:
         grouped = x.shape[0] // tokens * tokens
         halved = grouped + (x.shape[0] - grouped) // half * half
-        paneled = weight.shape[0] // ROWS * ROWS
+        paneled = weight.shape[0] // ROWS * ROWS if halved > 0 else 0
         for n in range(0, paneled, ROWS):  # the rows stay in the cache for all tokens
             for t in range(0, grouped, tokens):
                 many(x, rest, weight, acc, t, n)
             for t in range(grouped, halved, half):
                 few(x, rest, weight, acc, t, n)
-            for t in range(halved, x.shape[0]):
-                one(x, rest, weight, acc, t, n)
-        for n in range(paneled, weight.shape[0]):
-            for t in range(x.shape[0]):
-                last(x, rest, weight, acc, t, n)
+            add_rows(x, rest, weight[: n + ROWS], acc, n, halved)
+        add_rows(x, rest, weight, acc, paneled, 0)
 
     @register_jitable(**PART_POLICY)
     def add(x: Codes, rest: Codes, weight: Weights, acc: Accumulators) -> None:

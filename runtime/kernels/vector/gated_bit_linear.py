@@ -113,7 +113,7 @@ def matrix_product(unit: VectorUnit, few: Product) -> Product:
 def open_product(unit: VectorUnit) -> Callable[[Codes, Packed, Sums, Sums], None]:
     """Return ``multiply(x, packed, gate, acc)`` for one token: the open rows, 0 for the others."""
     operation = ternary(unit)
-    four, one = chosen_rows_tile(operation), operation.tile(1, 1)
+    four, one = chosen_rows_tile(operation), operation.tile_of_one(1)
     bias, list_length = np.int32(unit.ternary_bias), LISTED_ROWS + AHEAD + ROWS
 
     @register_jitable(**PART_POLICY)
