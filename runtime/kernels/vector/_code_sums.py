@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.runtime.kernels._bit_planes import ROWS, SUMS, join_planes
+from edgellm.runtime.kernels._bit_planes import BLOCKS, ROWS, SUMS, join_planes
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int32
 from edgellm.runtime.kernels.simd._unit import VectorUnit
@@ -22,7 +22,13 @@ from edgellm.runtime.kernels.vector._look_up_tables import (
     fill_tables,
 )
 from edgellm.runtime.kernels.vector._look_ups import group_chooser
-from edgellm.runtime.kernels.vector._plane_dots import BESIDE, MOST_PLANES, block_dots, plane_dots
+from edgellm.runtime.kernels.vector._plane_dots import (
+    BESIDE,
+    BY_TURNS,
+    MOST_PLANES,
+    block_dots,
+    plane_dots,
+)
 
 MAX_GROUPS = MAX_COLUMNS // 8
 
@@ -46,6 +52,7 @@ class CodeSums:
         column_bytes: bytes of a column there.
         whole_blocks: (octets, prepared, (whole, least), grid, numbers, totals) -> of how many it
             wrote the totals, from the first on; see ``_plane_dots.block_dots``.
+        blocks: at most BLOCKS, for ``whole_blocks``.
     """
 
     prepare: Callable[..., None]
@@ -53,6 +60,7 @@ class CodeSums:
     room: int
     column_bytes: int
     whole_blocks: Callable[..., int]
+    blocks: int
 
 
 def code_sums(unit: VectorUnit) -> CodeSums:
@@ -69,7 +77,8 @@ def _by_look_ups(unit: VectorUnit) -> CodeSums:
         choose(octets, tables, least, sums)
         join_planes(sums, octets.shape[1], codes)
 
-    return CodeSums(fill_tables, multiply, TABLE_BYTES, OCTET_TABLES // OCTET, code_blocks(unit))
+    column_bytes, blocks = OCTET_TABLES // OCTET, code_blocks(unit)
+    return CodeSums(fill_tables, multiply, TABLE_BYTES, column_bytes, blocks, BLOCKS)
 
 
 def _by_dots(unit: VectorUnit) -> CodeSums:
@@ -103,7 +112,7 @@ def _by_dots(unit: VectorUnit) -> CodeSums:
             all_dots(octets[:blocks], x, whole, scale, zero, numbers, totals)
         return blocks
 
-    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_blocks)
+    return CodeSums(copy_row, multiply, MAX_COLUMNS, 1, whole_blocks, BY_TURNS)
 
 
 @register_jitable(**PART_POLICY)

@@ -10,7 +10,6 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._bit_planes import (
     BLOCK_TOTALS,
-    BLOCKS,
     ROWS,
     add_group,
     first_row,
@@ -69,7 +68,8 @@ def token_products(sums: CodeSums) -> Callable[..., None]:
     weights are read once for as many tokens as TOGETHER_BYTES are enough for.
     """
     prepare, whole_blocks, add_groups = sums.prepare, sums.whole_blocks, group_sums(sums)
-    room, column_bytes, together = sums.room, sums.column_bytes, min(sums.room, TOGETHER_BYTES)
+    room, column_bytes, by_turns = sums.room, sums.column_bytes, sums.blocks
+    together = min(room, TOGETHER_BYTES)
 
     @register_jitable(**PART_POLICY)
     def products(
@@ -89,8 +89,8 @@ def token_products(sums: CodeSums) -> Callable[..., None]:
                     own = some[i][group * size : (group + 1) * size]
                     whole[i * groups + group] = sum_of(own)
                     least[i * groups + group] = least_sum(own)
-            for block in range(begin // ROWS, last_block, BLOCKS):
-                stop = min(block + BLOCKS, last_block)
+            for block in range(begin // ROWS, last_block, by_turns):
+                stop = min(block + by_turns, last_block)
                 full = min(stop, grid[0].shape[1] // ROWS)  # the last block may have fewer rows
                 first, last = first_row(block, begin), last_row(stop - 1, end)
                 for i in range(some.shape[0]):
