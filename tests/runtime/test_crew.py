@@ -10,6 +10,7 @@ import pytest
 
 from edgellm.errors import ConfigError
 from edgellm.runtime.crew import Crew
+from edgellm.runtime.parts_of_steps import TAIL
 
 STEPS = 5
 
@@ -25,7 +26,7 @@ class Program:
         self.kernel = kernel_type(self.step)
         address = ctypes.cast(self.kernel, ctypes.c_void_p).value
         self.rows = np.array(
-            [[address, *[0] * 6, int(step > 0)] for step in range(STEPS)], np.int64
+            [[address, *[0] * (TAIL + 1), int(step > 0)] for step in range(STEPS)], np.int64
         )
 
     def step(self, _row: int, thread: int, _threads: int) -> None:

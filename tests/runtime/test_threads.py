@@ -71,11 +71,12 @@ def test_threads_end_with_their_owner() -> None:
 class Barrier:
     """The compiled executor on a program whose only step is a kernel made here.
 
-    Threads meet before every step but the first.
+    Threads meet before every step but the first, and between stages.
     """
 
-    def __init__(self, threads: int, steps: int) -> None:
+    def __init__(self, threads: int, steps: int, stages: int = 1) -> None:
         self.threads = threads
+        self.stages = stages
         self.state = np.zeros((1 + threads) * 8, np.int64)  # a cache line each
         self.counts = np.zeros((threads, 8), np.int64)
         self.late = 0
@@ -83,13 +84,16 @@ class Barrier:
         self.kernel = kernel_type(self.step)  # kept: the program holds its address
         address = ctypes.cast(self.kernel, ctypes.c_void_p).value
         self.program = np.array(
-            [[address, *[0] * 6, int(step > 0)] for step in range(steps)], np.int64
+            [[address, 0, 0, 0, stages - 1, 0, 0, 0, int(step > 0)] for step in range(steps)],
+            np.int64,
         )
         self.run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(_objects.executor_address())
 
-    def step(self, _row: int, thread: int, _threads: int) -> None:
-        """Count, and note if another thread is not in this step or just behind its barrier."""
+    def step(self, _row: int, number: int, _threads: int) -> None:
+        """Count, and note if another thread is not in this stage or just behind its barrier."""
+        stage, thread = divmod(number, self.threads)
         mine = self.counts[thread, 0]
+        self.late += stage != mine % self.stages
         others = self.counts[:, 0]
         if others.min() < mine or others.max() > mine + 1:
             self.late += 1
@@ -118,6 +122,19 @@ def test_no_thread_passes_the_barrier_before_all_have_met(threads: int) -> None:
     waited = barrier.state[8::8]
     assert (waited >= 0).all()
     assert waited.any()
+    workers.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_meet_between_the_stages_of_a_kernel(threads: int) -> None:
+    barrier = Barrier(threads, steps=50, stages=3)
+    workers = Workers(threads)
+
+    workers.run(barrier.task, barrier.give_up)
+
+    assert barrier.late == 0
+    assert barrier.counts[:, 0].tolist() == [150] * threads
+    assert barrier.state[0] == (149 * threads if threads > 1 else 0)
     workers.close()
 
 
