@@ -170,12 +170,12 @@ def _place(
     outside = _outside_arena(plan)
     bytes_of = {name: value_bytes(plan, name, most) for name in plan.values if name not in outside}
     for step in plan.steps:
-        bytes_of |= {name: threads * size for name, size in _notes(step).items()}
+        bytes_of |= {name: threads * size for name, size in _notes(plan, step).items()}
     private = private_values(plan, phases, splits) if threads > 1 else set()
     own_bytes = {name: bytes_of.pop(name) for name in private & bytes_of.keys()}
     # By phases: within one, a thread may be steps ahead of another that still needs a value.
-    shared = place(lifetimes([_names(phase) for phase in phases], bytes_of))
-    lives = lifetimes([_names([step]) for phase in phases for step in phase], own_bytes)
+    shared = place(lifetimes([_names(plan, phase) for phase in phases], bytes_of))
+    lives = lifetimes([_names(plan, [step]) for phase in phases for step in phase], own_bytes)
     own = place(lives)
     offsets = {name: shared.size + offset for name, offset in own.offsets.items()}
     arena = Arena({**shared.offsets, **offsets}, shared.size + threads * own.size)
@@ -206,15 +206,21 @@ def _divide(
     return found
 
 
-def _names(phase: Sequence[Step]) -> tuple[list[str], list[str]]:
+def _names(plan: Plan, phase: Sequence[Step]) -> tuple[list[str], list[str]]:
     inputs = [name for step in phase for name in step.inputs]
-    return inputs, [name for step in phase for name in [*step.outputs, *_notes(step)]]
+    return inputs, [name for step in phase for name in [*step.outputs, *_notes(plan, step)]]
 
 
-def _notes(step: Step) -> dict[str, int]:
-    """Return what a step needs of the arena for its threads' notes: a name, and bytes a thread."""
+def _notes(plan: Plan, step: Step) -> dict[str, int]:
+    """Return what a step needs of the arena for its threads' notes: a name, and bytes a thread.
+
+    A graph may have any names; that of notes is none of them.
+    """
     words = find(step.op_type).notes
-    return {f"{step.outputs[0]} notes": 8 * words} if words else {}
+    name = f"{step.outputs[0]} notes"
+    while name in plan.values:
+        name += "+"
+    return {name: 8 * words} if words else {}
 
 
 def _kernels(
@@ -248,7 +254,7 @@ def _rows(plan: Plan, steps: Sequence[Step]) -> list[list[Field]]:
                     Size(TOP) if name == TOP else step.attributes[name]
                     for name in schema.attributes
                 ),
-                *map(Address, _notes(step)),
+                *map(Address, _notes(plan, step)),
             ]
         )
     return rows

@@ -60,7 +60,7 @@ class Kernel:
     split: str = ""
     """How the work is divided among threads, see ``runtime/phases.py``."""
     stages: int = 1
-    """How often it is called."""
+    """How often it is called; if more than once, it divides its work itself, without a split."""
     notes: int = 0
     """Words of a thread, if there are stages."""
 

@@ -52,7 +52,7 @@ class CodeSums:
         column_bytes: bytes of a column there.
         whole_blocks: (octets, prepared, (whole, least), grid, numbers, totals) -> of how many it
             wrote the totals, from the first on; see ``_plane_dots.block_dots``.
-        blocks: at most BLOCKS, for ``whole_blocks``.
+        blocks: for how many ``whole_blocks`` is called at most, up to BLOCKS.
     """
 
     prepare: Callable[..., None]
