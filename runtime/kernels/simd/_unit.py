@@ -75,6 +75,7 @@ class VectorUnit(ABC):
             bytes, which is faster than to look them up.
         widens_halves: whether ``widen`` gives the lower and the upper half of a vector, else the
             lanes of even and of odd numbers.
+        looks_up_words: whether it has ``look_up_words``, and ``dot_int16``.
         looks_up_eights: whether it has ``look_up_8``; others have ``look_up_64``.
         column_shifts: how far left ``column_codes`` leaves the codes of each of the four fields.
     """
@@ -100,6 +101,7 @@ class VectorUnit(ABC):
     widens_halves = False
     base = ""
     has_int32_rows = False
+    looks_up_words = False
     looks_up_eights = False
     operators: frozenset[str] | None = None
     column_shifts: tuple[int, ...] = (0, 2, 4, 6)
@@ -302,6 +304,10 @@ class VectorUnit(ABC):
 
     def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
         """Add to each lane two products of int16."""
+        raise NotImplementedError
+
+    def look_up_words(self, builder: Builder, tables: Values, keys: Value) -> Value:
+        """Return what the lowest bits of words choose of one vector of words, or of two."""
         raise NotImplementedError
 
     def add_words(self, builder: Builder, total: Value, words: Value) -> Value:

@@ -36,6 +36,7 @@ class Avx512Vnni(VectorUnit):
     byte_bias = 128
     adds_fours = True
     has_int32_rows = True
+    looks_up_words = True
     tokens = 6
 
     def ternary_codes(self, builder: Builder, packed: Value) -> list[Value]:
@@ -66,10 +67,20 @@ class Avx512Vnni(VectorUnit):
     def look_up_64(self, builder: Builder, table: Sequence[int], indices: Value) -> Value:
         """Look up by ``vpermt2w``, of each lane the lower 16 bits."""
         kind = ir.VectorType(INT16, 32)
-        low, high = (ir.Constant(kind, [*table[begin : begin + 32]]) for begin in (0, 32))
-        keys = builder.bitcast(indices, kind)
-        found = call(builder, "llvm.x86.avx512.vpermi2var.hi.512", kind, [low, keys, high])
+        halves = [ir.Constant(kind, [*table[begin : begin + 32]]) for begin in (0, 32)]
+        found = self.look_up_words(builder, halves, builder.bitcast(indices, kind))
         return builder.and_(builder.bitcast(found, indices.type), splat(indices.type, 0xFFFF))
+
+    def look_up_words(self, builder: Builder, tables: Values, keys: Value) -> Value:
+        """Look up by ``vpermw`` or ``vpermt2w``: by the lowest five or six bits."""
+        if len(tables) == 1:
+            return call(builder, "llvm.x86.avx512.permvar.hi.512", keys.type, [tables[0], keys])
+        arguments = [tables[0], keys, tables[1]]
+        return call(builder, "llvm.x86.avx512.vpermi2var.hi.512", keys.type, arguments)
+
+    def dot_int16(self, builder: Builder, total: Value, a: Value, b: Value) -> Value:
+        pairs = [builder.bitcast(words, total.type) for words in (a, b)]
+        return call(builder, "llvm.x86.avx512.vpdpwssd.512", total.type, [total, *pairs])
 
     def trit_codes(self, builder: Builder, packed: Value) -> list[list[Value]]:
         """Return groups of one vector, whose codes stay where the fours have them: no shift."""

@@ -50,19 +50,22 @@ POWER_BYTES = [[power >> part & 255 for power in POWERS] for part in (0, 8)]
 """The lower and the upper bytes of powers of two, by exponent + 1."""
 SIGN_BYTES = [255 if sign < 0 else 0 for sign in SIGNS]
 EVEN_FIRST = (*range(0, 16, 2), *range(1, 16, 2))
+IN_ORDER = tuple(range(16))
+"""Of every 16 rows, which come first."""
 
 Alphas = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.int8]
 
 
-def scale_filler(unit: VectorUnit) -> Callable[..., None]:
+def scale_filler(unit: VectorUnit, order: Sequence[int] = EVEN_FIRST) -> Callable[..., None]:
     """Return ``fill_scales(alphas, (planes, terms), (first, last), scales)``.
 
     It is for the blocks of rows from first to last. Of each PAIR of blocks their alphas lie group
-    by group, vector by vector of rows, plane by plane: of a vector the even rows, then the odd.
+    by group, vector by vector of rows, plane by plane: of a vector the even rows, then the odd, or
+    what else comes first and last of every 16 rows in ``order``.
     alphas are (G, H, N) in the layout shift-alphas/v1.
     """
-    fill = _filler(unit)
+    fill = _filler(unit, order)
 
     @register_jitable(**PART_POLICY)
     def fill_scales(
@@ -75,13 +78,15 @@ def scale_filler(unit: VectorUnit) -> Callable[..., None]:
     return fill_scales
 
 
-def _filler(unit: VectorUnit) -> Intrinsic:
+def _filler(unit: VectorUnit, order: Sequence[int]) -> Intrinsic:
     """Return the intrinsic ``fill(alphas, planes, terms, row, blocks, scales)``."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         kinds = types.void(signature.args[0], signature.args[5])
         arrays = open_arrays(context, builder, kinds, [args[0], args[5]])
-        _Scales(unit, builder, arrays, (args[1], args[2])).generate(builder, args[3], args[4])
+        scales = _Scales(unit, builder, arrays, (args[1], args[2]))
+        scales.order = order
+        scales.generate(builder, args[3], args[4])
         return context.get_dummy_value()
 
     @intrinsic
@@ -94,7 +99,13 @@ def _filler(unit: VectorUnit) -> Intrinsic:
 
 
 class _Scales:
-    """The scales of some rows."""
+    """The scales of some rows.
+
+    Attributes:
+        order: which of every 16 rows come first.
+    """
+
+    order: Sequence[int] = EVEN_FIRST
 
     def __init__(
         self, unit: VectorUnit, builder: Builder, arrays: Values, shape: tuple[Value, Value]
@@ -156,13 +167,13 @@ class _Scales:
         return move(builder, at, builder.mul(builder.lshr(nibble, INT64(1)), self._pair_bytes))
 
     def _nibbles(self, builder: Builder, at: Value, nibble: Value, vector: int) -> Value:
-        """Return a nibble of a vector of rows, the even ones of each 16 first."""
+        """Return a nibble of a vector of rows, each 16 in order."""
         there = move(builder, self._pair_of(builder, at, nibble), INT64(self._width * vector))
         pairs = load_vector(builder, there, self._unit.bytes_type)
         half = builder.trunc(builder.shl(builder.and_(nibble, INT64(1)), INT64(2)), INT16)
         words = builder.bitcast(pairs, self._words)
         moved = builder.lshr(words, splat_value(builder, half, self._words.count))
-        order = [lane + i for lane in range(0, pairs.type.count, 16) for i in EVEN_FIRST]
+        order = [lane + i for lane in range(0, pairs.type.count, 16) for i in self.order]
         bytes_ = builder.bitcast(moved, pairs.type)
         return builder.and_(shuffle(builder, bytes_, bytes_, order), splat(pairs.type, 15))
 

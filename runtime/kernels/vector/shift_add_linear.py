@@ -9,11 +9,13 @@ from edgellm.runtime.kernels._scalar import share
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._level_products import level_products
 from edgellm.runtime.kernels.vector._shift_products import look_up_products
+from edgellm.runtime.kernels.vector._word_look_ups import has_word_look_ups, word_products
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     products, look_up = level_products(unit), look_up_products(unit)
+    look_up_words = word_products(unit) if has_word_look_ups(unit) else None
 
     def shift_add_linear(
         thread: int,
@@ -27,7 +29,12 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         terms: int,
     ) -> None:
         rows, numbers = share(alphas.shape[2], thread, threads), (group_size, shift, terms)
-        if not products(x, planes, alphas, acc, rows, numbers):
-            look_up(x, planes, alphas, acc, rows, numbers)
+        if products(x, planes, alphas, acc, rows, numbers):
+            return
+        begin, end = rows
+        if look_up_words is not None:
+            begin = look_up_words(x, planes, alphas, acc, rows, numbers)
+        if begin < end:
+            look_up(x, planes, alphas, acc, (begin, end), numbers)
 
     return shift_add_linear

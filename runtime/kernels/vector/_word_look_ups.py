@@ -1,0 +1,301 @@
+"""One token times sums of binary matrices by look-ups of words: 16 columns of a row, three tables.
+
+A word is a row's byte of an octet and that of the next: six of its bits choose one of 64 sums of
+six activations, five and again five one of 32. Entries have 16 bits, so what a plane chooses need
+not be widened, whatever the activations are; and blocks of rows are read in the order of memory.
+"""
+
+# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# Numba's internals have no types.
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, register_jitable
+
+from edgellm.runtime import cpu
+from edgellm.runtime.kernels._bit_planes import ROWS, write_rounded
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int16, stack_int64
+from edgellm.runtime.kernels.simd._unit import (
+    INT16,
+    INT64,
+    Builder,
+    Context,
+    Intrinsic,
+    Type,
+    Value,
+    Values,
+    VectorUnit,
+    load_vector,
+    move,
+    shuffle,
+    splat,
+    splat_value,
+)
+from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS, TOGETHER_BYTES
+from edgellm.runtime.kernels.vector._plane_blocks import PAIR, lesser
+from edgellm.runtime.kernels.vector._shift_blocks import MOST_PLANES
+from edgellm.runtime.kernels.vector._shift_scales import (
+    BLOCK_BYTES,
+    IN_ORDER,
+    SCALE_BYTES,
+    scale_filler,
+)
+from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
+
+HOSTS = {"znver5"}
+"""Where it was measured to be faster than ``_look_ups``. (Zen 5, 4096 x 4096 in the third cache:
+0.68 of the time with 4 bits, 0.79 with 2. A token of a model of 0.3B: 0.79 and 0.88, with two
+threads 0.87 and 0.93.)"""
+COLUMNS = 16
+TABLE_WORDS = 64 + 32 + 32
+"""Of 16 columns: a table of the first six, two of five."""
+MOST_COLUMNS = 16_384
+TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
+AHEAD_BYTES = 8192
+"""How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 2 KB take
+1.13 to 1.35 times as long, 4 KB 1 to 1.12, 16 KB 1.05 to 1.13.)"""
+
+Codes = npt.NDArray[np.int8]
+Planes = npt.NDArray[np.uint8]
+Alphas = npt.NDArray[np.uint8]
+Tables = npt.NDArray[np.int16]
+Sums = npt.NDArray[np.int32]
+Totals = npt.NDArray[np.int64]
+Range = tuple[Int, Int]
+Numbers = tuple[Int, Int, Int]
+
+
+def has_word_look_ups(unit: VectorUnit) -> bool:
+    """Tell whether a unit has them, on a machine where they are faster."""
+    return unit.looks_up_words and cpu.host().name in HOSTS
+
+
+def word_products(unit: VectorUnit) -> Callable[..., Int]:
+    """Return ``products(x, planes, alphas, acc, (begin, end), (group_size, shift, terms))``.
+
+    For the rows from begin on: what ShiftAddLinear means. It returns where it ended: at the last
+    whole block, or where it began if it takes no such planes.
+    """
+    fill_scales, add_block = scale_filler(unit, IN_ORDER), _block_sums(unit)
+
+    @register_jitable(**PART_POLICY)
+    def products(
+        x: Codes, planes: Planes, alphas: Alphas, acc: Sums, rows: Range, numbers: Numbers
+    ) -> Int:
+        (begin, end), (size, shift, terms), columns = rows, numbers, x.shape[1]
+        shape = (planes.shape[2], terms)
+        block_scales = alphas.shape[0] * shape[0] * BLOCK_BYTES
+        step = SCALE_BYTES // block_scales // PAIR * PAIR
+        fits = columns % COLUMNS == 0 and size % COLUMNS == 0 and columns <= MOST_COLUMNS
+        if step == 0 or not fits or shape[0] > MOST_PLANES:
+            return begin
+        last_block = min((end + ROWS - 1) // ROWS, alphas.shape[2] // ROWS)
+        tables, scales = stack_int16(TABLES), stack_int8(SCALE_BYTES)
+        totals = stack_int64(ROWS)
+        table_words = columns // COLUMNS * TABLE_WORDS
+        tokens = max(TOGETHER_BYTES // (2 * table_words), 1)
+        for t in range(0, x.shape[0], tokens):
+            some = x[t : t + tokens]
+            for i in range(some.shape[0]):
+                fill_tables(some[i], tables[i * table_words :])
+            for first in range(begin // ROWS, last_block, step):
+                last = min(first + step, last_block)
+                fill_scales(alphas, shape, (first, last), scales)
+                for block in range(first, last):
+                    row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
+                    pair, odd = (block - first) // PAIR * PAIR, (block - first) % PAIR
+                    own = scales[pair * block_scales + odd * shape[0] * BLOCK_BYTES :]
+                    for i in range(some.shape[0]):
+                        own_tables = tables[i * table_words :]
+                        add_block(planes[block], own_tables, own, size // OCTET, totals)
+                        in_order = totals[row % ROWS :]
+                        write_rounded(in_order, shift, acc[t + i][row:row_end])
+        return max(min(last_block * ROWS, end), begin)
+
+    return products
+
+
+@intrinsic
+def fill_tables(_: Context, x: Type, tables: Type) -> Intrinsic:
+    """``fill_tables(x, tables)``: the sums of whole sixteens of columns, added or subtracted."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        row, out = open_arrays(context, builder, signature, args)
+        (columns,) = cgutils.unpack_tuple(builder, row.shape)
+        with cgutils.for_range(builder, builder.udiv(columns, INT64(COLUMNS))) as loop:
+            at = move(builder, bytes_of(builder, row), builder.mul(loop.index, INT64(COLUMNS)))
+            place = builder.mul(loop.index, INT64(2 * TABLE_WORDS))
+            place = move(builder, bytes_of(builder, out), place)
+            for i, entries in enumerate(_entries(builder, at)):
+                part = move(builder, place, INT64(64 * i))
+                builder.store(entries, builder.bitcast(part, entries.type.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(x, tables), generate
+
+
+def _entries(builder: Builder, x: Value) -> list[Value]:
+    """Return the tables of 16 columns, 32 entries a vector."""
+    kind = ir.VectorType(INT16, 32)
+    columns = [
+        splat_value(builder, builder.sext(builder.load(move(builder, x, INT64(i))), INT16), 32)
+        for i in range(COLUMNS)
+    ]
+
+    def of_five(first: int) -> Value:
+        signs = [[1 if key >> bit & 1 else -1 for key in range(32)] for bit in range(5)]
+        factors = zip(columns[first:], signs, strict=False)
+        return reduce(builder.add, [builder.mul(x, ir.Constant(kind, own)) for x, own in factors])
+
+    five, sixth = of_five(0), columns[5]
+    return [builder.sub(five, sixth), builder.add(five, sixth), of_five(6), of_five(11)]
+
+
+def _block_sums(unit: VectorUnit) -> Intrinsic:
+    """Return the intrinsic ``add_block(planes, tables, scales, size, totals)``.
+
+    It writes the totals of a block of rows. planes are (octets, 1 to MOST_PLANES, 64); scales those
+    of ``fill_scales`` from the block on, size are the octets of a group.
+    """
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        chosen = [0, 1, 2, 4]
+        kinds = types.void(*(signature.args[i] for i in chosen))
+        arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
+        count = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+        for planes in range(1, MOST_PLANES + 1):
+            with builder.if_then(builder.icmp_unsigned("==", count, INT64(planes))):
+                _WordBlock(unit, planes, builder, arrays).generate(builder, args[3])
+        return context.get_dummy_value()
+
+    @intrinsic
+    def add_block(
+        _: Context, planes: Type, tables: Type, scales: Type, size: Type, totals: Type
+    ) -> Intrinsic:
+        return types.void(planes, tables, scales, size, totals), generate
+
+    return add_block
+
+
+class _WordBlock:
+    """The products of one block of rows, span by span of each group."""
+
+    def __init__(self, unit: VectorUnit, planes: int, builder: Builder, arrays: Values) -> None:
+        self._unit, self._planes = unit, planes
+        self._keys, self._tables, self._scales, self._totals = (
+            bytes_of(builder, array) for array in arrays
+        )
+        self._octets = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
+        self._words = ir.VectorType(INT16, 2 * unit.lanes)
+        self._wide = ir.VectorType(INT64, unit.lanes // 2)
+
+    def generate(self, builder: Builder, size: Value) -> None:
+        """Write the totals; size are the octets of a group."""
+        totals = [_zero(builder, self._wide) for _ in range(ROWS // self._wide.count)]
+        group_bytes = INT64(PAIR * self._planes * BLOCK_BYTES)
+        scales = cgutils.alloca_once_value(builder, self._scales)
+        step = INT64(SPAN_OCTETS)
+        with cgutils.for_range_slice(builder, INT64(0), self._octets, size, INT64) as (begin, _):
+            end = lesser(builder, builder.add(begin, size), self._octets)
+            with cgutils.for_range_slice(builder, begin, end, step, INT64) as (octet, _):
+                octets = lesser(builder, builder.sub(end, octet), step)
+                self._add_span(builder, octet, octets, builder.load(scales), totals)
+            builder.store(move(builder, builder.load(scales), group_bytes), scales)
+        self._store(builder, totals)
+
+    def _add_span(
+        self, builder: Builder, first: Value, octets: Value, scales: Value, totals: Values
+    ) -> None:
+        """Add the products of a span of octets: 16 bits hold what it chooses."""
+        sums = [[_zero(builder, self._words) for _ in range(2)] for _ in range(self._planes)]
+        keys = move(builder, self._keys, builder.mul(first, INT64(self._planes * ROWS)))
+        tables = builder.mul(first, INT64(2 * TABLE_WORDS * OCTET // COLUMNS))
+        tables = move(builder, self._tables, tables)
+        with cgutils.for_range(builder, builder.udiv(octets, INT64(2))) as loop:
+            at = move(builder, keys, builder.mul(loop.index, INT64(2 * self._planes * ROWS)))
+            own = move(builder, tables, builder.mul(loop.index, INT64(2 * TABLE_WORDS)))
+            self._look_up(builder, at, own, sums)
+        chosen = [[builder.load(place) for place in plane] for plane in sums]
+        for i, product in enumerate(self._scaled(builder, chosen, scales)):
+            for half, part in enumerate(self._unit.widen(builder, product)):
+                place = totals[2 * i + half]
+                builder.store(builder.add(builder.load(place), part), place)
+
+    def _look_up(self, builder: Builder, keys: Value, tables: Value, sums: list[Values]) -> None:
+        """Add what two octets of all planes choose."""
+        for line in range(2 * self._planes):
+            prefetch(builder, move(builder, keys, INT64(AHEAD_BYTES + line * LINE_BYTES)))
+        parts = [
+            load_vector(builder, move(builder, tables, INT64(LINE_BYTES * i)), self._words)
+            for i in range(4)
+        ]
+        fields = ((0, parts[:2]), (6, parts[2:3]), (11, parts[3:]))
+        for plane, places in enumerate(sums):
+            lines = (
+                load_vector(builder, move(builder, keys, INT64(ROWS * line)), self._unit.bytes_type)
+                for line in (plane, plane + self._planes)
+            )
+            for words, place in zip(_interleave(builder, *lines, 8), places, strict=True):
+                words = builder.bitcast(words, self._words)
+                total = builder.load(place)
+                for shift, entries in fields:
+                    key = builder.lshr(words, splat(self._words, shift)) if shift else words
+                    found = self._unit.look_up_words(builder, entries, key)
+                    total = builder.add(total, found)
+                builder.store(total, place)
+
+    def _scaled(self, builder: Builder, chosen: list[Values], scales: Value) -> list[Value]:
+        """Return the sums over planes of what they choose times their scales, in int32."""
+        nothing = [ir.Constant(self._words, None)] * 2
+        factors = [
+            [
+                load_vector(builder, move(builder, scales, INT64(BLOCK_BYTES * p + 64 * i)), kind)
+                for i in range(2)
+            ]
+            for p, kind in enumerate([self._words] * self._planes)
+        ]
+        if self._planes % 2:
+            chosen, factors = [*chosen, nothing], [*factors, nothing]
+        products = [ir.Constant(self._unit.totals_type, None)] * 4
+        for p in range(0, len(chosen), 2):
+            for half in range(2):
+                pairs = _interleave(builder, chosen[p][half], chosen[p + 1][half], 4)
+                others = _interleave(builder, factors[p][half], factors[p + 1][half], 4)
+                for i, (a, b) in enumerate(zip(pairs, others, strict=True), 2 * half):
+                    products[i] = self._unit.dot_int16(builder, products[i], a, b)
+        return products
+
+    def _store(self, builder: Builder, totals: Values) -> None:
+        """Write the totals in the order of the rows.
+
+        Those at 2 * i and 2 * i + 1 are of the rows 4 * i to 4 * i + 3 of every 16: the even ones,
+        and the odd.
+        """
+        half = self._wide.count // 2
+        for i in range(len(totals) // 2):
+            even, odd = (builder.load(place) for place in totals[2 * i : 2 * i + 2])
+            for lane in range(half):
+                places = [2 * lane, 2 * half + 2 * lane, 2 * lane + 1, 2 * half + 2 * lane + 1]
+                four = shuffle(builder, even, odd, places)
+                at = move(builder, self._totals, INT64(8 * (16 * lane + 4 * i)))
+                builder.store(four, builder.bitcast(at, four.type.as_pointer()), align=8)
+
+
+def _zero(builder: Builder, kind: Type) -> Value:
+    return cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+
+
+def _interleave(builder: Builder, a: Value, b: Value, run: int) -> list[Value]:
+    """Return elements of a and b by turns: of the first of every two runs, and of the second."""
+    count = a.type.count
+    firsts = [start + i for start in range(0, count, 2 * run) for i in range(run)]
+    return [
+        shuffle(builder, a, b, [at for i in firsts for at in (i + begin, count + i + begin)])
+        for begin in (0, run)
+    ]
