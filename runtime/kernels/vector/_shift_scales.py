@@ -57,15 +57,14 @@ Alphas = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.int8]
 
 
-def scale_filler(unit: VectorUnit, order: Sequence[int] = EVEN_FIRST) -> Callable[..., None]:
+def scale_filler(unit: VectorUnit) -> Callable[..., None]:
     """Return ``fill_scales(alphas, (planes, terms), (first, last), scales)``.
 
     It is for the blocks of rows from first to last. Of each PAIR of blocks their alphas lie group
-    by group, vector by vector of rows, plane by plane: of a vector the even rows, then the odd, or
-    what else comes first and last of every 16 rows in ``order``.
+    by group, vector by vector of rows, plane by plane: of a vector the even rows, then the odd.
     alphas are (G, H, N) in the layout shift-alphas/v1.
     """
-    fill = _filler(unit, order)
+    fill = _filler(unit)
 
     @register_jitable(**PART_POLICY)
     def fill_scales(
@@ -78,15 +77,16 @@ def scale_filler(unit: VectorUnit, order: Sequence[int] = EVEN_FIRST) -> Callabl
     return fill_scales
 
 
-def _filler(unit: VectorUnit, order: Sequence[int]) -> Intrinsic:
+def _filler(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``fill(alphas, planes, terms, row, blocks, scales)``."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         kinds = types.void(signature.args[0], signature.args[5])
-        arrays = open_arrays(context, builder, kinds, [args[0], args[5]])
-        scales = _Scales(unit, builder, arrays, (args[1], args[2]))
-        scales.order = order
-        scales.generate(builder, args[3], args[4])
+        alphas, scales = open_arrays(context, builder, kinds, [args[0], args[5]])
+        strides = cgutils.unpack_tuple(builder, alphas.strides)[:2]
+        rows = RowScales(unit, bytes_of(builder, alphas), strides, (args[1], args[2]))
+        groups = cgutils.unpack_tuple(builder, alphas.shape)[0]
+        _Scales(rows, groups, bytes_of(builder, scales)).generate(builder, args[3], args[4])
         return context.get_dummy_value()
 
     @intrinsic
@@ -98,82 +98,70 @@ def _filler(unit: VectorUnit, order: Sequence[int]) -> Intrinsic:
     return fill
 
 
-class _Scales:
-    """The scales of some rows.
+class RowScales:
+    """Makes scales of alphas in the layout shift-alphas/v1.
 
     Attributes:
-        order: which of every 16 rows come first.
+        data: where they begin.
+        group_bytes: from one group to the next.
+        pair_bytes: from two nibbles of all rows to the next two.
+        planes: how many there are.
+        terms: the most of an alpha.
+        width: rows of a vector.
     """
 
-    order: Sequence[int] = EVEN_FIRST
-
     def __init__(
-        self, unit: VectorUnit, builder: Builder, arrays: Values, shape: tuple[Value, Value]
+        self,
+        unit: VectorUnit,
+        data: Value,
+        strides: Values,
+        shape: tuple[Value, Value],
+        order: Sequence[int] = EVEN_FIRST,
     ) -> None:
+        """Take where alphas are, planes and terms, and which of every 16 rows come first."""
         self._unit, self._words = unit, ir.VectorType(INT16, 2 * unit.lanes)
-        self._alphas, self._scales = (bytes_of(builder, array) for array in arrays)
-        self._planes, self._terms = shape
-        self._groups = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
-        self._group_bytes, self._pair_bytes, _ = cgutils.unpack_tuple(builder, arrays[0].strides)
-        self._width = 4 * self._unit.lanes
+        self._order, self.data = order, data
+        self.group_bytes, self.pair_bytes = strides
+        self.planes, self.terms = shape
+        self.width = 4 * unit.lanes
 
-    def generate(self, builder: Builder, row: Value, blocks: Value) -> None:
-        """Write the scales of blocks of rows, the first of which is ``row``."""
-        plane_bytes, block_bytes = INT64(2 * self._width), self._of_planes(builder, BLOCK_BYTES)
-        group_bytes = builder.mul(block_bytes, INT64(PAIR))
-        pair_bytes = builder.mul(group_bytes, self._groups)
-        with (
-            cgutils.for_range(builder, self._groups) as groups,
-            cgutils.for_range(builder, self._planes) as planes,
-        ):
-            at = move(builder, self._alphas, builder.mul(groups.index, self._group_bytes))
-            at = move(builder, at, row)
-            out = move(builder, self._scales, builder.mul(groups.index, group_bytes))
-            out = move(builder, out, builder.mul(planes.index, plane_bytes))
-            nibble = builder.mul(planes.index, self._terms)
-            with cgutils.for_range(builder, blocks) as loop:
-                own = move(builder, at, builder.mul(loop.index, INT64(ROWS)))
-                pair = builder.mul(builder.udiv(loop.index, INT64(PAIR)), pair_bytes)
-                block = builder.mul(builder.urem(loop.index, INT64(PAIR)), block_bytes)
-                self._write(builder, own, nibble, move(builder, out, builder.add(pair, block)))
+    def of_block(self, builder: Builder, at: Value, first: Value) -> list[list[Value]]:
+        """Return the scales of a block of rows, by vector: of the even ones, and of the odd.
 
-    def _of_planes(self, builder: Builder, size: int) -> Value:
-        return builder.mul(self._planes, INT64(size))
-
-    def _write(self, builder: Builder, at: Value, first: Value, place: Value) -> None:
-        """Write the scales of a block, whose nibbles begin with ``first``.
-
-        Begin to read the next plane.
+        Or of what else comes first, and then. The rows begin at ``at`` in their group, their
+        nibbles with ``first``. Begin to read the next plane.
         """
-        vectors = range(ROWS // self._width)
-        vector_bytes = self._of_planes(builder, 2 * self._width)
+        vectors = range(ROWS // self.width)
         states = [self._begin(builder, self._nibbles(builder, at, first, i)) for i in vectors]
-        with cgutils.for_range(builder, builder.sub(self._terms, INT64(1))) as loop:
+        with cgutils.for_range(builder, builder.sub(self.terms, INT64(1))) as loop:
             nibble = builder.add(builder.add(first, loop.index), INT64(1))
-            coming = builder.add(nibble, self._terms)
+            coming = builder.add(nibble, self.terms)
             prefetch(builder, self._pair_of(builder, at, coming))
             for i, state in zip(vectors, states, strict=True):
                 self._add(builder, self._nibbles(builder, at, nibble, i), state)
-        for i, (_, *halves, negative) in zip(vectors, states, strict=True):
-            count = builder.load(negative)
-            own = move(builder, place, builder.mul(INT64(i), vector_bytes))
-            for j, ones in enumerate(self._interleave(builder, count, splat(count.type, 0))):
-                scales = builder.add(builder.load(halves[j]), ones)
-                out = move(builder, own, INT64(self._width * j))
-                builder.store(scales, builder.bitcast(out, scales.type.as_pointer()), align=1)
+        return [self._finish(builder, state) for state in states]
+
+    def _finish(self, builder: Builder, state: Values) -> list[Value]:
+        """Return the scales, from complements and how many there are."""
+        _, *halves, negative = state
+        count = builder.load(negative)
+        ones = self._interleave(builder, count, splat(count.type, 0))
+        return [
+            builder.add(builder.load(half), one) for half, one in zip(halves, ones, strict=True)
+        ]
 
     def _pair_of(self, builder: Builder, at: Value, nibble: Value) -> Value:
         """Return where the bytes with a nibble of the rows from ``at`` on are."""
-        return move(builder, at, builder.mul(builder.lshr(nibble, INT64(1)), self._pair_bytes))
+        return move(builder, at, builder.mul(builder.lshr(nibble, INT64(1)), self.pair_bytes))
 
     def _nibbles(self, builder: Builder, at: Value, nibble: Value, vector: int) -> Value:
         """Return a nibble of a vector of rows, each 16 in order."""
-        there = move(builder, self._pair_of(builder, at, nibble), INT64(self._width * vector))
+        there = move(builder, self._pair_of(builder, at, nibble), INT64(self.width * vector))
         pairs = load_vector(builder, there, self._unit.bytes_type)
         half = builder.trunc(builder.shl(builder.and_(nibble, INT64(1)), INT64(2)), INT16)
         words = builder.bitcast(pairs, self._words)
         moved = builder.lshr(words, splat_value(builder, half, self._words.count))
-        order = [lane + i for lane in range(0, pairs.type.count, 16) for i in self.order]
+        order = [lane + i for lane in range(0, pairs.type.count, 16) for i in self._order]
         bytes_ = builder.bitcast(moved, pairs.type)
         return builder.and_(shuffle(builder, bytes_, bytes_, order), splat(pairs.type, 15))
 
@@ -214,3 +202,41 @@ class _Scales:
         """Return what 16 entries hold for keys of 0 to 15."""
         table = constant_bytes([*entries] * (keys.type.count // len(entries)))
         return self._unit.shuffle_bytes(builder, table, keys)
+
+
+class _Scales:
+    """Writes the scales of some rows."""
+
+    def __init__(self, rows: RowScales, groups: Value, scales: Value) -> None:
+        self._rows, self._groups, self._scales = rows, groups, scales
+
+    def generate(self, builder: Builder, row: Value, blocks: Value) -> None:
+        """Write the scales of blocks of rows, the first of which is ``row``."""
+        plane_bytes = INT64(2 * self._rows.width)
+        block_bytes = builder.mul(self._rows.planes, INT64(BLOCK_BYTES))
+        group_bytes = builder.mul(block_bytes, INT64(PAIR))
+        pair_bytes = builder.mul(group_bytes, self._groups)
+        with (
+            cgutils.for_range(builder, self._groups) as groups,
+            cgutils.for_range(builder, self._rows.planes) as planes,
+        ):
+            at = move(builder, self._rows.data, builder.mul(groups.index, self._rows.group_bytes))
+            at = move(builder, at, row)
+            out = move(builder, self._scales, builder.mul(groups.index, group_bytes))
+            out = move(builder, out, builder.mul(planes.index, plane_bytes))
+            nibble = builder.mul(planes.index, self._rows.terms)
+            with cgutils.for_range(builder, blocks) as loop:
+                own = move(builder, at, builder.mul(loop.index, INT64(ROWS)))
+                pair = builder.mul(builder.udiv(loop.index, INT64(PAIR)), pair_bytes)
+                block = builder.mul(builder.urem(loop.index, INT64(PAIR)), block_bytes)
+                self._write(builder, own, nibble, move(builder, out, builder.add(pair, block)))
+
+    def _write(self, builder: Builder, at: Value, first: Value, place: Value) -> None:
+        """Write the scales of a block, whose nibbles begin with ``first``."""
+        width = self._rows.width
+        vector_bytes = builder.mul(self._rows.planes, INT64(2 * width))
+        for i, halves in enumerate(self._rows.of_block(builder, at, first)):
+            own = move(builder, place, builder.mul(INT64(i), vector_bytes))
+            for j, scales in enumerate(halves):
+                out = move(builder, own, INT64(width * j))
+                builder.store(scales, builder.bitcast(out, scales.type.as_pointer()), align=1)

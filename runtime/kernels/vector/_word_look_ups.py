@@ -8,7 +8,7 @@ not be widened, whatever the activations are; and blocks of rows are read in the
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import numpy as np
@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 from edgellm.runtime import cpu
 from edgellm.runtime.kernels._bit_planes import ROWS, write_rounded
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int16, stack_int64
+from edgellm.runtime.kernels._scalar import Int, stack_int16, stack_int64
 from edgellm.runtime.kernels.simd._unit import (
     INT16,
     INT64,
@@ -38,20 +38,18 @@ from edgellm.runtime.kernels.simd._unit import (
     splat_value,
 )
 from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS, TOGETHER_BYTES
-from edgellm.runtime.kernels.vector._plane_blocks import PAIR, lesser
+from edgellm.runtime.kernels.vector._plane_blocks import lesser
+from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._shift_blocks import MOST_PLANES
 from edgellm.runtime.kernels.vector._shift_scales import (
-    BLOCK_BYTES,
     IN_ORDER,
-    SCALE_BYTES,
-    scale_filler,
+    RowScales,
 )
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
 HOSTS = {"znver5"}
-"""Where it was measured to be faster than ``_look_ups``. (Zen 5, 4096 x 4096 in the third cache:
-0.68 of the time with 4 bits, 0.79 with 2. A token of a model of 0.3B: 0.79 and 0.88, with two
-threads 0.87 and 0.93.)"""
+"""Where it was measured to be faster than ``_look_ups``. (Zen 5: 4096 x 4096 in the third cache is
+done in 0.65 of the time with 4 bits, 0.85 with 2; a token of a model of 0.3B in 0.84 to 0.95.)"""
 COLUMNS = 16
 TABLE_WORDS = 64 + 32 + 32
 """Of 16 columns: a table of the first six, two of five."""
@@ -60,6 +58,11 @@ TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
 AHEAD_BYTES = 8192
 """How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 2 KB take
 1.13 to 1.35 times as long, 4 KB 1 to 1.12, 16 KB 1.05 to 1.13.)"""
+SCALE_BLOCKS = 4
+"""Blocks whose alphas are prefetched while as many before them are multiplied: of each a line, pair
+of nibbles by pair. (Zen 5, from memory: 0.84 to 0.96 of the time that it takes when scales are
+written before 16 blocks, as in ``_shift_products``; 1 block takes 1.01 to 1.11 of the time of 4, 8
+take 1 to 1.04.)"""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -82,43 +85,52 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
     For the rows from begin on: what ShiftAddLinear means. It returns where it ended: at the last
     whole block, or where it began if it takes no such planes.
     """
-    fill_scales, add_block = scale_filler(unit, IN_ORDER), _block_sums(unit)
+    add_block = _block_sums(unit)
 
     @register_jitable(**PART_POLICY)
     def products(
         x: Codes, planes: Planes, alphas: Alphas, acc: Sums, rows: Range, numbers: Numbers
     ) -> Int:
         (begin, end), (size, shift, terms), columns = rows, numbers, x.shape[1]
-        shape = (planes.shape[2], terms)
-        block_scales = alphas.shape[0] * shape[0] * BLOCK_BYTES
-        step = SCALE_BYTES // block_scales // PAIR * PAIR
         fits = columns % COLUMNS == 0 and size % COLUMNS == 0 and columns <= MOST_COLUMNS
-        if step == 0 or not fits or shape[0] > MOST_PLANES:
+        if not fits or planes.shape[2] > MOST_PLANES:
             return begin
-        last_block = min((end + ROWS - 1) // ROWS, alphas.shape[2] // ROWS)
-        tables, scales = stack_int16(TABLES), stack_int8(SCALE_BYTES)
-        totals = stack_int64(ROWS)
+        first, last = begin // ROWS, min((end + ROWS - 1) // ROWS, alphas.shape[2] // ROWS)
+        tables, totals = stack_int16(TABLES), stack_int64(ROWS)
         table_words = columns // COLUMNS * TABLE_WORDS
         tokens = max(TOGETHER_BYTES // (2 * table_words), 1)
         for t in range(0, x.shape[0], tokens):
             some = x[t : t + tokens]
+            expect_scales(alphas, first)
             for i in range(some.shape[0]):
                 fill_tables(some[i], tables[i * table_words :])
-            for first in range(begin // ROWS, last_block, step):
-                last = min(first + step, last_block)
-                fill_scales(alphas, shape, (first, last), scales)
-                for block in range(first, last):
-                    row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
-                    pair, odd = (block - first) // PAIR * PAIR, (block - first) % PAIR
-                    own = scales[pair * block_scales + odd * shape[0] * BLOCK_BYTES :]
-                    for i in range(some.shape[0]):
-                        own_tables = tables[i * table_words :]
-                        add_block(planes[block], own_tables, own, size // OCTET, totals)
-                        in_order = totals[row % ROWS :]
-                        write_rounded(in_order, shift, acc[t + i][row:row_end])
-        return max(min(last_block * ROWS, end), begin)
+            for block in range(first, last):
+                row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
+                place = size // OCTET, terms, block, (block - first) % SCALE_BLOCKS
+                for i in range(some.shape[0]):
+                    own_tables = tables[i * table_words :]
+                    add_block(planes[block], own_tables, alphas, place, totals)
+                    write_rounded(totals[row % ROWS :], shift, acc[t + i][row:row_end])
+        return max(min(last * ROWS, end), begin)
 
     return products
+
+
+@intrinsic
+def expect_scales(_: Context, alphas: Type, block: Type) -> Intrinsic:
+    """``expect_scales(alphas, block)``: begin to read those of SCALE_BLOCKS blocks from one on."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, types.void(signature.args[0]), args[:1])
+        groups, pairs, row_bytes = cgutils.unpack_tuple(builder, array.shape)
+        first = move(builder, bytes_of(builder, array), builder.mul(args[1], INT64(ROWS)))
+        with cgutils.for_range(builder, builder.mul(groups, pairs)) as loop:
+            at = move(builder, first, builder.mul(loop.index, row_bytes))
+            for i in range(SCALE_BLOCKS):
+                prefetch(builder, move(builder, at, INT64(i * ROWS)), INTO_LEVEL_2)
+        return context.get_dummy_value()
+
+    return types.void(alphas, block), generate
 
 
 @intrinsic
@@ -158,27 +170,29 @@ def _entries(builder: Builder, x: Value) -> list[Value]:
 
 
 def _block_sums(unit: VectorUnit) -> Intrinsic:
-    """Return the intrinsic ``add_block(planes, tables, scales, size, totals)``.
+    """Return the intrinsic ``add_block(planes, tables, alphas, place, totals)``.
 
-    It writes the totals of a block of rows. planes are (octets, 1 to MOST_PLANES, 64); scales those
-    of ``fill_scales`` from the block on, size are the octets of a group.
+    It writes the totals of a block of rows. planes are (octets, 1 to MOST_PLANES, 64), alphas
+    (G, H, N); a place is the octets of a group, the terms of an alpha, the number of the block, and
+    its number among SCALE_BLOCKS, while which the alphas of as many that follow are prefetched.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         chosen = [0, 1, 2, 4]
         kinds = types.void(*(signature.args[i] for i in chosen))
         arrays = open_arrays(context, builder, kinds, [args[i] for i in chosen])
+        place = cgutils.unpack_tuple(builder, args[3])
         count = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
         for planes in range(1, MOST_PLANES + 1):
             with builder.if_then(builder.icmp_unsigned("==", count, INT64(planes))):
-                _WordBlock(unit, planes, builder, arrays).generate(builder, args[3])
+                _WordBlock(unit, planes, builder, arrays, place[1]).generate(builder, place)
         return context.get_dummy_value()
 
     @intrinsic
     def add_block(
-        _: Context, planes: Type, tables: Type, scales: Type, size: Type, totals: Type
+        _: Context, planes: Type, tables: Type, alphas: Type, place: Type, totals: Type
     ) -> Intrinsic:
-        return types.void(planes, tables, scales, size, totals), generate
+        return types.void(planes, tables, alphas, place, totals), generate
 
     return add_block
 
@@ -186,31 +200,60 @@ def _block_sums(unit: VectorUnit) -> Intrinsic:
 class _WordBlock:
     """The products of one block of rows, span by span of each group."""
 
-    def __init__(self, unit: VectorUnit, planes: int, builder: Builder, arrays: Values) -> None:
+    def __init__(
+        self, unit: VectorUnit, planes: int, builder: Builder, arrays: Values, terms: Value
+    ) -> None:
         self._unit, self._planes = unit, planes
-        self._keys, self._tables, self._scales, self._totals = (
+        self._keys, self._tables, alphas, self._totals = (
             bytes_of(builder, array) for array in arrays
         )
         self._octets = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
+        self._groups, self._pairs, _ = cgutils.unpack_tuple(builder, arrays[2].shape)
+        strides = cgutils.unpack_tuple(builder, arrays[2].strides)[:2]
+        self._rows = RowScales(unit, alphas, strides, (INT64(planes), terms), IN_ORDER)
         self._words = ir.VectorType(INT16, 2 * unit.lanes)
         self._wide = ir.VectorType(INT64, unit.lanes // 2)
 
-    def generate(self, builder: Builder, size: Value) -> None:
-        """Write the totals; size are the octets of a group."""
+    def generate(self, builder: Builder, place: Values) -> None:
+        """Write the totals; a place as ``_block_sums`` says."""
+        size, terms, block, number = place
         totals = [_zero(builder, self._wide) for _ in range(ROWS // self._wide.count)]
-        group_bytes = INT64(PAIR * self._planes * BLOCK_BYTES)
-        scales = cgutils.alloca_once_value(builder, self._scales)
-        step = INT64(SPAN_OCTETS)
+        row, step = builder.mul(block, INT64(ROWS)), INT64(SPAN_OCTETS)
+        group = cgutils.alloca_once_value(builder, INT64(0))
         with cgutils.for_range_slice(builder, INT64(0), self._octets, size, INT64) as (begin, _):
+            index = builder.load(group)
+            at = builder.add(builder.mul(index, self._rows.group_bytes), row)
+            at = move(builder, self._rows.data, at)
+            scales = [
+                self._rows.of_block(builder, at, builder.mul(INT64(plane), terms))[0]
+                for plane in range(self._planes)
+            ]
+            before = builder.mul(number, self._groups)
+            self._expect_scales(builder, builder.add(before, index), builder.sub(block, number))
             end = lesser(builder, builder.add(begin, size), self._octets)
             with cgutils.for_range_slice(builder, begin, end, step, INT64) as (octet, _):
                 octets = lesser(builder, builder.sub(end, octet), step)
-                self._add_span(builder, octet, octets, builder.load(scales), totals)
-            builder.store(move(builder, builder.load(scales), group_bytes), scales)
+                self._add_span(builder, octet, octets, scales, totals)
+            builder.store(builder.add(index, INT64(1)), group)
         self._store(builder, totals)
 
+    def _expect_scales(self, builder: Builder, turn: Value, first: Value) -> None:
+        """Begin to read a part of the alphas of the next blocks, a turn a group of each block."""
+        next_row = builder.mul(builder.add(first, INT64(SCALE_BLOCKS)), INT64(ROWS))
+        base = move(builder, self._rows.data, next_row)
+        with cgutils.for_range(builder, self._pairs) as loop:
+            line = builder.add(builder.mul(turn, self._pairs), loop.index)
+            piece = builder.mul(builder.udiv(line, INT64(SCALE_BLOCKS)), self._rows.pair_bytes)
+            within = builder.mul(builder.urem(line, INT64(SCALE_BLOCKS)), INT64(ROWS))
+            prefetch(builder, move(builder, base, builder.add(piece, within)), INTO_LEVEL_2)
+
     def _add_span(
-        self, builder: Builder, first: Value, octets: Value, scales: Value, totals: Values
+        self,
+        builder: Builder,
+        first: Value,
+        octets: Value,
+        scales: Sequence[Values],
+        totals: Values,
     ) -> None:
         """Add the products of a span of octets: 16 bits hold what it chooses."""
         sums = [[_zero(builder, self._words) for _ in range(2)] for _ in range(self._planes)]
@@ -250,16 +293,12 @@ class _WordBlock:
                     total = builder.add(total, found)
                 builder.store(total, place)
 
-    def _scaled(self, builder: Builder, chosen: list[Values], scales: Value) -> list[Value]:
+    def _scaled(
+        self, builder: Builder, chosen: list[Values], scales: Sequence[Values]
+    ) -> list[Value]:
         """Return the sums over planes of what they choose times their scales, in int32."""
         nothing = [ir.Constant(self._words, None)] * 2
-        factors = [
-            [
-                load_vector(builder, move(builder, scales, INT64(BLOCK_BYTES * p + 64 * i)), kind)
-                for i in range(2)
-            ]
-            for p, kind in enumerate([self._words] * self._planes)
-        ]
+        factors = [*scales]
         if self._planes % 2:
             chosen, factors = [*chosen, nothing], [*factors, nothing]
         products = [ir.Constant(self._unit.totals_type, None)] * 4
