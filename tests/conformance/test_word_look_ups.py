@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 from numba import njit
+from numba.core import cgutils
 
 from edgellm.dtypes import pack_bit_planes
 from edgellm.ops import shift_add_linear
@@ -35,26 +36,43 @@ LARGEST = [MAX_EXPONENT + 1] + [1] * (TERMS - 1)
 """The nibbles of the largest alpha: 2^14 + 2^12 and so on."""
 
 
+def look_up(builder: Any, tables: Any, keys: Any, within: int) -> Any:
+    """Look elements up one by one: in the first entries, or each 16 bytes in those there."""
+    kind, element = keys.type, keys.type.element.as_pointer()
+    size = within or len(tables) * tables[0].type.count
+    table = builder.alloca(ir.ArrayType(tables[0].type, len(tables)))
+    for i, part in enumerate(tables):
+        builder.store(part, builder.gep(table, [_unit.INT32(0), _unit.INT32(i)]))
+    entries = builder.bitcast(table, element)
+    places = [builder.alloca(kind) for _ in range(2)]
+    builder.store(keys, places[0])
+    source, target = (builder.bitcast(place, element) for place in places)
+    with cgutils.for_range(builder, _unit.INT64(kind.count)) as loop:
+        key = builder.load(builder.gep(source, [loop.index]))
+        at = builder.zext(builder.and_(key, kind.element(size - 1)), _unit.INT64)
+        if within:
+            at = builder.add(at, builder.and_(loop.index, _unit.INT64(-within)))
+        entry = builder.load(builder.gep(entries, [at]))
+        builder.store(entry, builder.gep(target, [loop.index]))
+    return builder.load(places[1])
+
+
 def plain_unit() -> Any:
     """Return a unit of 16 lanes whose look-ups and products are those of plain LLVM."""
     base = type(simd.find(VARIANTS[0]))
 
     def choose(builder: Any, tables: Any, keys: Any, within: int) -> Any:
-        """Look up elements one by one, in the first entries or, in 16 bytes, in those there."""
-        count, size = keys.type.count, len(tables) * tables[0].type.count
-        place = builder.alloca(ir.ArrayType(tables[0].type, len(tables)))
-        for i, table in enumerate(tables):
-            builder.store(table, builder.gep(place, [_unit.INT32(0), _unit.INT32(i)]))
-        entries = builder.bitcast(place, keys.type.element.as_pointer())
-        mask = keys.type.element((within or size) - 1)
-        found = ir.Constant(keys.type, ir.Undefined)
-        for i in range(count):
-            key = builder.and_(builder.extract_element(keys, _unit.INT32(i)), mask)
-            at = builder.zext(key, _unit.INT32)
-            at = builder.add(at, _unit.INT32(i // within * within if within else 0))
-            entry = builder.load(builder.gep(entries, [at]))
-            found = builder.insert_element(found, entry, _unit.INT32(i))
-        return found
+        kinds = [table.type for table in tables]
+        name = f"choose_{len(tables)}_of_{keys.type.count}_within_{within}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(keys.type, [*kinds, keys.type])
+            function = ir.Function(builder.module, kind, name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            body = ir.IRBuilder(function.append_basic_block())
+            body.ret(look_up(body, function.args[:-1], function.args[-1], within))
+        return builder.call(function, [*tables, keys])
 
     def dot_int16(_self: object, builder: Any, total: Any, a: Any, b: Any) -> Any:
         wide = ir.VectorType(_unit.INT32, 32)
