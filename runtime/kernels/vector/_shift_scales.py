@@ -126,10 +126,10 @@ class RowScales:
         self.width = 4 * unit.lanes
 
     def of_block(self, builder: Builder, at: Value, first: Value) -> list[list[Value]]:
-        """Return the scales of a block of rows, by vector: of the even ones, and of the odd.
+        """Return the scales of a block of rows, by vector: of those that come first, and the others.
 
-        Or of what else comes first, and then. The rows begin at ``at`` in their group, their
-        nibbles with ``first``. Begin to read the next plane.
+        The rows begin at ``at`` in their group, their nibbles with ``first``. Begin to read the
+        next plane.
         """
         vectors = range(ROWS // self.width)
         states = [self._begin(builder, self._nibbles(builder, at, first, i)) for i in vectors]

@@ -21,6 +21,7 @@ from edgellm.runtime import cpu
 from edgellm.runtime.kernels._bit_planes import ROWS, write_rounded
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int16, stack_int64
+from edgellm.runtime.kernels.simd._bytes import unpack
 from edgellm.runtime.kernels.simd._unit import (
     INT16,
     INT64,
@@ -41,10 +42,7 @@ from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS, T
 from edgellm.runtime.kernels.vector._plane_blocks import lesser
 from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._shift_blocks import MOST_PLANES
-from edgellm.runtime.kernels.vector._shift_scales import (
-    IN_ORDER,
-    RowScales,
-)
+from edgellm.runtime.kernels.vector._shift_scales import IN_ORDER, RowScales
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
 HOSTS = {"znver5"}
@@ -101,7 +99,7 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
         tokens = max(TOGETHER_BYTES // (2 * table_words), 1)
         for t in range(0, x.shape[0], tokens):
             some = x[t : t + tokens]
-            expect_scales(alphas, first)
+            expect_alphas(alphas, first)
             for i in range(some.shape[0]):
                 fill_tables(some[i], tables[i * table_words :])
             for block in range(first, last):
@@ -117,8 +115,8 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
 
 
 @intrinsic
-def expect_scales(_: Context, alphas: Type, block: Type) -> Intrinsic:
-    """``expect_scales(alphas, block)``: begin to read those of SCALE_BLOCKS blocks from one on."""
+def expect_alphas(_: Context, alphas: Type, block: Type) -> Intrinsic:
+    """``expect_alphas(alphas, block)``: begin to read those of SCALE_BLOCKS blocks from one on."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         (array,) = open_arrays(context, builder, types.void(signature.args[0]), args[:1])
@@ -229,7 +227,7 @@ class _WordBlock:
                 for plane in range(self._planes)
             ]
             before = builder.mul(number, self._groups)
-            self._expect_scales(builder, builder.add(before, index), builder.sub(block, number))
+            self._expect_alphas(builder, builder.add(before, index), builder.sub(block, number))
             end = lesser(builder, builder.add(begin, size), self._octets)
             with cgutils.for_range_slice(builder, begin, end, step, INT64) as (octet, _):
                 octets = lesser(builder, builder.sub(end, octet), step)
@@ -237,7 +235,7 @@ class _WordBlock:
             builder.store(builder.add(index, INT64(1)), group)
         self._store(builder, totals)
 
-    def _expect_scales(self, builder: Builder, turn: Value, first: Value) -> None:
+    def _expect_alphas(self, builder: Builder, turn: Value, first: Value) -> None:
         """Begin to read a part of the alphas of the next blocks, a turn a group of each block."""
         next_row = builder.mul(builder.add(first, INT64(SCALE_BLOCKS)), INT64(ROWS))
         base = move(builder, self._rows.data, next_row)
@@ -284,7 +282,7 @@ class _WordBlock:
                 load_vector(builder, move(builder, keys, INT64(ROWS * line)), self._unit.bytes_type)
                 for line in (plane, plane + self._planes)
             )
-            for words, place in zip(_interleave(builder, *lines, 8), places, strict=True):
+            for words, place in zip(unpack(builder, *lines), places, strict=True):
                 words = builder.bitcast(words, self._words)
                 total = builder.load(place)
                 for shift, entries in fields:
@@ -304,8 +302,8 @@ class _WordBlock:
         products = [ir.Constant(self._unit.totals_type, None)] * 4
         for p in range(0, len(chosen), 2):
             for half in range(2):
-                pairs = _interleave(builder, chosen[p][half], chosen[p + 1][half], 4)
-                others = _interleave(builder, factors[p][half], factors[p + 1][half], 4)
+                pairs = unpack(builder, chosen[p][half], chosen[p + 1][half])
+                others = unpack(builder, factors[p][half], factors[p + 1][half])
                 for i, (a, b) in enumerate(zip(pairs, others, strict=True), 2 * half):
                     products[i] = self._unit.dot_int16(builder, products[i], a, b)
         return products
@@ -328,13 +326,3 @@ class _WordBlock:
 
 def _zero(builder: Builder, kind: Type) -> Value:
     return cgutils.alloca_once_value(builder, ir.Constant(kind, None))
-
-
-def _interleave(builder: Builder, a: Value, b: Value, run: int) -> list[Value]:
-    """Return elements of a and b by turns: of the first of every two runs, and of the second."""
-    count = a.type.count
-    firsts = [start + i for start in range(0, count, 2 * run) for i in range(run)]
-    return [
-        shuffle(builder, a, b, [at for i in firsts for at in (i + begin, count + i + begin)])
-        for begin in (0, run)
-    ]
