@@ -126,7 +126,7 @@ class RowScales:
         self.width = 4 * unit.lanes
 
     def of_block(self, builder: Builder, at: Value, first: Value) -> list[list[Value]]:
-        """Return the scales of a block of rows, by vector: of those that come first, and the others.
+        """Return the scales of a block of rows, by vector: of the first rows, and of the others.
 
         The rows begin at ``at`` in their group, their nibbles with ``first``. Begin to read the
         next plane.
