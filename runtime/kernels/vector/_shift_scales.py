@@ -2,7 +2,8 @@
 
 The alphas of a group are far from those of the next in memory. Read between the planes, a few lines
 at a time, they would take far more of the time than of the bytes; so they are read by themselves,
-from as long pieces of memory as there are.
+from as long pieces of memory as there are. (``_word_look_ups`` makes scales where it needs them, of
+alphas that are prefetched by turns.)
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
