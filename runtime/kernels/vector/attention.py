@@ -29,60 +29,30 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels import attention as portable
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import (
-    Int,
-    Pair,
-    bit_length,
-    share,
-    stack_int8,
-    stack_int32,
-    stack_int64,
-)
-from edgellm.runtime.kernels.attention import (
-    MAX_HEAD_DIM,
-    SCALE_BITS,
-    copy_column,
-    largest,
-    write_mean,
-)
+from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int32
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
-from edgellm.runtime.kernels.vector._attention_scores import AHEAD
-from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
-from edgellm.runtime.kernels.vector._mix_pass import mix_over, read_sums_of, start_lines
+from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
     Cache,
     attend_prompt,
     block_attention,
     most_queries,
-    quantize,
 )
-from edgellm.runtime.kernels.vector._read_ahead import expect
-from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
-from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
+from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some
+from edgellm.runtime.kernels.vector._token_attention import (
+    SCORES,
+    SCRATCH,
+    attend_heads,
+    copy_scales,
+)
 from edgellm.runtime.kernels.vector._word_prompt import FEW_TOKENS, word_block_attention
 
-SCORES = 1 << 18
-"""Scores there is scratch memory for: of 4 heads at the longest context, of 64 at 4096 tokens."""
-SCRATCH = SCORES + ROW_BLOCK
-"""Whole vectors are read of them."""
 NEVER = 1 << 62
 """So many tokens there are not."""
-PAIRS, FACTS = 2 * MAX_HEADS, 4 * MAX_HEADS
-CODES = MAX_HEADS * MAX_HEAD_DIM
 
-Bytes = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int32]
 Totals = npt.NDArray[np.int64]
-
-
-def copy_scales(absmax: Ints, heads: Some, width: Int, out: Ints) -> None:
-    """Copy the columns of (L, H) that belong to some heads, each to its own ``width`` numbers."""
-    first, count, shared = heads
-    begin = first // shared
-    for group in range(begin, (first + count - 1) // shared + 1):
-        place = (group - begin) * width
-        copy_column(absmax, group, out[place : place + absmax.shape[0]])
 
 
 @register_jitable(**PART_POLICY)
@@ -150,65 +120,3 @@ def many_tokens(unit: VectorUnit) -> tuple[Callable[..., None], Int]:
     if unit.multiplies_words:
         return attend_prompt(word_block_attention(unit), FEW_TOKENS), FEW_TOKENS
     return not_used, NEVER
-
-
-def attend_heads(unit: VectorUnit) -> Callable[..., None]:
-    """Return ``attend(row, out, caches, scales, place, scaling)``: some heads at one position.
-
-    ``place`` is heads and rows as ``score_over`` takes them; ``scales`` hold what ``copy_scales``
-    wrote for keys and for values.
-    """
-    score, mix, read_sums = score_over(unit), mix_over(unit), read_sums_of(unit)
-    stack_sums, sums_of_column = stack_int32 if unit.adds_fours else stack_int64, column_sums(unit)
-    sums_room = sums_of_column * CODES
-    bias = np.int64(unit.byte_bias)
-
-    @register_jitable(**PART_POLICY)
-    def attend(
-        row: Ints,
-        out: Totals,
-        caches: tuple[Bytes, Bytes],
-        scales: tuple[Ints, Ints],
-        place: tuple[Some, Some],
-        scaling: Pair,
-    ) -> None:
-        (first, count, shared), (begin, end, width) = place
-        dim = caches[0].shape[2]
-        codes = stack_int8(CODES)[: count * dim]
-        steps, drops = stack_int64(PAIRS), stack_int64(MAX_HEADS)
-        facts, divisors, best = stack_int64(FACTS), stack_int64(PAIRS), stack_int64(MAX_HEADS)
-        dots, rounded = stack_int32(SCRATCH), stack_int32(SCRATCH)
-        sums, totals = (
-            stack_sums(sums_room)[: sums_of_column * count * dim],
-            stack_int64(MAX_HEAD_DIM),
-        )
-        sums[:] = 0
-        lines = stack_int64(2)
-        run = start_lines(lines, caches[0], place[0], begin)
-        keys_ahead = min(end - begin, AHEAD) * (run // BLOCK) // count
-        values_ahead = min(end - begin, ROW_BLOCK) * (run // BLOCK) // count
-        for i in range(count):
-            expect(caches[0], lines, run, keys_ahead)
-            own = slice(i * dim, (i + 1) * dim)
-            step = quantize(row[own], codes[own], scaling)
-            steps[2 * i], steps[2 * i + 1] = step
-        score(codes, caches[0], scales[0], dots, best, place)
-        done: Int = -1
-        start_lines(lines, caches[1], place[0], begin)
-        for i in range(count):
-            group = (first + i) // shared - first // shared
-            own = slice(group * width + begin, group * width + end)
-            if group != done:
-                drop = max(bit_length(largest(scales[1][own])) - SCALE_BITS, 0)
-                round_scales(scales[1][own], drop, rounded[own])
-                done = group
-            drops[i] = drop
-            expect(caches[1], lines, run, values_ahead)
-            write_facts(best[i], (steps[2 * i], steps[2 * i + 1]), facts[4 * i :])
-        divisors[: 2 * count] = 0
-        mix(dots, (scales[0], rounded), caches[1], facts, (sums, divisors), place)
-        for i in range(count):
-            read_sums(sums, i, bias * divisors[2 * i + 1], totals[:dim])
-            write_mean(totals, divisors[2 * i], drops[i], out[i * dim : (i + 1) * dim])
-
-    return attend
