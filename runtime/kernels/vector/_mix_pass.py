@@ -110,11 +110,10 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
                 column = (group - heads[0] // heads[2]) * width + first
                 keys, folds = scales[0][column:], scales[1][column:]
                 for q in range(i, after):
-                    expect(value, lines, reading, left // 2 // (after - i))
+                    expect(value, lines, reading, left // (after - i))
                     own_parts = parts[2 * (q - i) * ROW_BLOCK :]
                     here, out = own_dots[q * ROW_BLOCK :], sums[1][2 * q :]
                     weigh(here, keys, folds, own_parts, out, facts[4 * q :], sizes)
-                expect(value, lines, reading, left // 2)
                 rows = group, first, last, reading
                 mix(parts, value, sums[0][sums_of_column * i * dim :], lines, rows, after - i)
                 i = after
