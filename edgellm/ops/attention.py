@@ -261,8 +261,9 @@ def examples() -> Iterator[Example]:
         for dim in (8, 64):
             inputs = _random_inputs(rng, (4, 30, 2, 2, dim))
             yield Example(f"window_{window}_x{dim}", inputs, _attributes(dim, window=window))
-    inputs = _random_inputs(rng, (2, 210, 2, 4, 64))
-    yield Example("window_of_blocks", inputs, _attributes(64, window=100))
+    for tokens, length, window in ((2, 210, 100), (1, 420, 205)):
+        inputs = _random_inputs(rng, (tokens, length, 2, 4, 64))
+        yield Example(f"window_of_blocks_{tokens}", inputs, _attributes(64, window=window))
     yield from _degenerate_examples(rng)
     yield from _extreme_examples(rng)
 

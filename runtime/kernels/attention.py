@@ -32,6 +32,12 @@ BLOCK = 256
 FRACTION = (1 << LOGIT_BITS) - 1
 NOTHING_LEFT = ((MAX_HALVINGS + 1) << LOGIT_BITS) - 1
 """So many halvings and more give the weight 0, whatever the table holds."""
+NOTED_FACTS, NOTED_SUMS = 384, 1 << 13
+"""Words of a thread: facts of up to 64 heads, sums of 64 heads of 128 columns."""
+NOTED_SCORES, NOTED_SCALES = 1 << 17, 1 << 16
+"""Numbers of 32 bits of a thread: scores of 32 heads at 4096 positions, and scales of 8 heads of
+the cache, two each. Where a text is longer, threads divide its heads."""
+NOTES = NOTED_FACTS + NOTED_SUMS + (NOTED_SCORES + NOTED_SCALES) // 2
 TABLE = EXP2_TABLE.astype(np.uint32)
 
 Ints = npt.NDArray[np.int32]
@@ -174,7 +180,7 @@ def attend(
         write_mean(totals[q], sums[q], drop, out[q * dim : (q + 1) * dim])
 
 
-@kernel("Attention")
+@kernel("Attention", stages=3, notes=NOTES)
 def attention(
     thread: int,
     threads: int,
@@ -187,8 +193,15 @@ def attention(
     scaling_mantissa: int,
     scaling_exponent: int,
     window: int,
+    stage: int,
+    notes: npt.NDArray[np.int64],
 ) -> None:
-    """Split by rows, in turn, because later rows see more keys; where rows are few, by heads."""
+    """Split by rows, in turn, because later rows see more keys; where rows are few, by heads.
+
+    All in the first stage.
+    """
+    if stage > 0:
+        return
     length, groups, dim = key.shape
     rows, heads = query.shape[0], query.shape[1] // dim
     by_rows = rows >= 2 * threads

@@ -1,12 +1,13 @@
 """Attention of one token in three parts: scores, weighted sums of values, and their means.
 
-In one go over all rows of the cache, ``attend_heads``, or over some of them at a time.
+A thread does all for its heads, ``few_tokens``; or each part for its rows, see ``_divided_rows``.
 """
 
 # mypy: disable-error-code="untyped-decorator,call-arg"
 # An intrinsic is declared with the typing context as its first argument, and called without.
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from edgellm.runtime.kernels._scalar import (
     Int,
     Pair,
     bit_length,
+    share,
     stack_int8,
     stack_int32,
     stack_int64,
@@ -32,7 +34,7 @@ from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import AHEAD
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
 from edgellm.runtime.kernels.vector._mix_pass import Sums, mix_over, read_sums_of, start_lines
-from edgellm.runtime.kernels.vector._prompt_attention import quantize
+from edgellm.runtime.kernels.vector._prompt_attention import Cache, quantize
 from edgellm.runtime.kernels.vector._read_ahead import expect
 from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
 from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
@@ -70,6 +72,7 @@ def drop_of(peak: Int) -> Int:
     return max(bit_length(peak) - SCALE_BITS, 0)
 
 
+@cache
 def score_heads(unit: VectorUnit) -> Callable[..., None]:
     """Return ``run(row, key, scales, dots, facts, place, scaling)``: scores of some heads.
 
@@ -104,6 +107,7 @@ def score_heads(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
+@cache
 def mix_heads(unit: VectorUnit) -> Callable[..., None]:
     """Return ``run(value, scales, dots, facts, sums, place)``: add up the values of some heads.
 
@@ -140,6 +144,7 @@ def mix_heads(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
+@cache
 def mean_of_head(unit: VectorUnit) -> Callable[..., None]:
     """Return ``run(sums, weights, peak, out)``: the mean of a head, of its own sums."""
     read_sums = read_sums_of(unit)
@@ -186,5 +191,40 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
             own = sums[sums_of_column * i * dim :]
             peak = peaks[(first + i) // shared - first // shared]
             mean(own, weights[2 * i :], peak, out[i * dim : (i + 1) * dim])
+
+    return attend
+
+
+def few_tokens(unit: VectorUnit) -> Callable[..., None]:
+    """Return ``attend(work, query, cache, y, scaling, window)``: one token after the other.
+
+    ``work`` are thread and threads, which divide the tokens, or the heads where tokens are few.
+    """
+    attend_some = attend_heads(unit)
+
+    @register_jitable(**PART_POLICY)
+    def attend(
+        work: Pair, query: Ints, cache: Cache, y: Totals, scaling: Pair, window: Int
+    ) -> None:
+        (thread, threads), caches = work, (cache[0], cache[2])
+        length, groups, dim = cache[0].shape
+        rows, heads = query.shape[0], query.shape[1] // dim
+        by_rows = rows >= 2 * threads
+        head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
+        first_row, row_step = (thread, threads) if by_rows else (0, 1)
+        width = (length + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
+        most = min(SCORES // width, MAX_HEADS)
+        scales = stack_int32(SCRATCH), stack_int32(SCRATCH)
+        while head < last_head:
+            some = head, min(most, last_head - head), heads // groups
+            copy_scales(cache[1], some, width, scales[0])
+            copy_scales(cache[3], some, width, scales[1])
+            columns = slice(head * dim, (head + some[1]) * dim)
+            for t in range(first_row, rows, row_step):
+                end = length - rows + t + 1
+                begin = max(end - window, 0) if window > 0 else 0
+                place = some, (begin, end, width)
+                attend_some(query[t, columns], y[t, columns], caches, scales, place, scaling)
+            head += some[1]
 
     return attend

@@ -8,6 +8,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from edgellm.runtime.kernels.simd._unit import (
+    INT64,
     Builder,
     Context,
     Intrinsic,
@@ -17,6 +18,8 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
 )
 from edgellm.runtime.kernels.vector._tiles import matrix_rows, open_arrays, prefetch
+
+WORDS = types.Array(types.int64, 1, "C")
 
 
 @intrinsic
@@ -52,3 +55,32 @@ def expect_at(_: Context, matrix: Type, t: Type, k: Type) -> Intrinsic:
         return context.get_dummy_value()
 
     return types.void(matrix, types.int64, types.int64), generate
+
+
+def view_of_words(kind: Type) -> Intrinsic:
+    """Return the intrinsic ``view(words)``: the memory of contiguous int64 as other integers."""
+    vector_type = types.Array(kind, 1, "C")
+    size = kind.bitwidth // 8
+
+    def generate(context: Context, builder: Builder, _signature: Type, args: Values) -> Value:
+        source = context.make_array(WORDS)(context, builder, args[0])
+        (count,) = cgutils.unpack_tuple(builder, source.shape)
+        vector = context.make_array(vector_type)(context, builder)
+        populate_array(
+            vector,
+            data=builder.bitcast(source.data, context.get_data_type(kind).as_pointer()),
+            shape=[builder.mul(count, INT64(8 // size))],
+            strides=[INT64(size)],
+            itemsize=INT64(size),
+            meminfo=None,
+        )
+        return vector._getvalue()
+
+    @intrinsic
+    def view(_: Context, words: Type) -> Intrinsic:
+        return vector_type(WORDS), generate
+
+    return view
+
+
+as_int32, as_int64 = view_of_words(types.int32), view_of_words(types.int64)

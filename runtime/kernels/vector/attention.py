@@ -29,9 +29,9 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels import attention as portable
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int32
+from edgellm.runtime.kernels._scalar import Int, Pair
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
-from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
+from edgellm.runtime.kernels.vector._divided_rows import divided_rows, last_rows, worth_dividing
 from edgellm.runtime.kernels.vector._prompt_attention import (
     LEAST_TOKENS,
     Cache,
@@ -39,13 +39,8 @@ from edgellm.runtime.kernels.vector._prompt_attention import (
     block_attention,
     most_queries,
 )
-from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some
-from edgellm.runtime.kernels.vector._token_attention import (
-    SCORES,
-    SCRATCH,
-    attend_heads,
-    copy_scales,
-)
+from edgellm.runtime.kernels.vector._score_pass import Some
+from edgellm.runtime.kernels.vector._token_attention import few_tokens
 from edgellm.runtime.kernels.vector._word_prompt import FEW_TOKENS, word_block_attention
 
 NEVER = 1 << 62
@@ -63,7 +58,7 @@ def not_used(work: Some, query: Ints, cache: Cache, y: Totals, scaling: Pair, wi
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
     plain = register_jitable(**PART_POLICY)(portable.attention.py)
-    attend = attend_heads(unit)
+    attend_few, attend_divided = few_tokens(unit), divided_rows(unit)
     attend_many, least = many_tokens(unit)
 
     def attention(
@@ -78,37 +73,31 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         scaling_mantissa: int,
         scaling_exponent: int,
         window: int,
+        stage: int,
+        notes: npt.NDArray[np.int64],
     ) -> None:
         length, groups, dim = key.shape
-        scaling = scaling_mantissa, scaling_exponent
-        if dim % BLOCK != 0:
-            scales = key_absmax, value_absmax
-            plain(thread, threads, query, key, scales[0], value, scales[1], y, *scaling, window)
-            return
         rows, heads = query.shape[0], query.shape[1] // dim
+        cache, scaling = (
+            (key, key_absmax, value, value_absmax),
+            (scaling_mantissa, scaling_exponent),
+        )
+        seen = min(length, window) if window > 0 else length
+        sizes = heads, groups, dim
+        if rows == 1 and dim % BLOCK == 0 and worth_dividing(seen, threads, sizes):
+            own = last_rows(cache, seen)
+            attend_divided(stage, (thread, threads), query[0], own, notes, y[0], scaling)
+            return
+        if stage > 0:
+            return
+        if dim % BLOCK != 0:
+            plain(thread, threads, query, *cache, y, *scaling, window, stage, notes)
+            return
         most = most_queries(length, dim)
         if rows >= least and most >= heads // groups:
-            work, cache = (thread, threads, most), (key, key_absmax, value, value_absmax)
-            attend_many(work, query, cache, y, scaling, window)
-            return
-        by_rows = rows >= 2 * threads
-        head, last_head = (0, heads) if by_rows else share(heads, thread, threads)
-        first_row, row_step = (thread, threads) if by_rows else (0, 1)
-        width = (length + ROW_BLOCK - 1) // ROW_BLOCK * ROW_BLOCK
-        most = min(SCORES // width, MAX_HEADS)
-        key_scales, value_scales = stack_int32(SCRATCH), stack_int32(SCRATCH)
-        while head < last_head:
-            some = head, min(most, last_head - head), heads // groups
-            copy_scales(key_absmax, some, width, key_scales)
-            copy_scales(value_absmax, some, width, value_scales)
-            columns = slice(head * dim, (head + some[1]) * dim)
-            for t in range(first_row, rows, row_step):
-                end = length - rows + t + 1
-                begin = max(end - window, 0) if window > 0 else 0
-                caches, scales = (key, value), (key_scales, value_scales)
-                place = begin, end, width
-                attend(query[t, columns], y[t, columns], caches, scales, (some, place), scaling)
-            head += some[1]
+            attend_many((thread, threads, most), query, cache, y, scaling, window)
+        else:
+            attend_few((thread, threads), query, cache, y, scaling, window)
 
     return attention
 
