@@ -19,7 +19,6 @@ from edgellm.devices._flightllm_schedule import Tiling
 from edgellm.dtypes import (
     unpack_bit_planes,
     unpack_planes,
-    unpack_ternary,
     unpack_ternary_columns,
 )
 from edgellm.errors import DeviceError
@@ -27,7 +26,7 @@ from edgellm.int4 import unpack_int4
 from edgellm.ops._bit_planes import rounded
 from edgellm.ops._integers import INT32_MAX, Int64, exact_matmul, requantize, saturate
 from edgellm.ops._shift_alphas import unpack_alphas
-from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
+from edgellm.ternary_layouts import GATED_OPERATORS, LAYOUT_OF, TernaryLayout
 
 Numbers = npt.NDArray[Any]
 Decoder = Callable[[Sequence[Numbers]], Numbers]
@@ -53,7 +52,6 @@ def _ternary(layout: TernaryLayout) -> Decoder:
 
 DECODERS: dict[str, Decoder] = {
     **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
-    "GatedBitLinear": lambda inputs: unpack_ternary(inputs[1], inputs[0].shape[1])[None],
     "ColumnBitLinear": lambda inputs: unpack_ternary_columns(inputs[1])[None],
     "Int8Linear": lambda inputs: inputs[1][None],
     "LogitsHead": lambda inputs: inputs[2][None],
@@ -91,7 +89,7 @@ class ProductEffects:
         x = inputs[0] if rows is None else inputs[0][inputs[rows]]
         self._shape = (len(x), call.work.n)
         self.memory = DeviceMemory({"hbm.x": x, "hbm.weights": DECODERS[call.op_type](inputs)})
-        self._post = call.op_type == "GatedBitLinear" or rows is not None
+        self._post = call.op_type in GATED_OPERATORS or rows is not None
 
     def effect(self, pipeline: int, role: str, tile: int) -> Effect:
         """Return what a step of a tile does; pipelines of a block of rows follow one another."""
@@ -229,7 +227,7 @@ class ProductEffects:
 
         def finish(memory: DeviceMemory) -> Mapping[str, Array]:
             acc = memory[f"out.{block}.{number}"]
-            if self._call.op_type == "GatedBitLinear":
+            if self._call.op_type in GATED_OPERATORS:
                 gate = self._inputs[2][rows, columns]
                 return {f"post.{block}.{number}": np.where(gate > 0, acc, 0)}
             at = LOGIT_ROWS[self._call.op_type]

@@ -12,6 +12,7 @@ from edgellm.devices import _model
 from edgellm.devices._description import Description
 from edgellm.devices._flightllm_isa import Pipeline, Step
 from edgellm.errors import DeviceError
+from edgellm.ternary_layouts import GATED_OPERATORS
 
 HBM = "hbm"
 FUSED = ("activation", "add", "mul", "requantize", "rotary")
@@ -19,7 +20,7 @@ FUSED = ("activation", "add", "mul", "requantize", "rotary")
 K_LIMIT = 16_368
 """Inputs of one instruction: K has 14 bits, and counts in steps of 16."""
 MODES = ("MV", "MM")
-POST = ("GatedBitLinear", "LogitsHead", "Int4LogitsHead", "PlanarLogitsHead")
+POST = (*GATED_OPERATORS, "LogitsHead", "Int4LogitsHead", "PlanarLogitsHead")
 """Products whose accumulators MISC changes once more."""
 
 

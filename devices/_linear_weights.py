@@ -9,7 +9,7 @@ import numpy.typing as npt
 from edgellm.device import Array
 from edgellm.dtypes import unpack_bit_planes, unpack_ternary_columns
 from edgellm.ops._bit_planes import rounded
-from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
+from edgellm.ternary_layouts import GATED_OPERATORS, LAYOUT_OF, TernaryLayout
 
 Int64 = npt.NDArray[np.int64]
 
@@ -59,9 +59,12 @@ def _ternary(layout: TernaryLayout) -> Decoder:
     return decode
 
 
-def _gated(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
-    weights = DECODERS["BitLinear"](inputs, attributes)
-    return replace(weights, gate=inputs[2].astype(np.int64))
+def _gated(layout: TernaryLayout) -> Decoder:
+    def decode(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWeights:
+        weights = DECODERS[layout.op_type](inputs, attributes)
+        return replace(weights, gate=inputs[2].astype(np.int64))
+
+    return decode
 
 
 def _by_columns(inputs: Sequence[Array], _: Mapping[str, int]) -> LinearWeights:
@@ -95,7 +98,7 @@ def _grouped(inputs: Sequence[Array], attributes: Mapping[str, int]) -> LinearWe
 
 DECODERS: dict[str, Decoder] = {
     **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
-    "GatedBitLinear": _gated,
+    **{op_type: _gated(LAYOUT_OF[op_type]) for op_type in GATED_OPERATORS},
     "ColumnBitLinear": _by_columns,
     "Int8Linear": _int8,
     "GroupLinear": _grouped,

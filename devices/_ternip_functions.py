@@ -11,7 +11,7 @@ from edgellm.device import Array, Call, MatMul
 from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.errors import DeviceError
 from edgellm.ops._integers import exact_matmul
-from edgellm.ternary_layouts import LAYOUT_OF, TernaryLayout
+from edgellm.ternary_layouts import GATED_OPERATORS, LAYOUT_OF, TernaryLayout
 
 Place = tuple[int, int]
 """The vector of the result and the vector of what goes in."""
@@ -28,7 +28,11 @@ def _ternary(layout: TernaryLayout) -> Unpack:
 
 
 UNPACK: Mapping[str, Unpack] = {
-    **{op_type: _ternary(layout) for op_type, layout in LAYOUT_OF.items()},
+    **{
+        op_type: _ternary(layout)
+        for op_type, layout in LAYOUT_OF.items()
+        if op_type not in GATED_OPERATORS
+    },
     "ColumnBitLinear": lambda packed, _: dtypes.unpack_ternary_columns(_bytes(packed)),
 }
 """How the weights of an operator become the numbers of a matrix."""

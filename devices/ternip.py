@@ -18,6 +18,7 @@ from edgellm.devices._description import Description
 from edgellm.devices._events import Instruction, simulate
 from edgellm.devices._model import Demand
 from edgellm.errors import DeviceError
+from edgellm.ternary_layouts import GATED_OPERATORS
 
 PARAMETERS = {
     "lanes": (1, 4096),
@@ -260,7 +261,7 @@ class Device:
     def _refuse_product(self, call: Call, work: MatMul) -> Refusal | None:
         if work.weight_bits > 2 or work.group_size:
             return Refusal("the matrix unit multiplies by -1, 0 and 1, with one scale a row")
-        if call.op_type == "GatedBitLinear":
+        if call.op_type in GATED_OPERATORS:
             return Refusal("no unit skips the rows whose gate is closed")
         found = _model.rate(self.description.array_named(ARRAY), work)
         return found if isinstance(found, Refusal) else None

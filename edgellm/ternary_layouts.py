@@ -39,6 +39,7 @@ class TernaryLayout:
         name: its versioned id.
         alias: what a user calls it.
         op_type: the operator that multiplies with it.
+        gated_op_type: the one that skips rows whose gate is closed; "" if none does.
         block_rows: rows that are packed together; a matrix has whole blocks.
         shape: (N, K) -> the shape of the bytes; the first dimension counts blocks.
         pack: (N, K) weights -> bytes of that shape.
@@ -49,6 +50,7 @@ class TernaryLayout:
     name: str
     alias: str
     op_type: str
+    gated_op_type: str
     block_rows: int
     shape: Callable[[int, int], tuple[int, ...]]
     pack: Callable[[Codes], Packed]
@@ -71,6 +73,7 @@ TERNARY_LAYOUTS = {
             name=TERNARY_2BIT,
             alias="2bit",
             op_type="BitLinear",
+            gated_op_type="GatedBitLinear",
             block_rows=1,
             shape=lambda rows, columns: (rows, packed_columns(columns)),
             pack=pack_ternary,
@@ -81,6 +84,7 @@ TERNARY_LAYOUTS = {
             name=TERNARY_5TRIT,
             alias="5trit",
             op_type="TritLinear",
+            gated_op_type="",
             block_rows=1,
             shape=lambda rows, columns: (rows, trit_bytes(columns)),
             pack=pack_trits,
@@ -91,6 +95,7 @@ TERNARY_LAYOUTS = {
             name=TERNARY_PLANES,
             alias="lookup",
             op_type="LookUpBitLinear",
+            gated_op_type="",
             block_rows=ROWS,
             shape=ternary_planes_shape,
             pack=pack_ternary_planes,
@@ -100,5 +105,14 @@ TERNARY_LAYOUTS = {
     )
 }
 """By name."""
-LAYOUT_OF = {layout.op_type: layout for layout in TERNARY_LAYOUTS.values()}
+GATED_OPERATORS = tuple(
+    layout.gated_op_type for layout in TERNARY_LAYOUTS.values() if layout.gated_op_type
+)
+"""Those with a gate, their third input."""
+LAYOUT_OF = {
+    op_type: layout
+    for layout in TERNARY_LAYOUTS.values()
+    for op_type in (layout.op_type, layout.gated_op_type)
+    if op_type
+}
 """The layout of the weights of an operator, its second input."""

@@ -18,7 +18,7 @@ from edgellm.runtime.kernels import simd
 from edgellm.runtime.memory import ALIGNMENT
 from edgellm.runtime.plan import Plan, Step, Value
 from edgellm.runtime.process_memory import available_memory_bytes
-from edgellm.ternary_layouts import LAYOUT_OF, TERNARY_LAYOUTS, TernaryLayout
+from edgellm.ternary_layouts import GATED_OPERATORS, LAYOUT_OF, TERNARY_LAYOUTS, TernaryLayout
 from edgellm.ternary_planes import TERNARY_PLANES
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def convert(plan: Plan, layout: str, sources: Collection[str] = tuple(TERNARY_LA
     """Return a plan that computes the same, whose ternary weights are in another layout.
 
     They are packed in memory, and no longer mapped. Matrices that have no whole blocks of the
-    layout stay as they are.
+    layout, or a gate where it has no operator with one, stay as they are.
 
     Args:
         plan: a checked plan.
@@ -162,7 +162,7 @@ def convert(plan: Plan, layout: str, sources: Collection[str] = tuple(TERNARY_LA
         values[name] = Value(name, "uint8", constants[name].shape)
     made = {step.outputs for step in changing}
     steps = tuple(
-        replace(step, op_type=target.op_type) if step.outputs in made else step
+        replace(step, op_type=_operator(target, step)) if step.outputs in made else step
         for step in plan.steps
     )
     return replace(plan, steps=steps, values=values, constants=constants)
@@ -193,6 +193,11 @@ def _layout(step: Step) -> TernaryLayout:
     return LAYOUT_OF[step.op_type]
 
 
+def _operator(layout: TernaryLayout, step: Step) -> str:
+    """Return what does a step with weights in a layout; "" if nothing does."""
+    return layout.gated_op_type if step.op_type in GATED_OPERATORS else layout.op_type
+
+
 def _packed_steps(plan: Plan) -> list[Step]:
     return [
         step
@@ -211,6 +216,7 @@ def _steps_to_change(plan: Plan, target: TernaryLayout, sources: Collection[str]
         for step in steps
         if _layout(step) is not target
         and _layout(step).name in sources
+        and _operator(target, step)
         and target.fits(_size(plan, step)[0])
         and uses[step.inputs[1]] == alike[step.inputs[1], step.op_type, _size(plan, step)]
     ]

@@ -1,6 +1,6 @@
 """How much squared ReLU leaves to read: measured on real text, as bytes of weights a token."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from edgellm.runtime.model import Model
 from edgellm.runtime.plan import Step
+from edgellm.ternary_layouts import GATED_OPERATORS
 
 TEXT = (
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having "
@@ -19,6 +20,7 @@ TEXT = (
 TOKENS = 64
 
 Values = Mapping[str, npt.NDArray[np.generic]]
+Skipped = Callable[[Step, Values], float]
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ def measure(model: Model) -> Sparsity | None:
     longest = min(TOKENS, engine.chunk, engine.context_length)
     ids = np.array(model.tokenizer.encode(TEXT)[:longest], np.int64)
     values = engine.trace(ids, engine.new_cache(len(ids)))
-    shares: dict[str, list[float]] = {"GatedBitLinear": [], "ColumnBitLinear": []}
+    shares: dict[Skipped, list[float]] = {_closed_gates: [], _zero_codes: []}
     total = 0.0
     for step in plan.steps:
         share = 0.0
         if step.op_type in SKIPPED:
-            share = SKIPPED[step.op_type](step, values)
-            shares[step.op_type].append(share)
+            skipped = SKIPPED[step.op_type]
+            share = skipped(step, values)
+            shares[skipped].append(share)
         total += (1 - share) * plan.weight_bytes(step)
     gates, codes = (float(np.mean(each)) if each else None for each in shares.values())
     return Sparsity(gates, codes, total)
@@ -69,5 +72,8 @@ def _zero_codes(step: Step, values: Values) -> float:
     return float(np.mean(values[step.inputs[0]] == 0))
 
 
-SKIPPED = {"GatedBitLinear": _closed_gates, "ColumnBitLinear": _zero_codes}
+SKIPPED: dict[str, Skipped] = {
+    **dict.fromkeys(GATED_OPERATORS, _closed_gates),
+    "ColumnBitLinear": _zero_codes,
+}
 """By operator, the share of its weights that is not read."""

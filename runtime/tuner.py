@@ -29,7 +29,7 @@ from edgellm.runtime.tuning import (
     remember,
     remember_look_ups,
 )
-from edgellm.ternary_layouts import TERNARY_LAYOUTS
+from edgellm.ternary_layouts import GATED_OPERATORS, LAYOUT_OF, TERNARY_LAYOUTS
 from edgellm.ternary_planes import TERNARY_PLANES
 
 Key = TypeVar("Key", bound=int)
@@ -133,7 +133,10 @@ def compile_variants(plan: Plan, progress: Progress) -> None:
     """Compile every kernel that the tuner may run on a plan, as the bundle has it."""
     op_types = {step.op_type for step in plan.steps}
     if can_look_up(plan):
-        op_types |= {TERNARY_LAYOUTS[name].op_type for name in (TERNARY_2BIT, TERNARY_PLANES)}
+        other = {TERNARY_LAYOUTS[name] for name in (TERNARY_2BIT, TERNARY_PLANES)}
+        unused = GATED_OPERATORS if op_types.isdisjoint(GATED_OPERATORS) else ()
+        of_other = {op_type for op_type, layout in LAYOUT_OF.items() if layout in other}
+        op_types |= of_other.difference(unused)
     compile_missing(
         [kernel for name in sorted(op_types) for kernel in variants_of(name).values()], progress
     )

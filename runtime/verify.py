@@ -32,7 +32,7 @@ ENGINE_EXECUTOR = "numba"
 """This one is checked through the engine that generates text, threads and chunks included."""
 LAYOUT_OF_PACKED = {
     **LAYOUT_OF,
-    **dict.fromkeys(("GatedBitLinear", "ColumnBitLinear"), TERNARY_LAYOUTS[TERNARY_2BIT]),
+    "ColumnBitLinear": TERNARY_LAYOUTS[TERNARY_2BIT],
 }
 """By operator, what the bytes of its weights may be."""
 

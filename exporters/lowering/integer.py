@@ -40,6 +40,7 @@ from edgellm.exporters.lowering.stored_weights import StoredLinear, StoredWeight
 from edgellm.exporters.weights import WeightSource
 from edgellm.graph_names import IDS, POSITIONS, ROWS
 from edgellm.ops._sigmoid import SIGMOID_BITS
+from edgellm.ternary_layouts import GATED_OPERATORS
 
 
 class IntegerLowering:
@@ -131,7 +132,7 @@ class IntegerLowering:
         codes = x if isinstance(x, Codes) else self._quantize(path, x)
         gated = isinstance(gate, Accumulator) and gate.is_ternary and gate.bias is None
         weight = self.stored.linear(path, shape, gated=gated, mostly_zero=codes.mostly_zero)
-        gates = [gate.name] if gate is not None and weight.op_type == "GatedBitLinear" else []
+        gates = [gate.name] if gate is not None and weight.op_type in GATED_OPERATORS else []
         added = self._bias(f"{path}.bias", shape[0]) if bias else None
         return self._product(path, codes, weight, gates, added)
 

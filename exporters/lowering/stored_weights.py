@@ -19,7 +19,7 @@ from edgellm.ternary_layouts import LAYOUT_OF, TERNARY_LAYOUTS, TernaryLayout
 
 Floats = npt.NDArray[np.float64]
 
-TERNARY_OPERATORS = (*LAYOUT_OF, "GatedBitLinear", "ColumnBitLinear")
+TERNARY_OPERATORS = (*LAYOUT_OF, "ColumnBitLinear")
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class StoredWeights:
             graph: which gets the weights.
             weights: of the model.
             quantizer: for linears that are not ternary; without one they become int8.
-            layout: of those that are, but for the operators that skip zeros, and matrices that
-                are no whole blocks of it: those have ternary-2bit/v1.
+            layout: of those that are; ternary-2bit/v1 where it has no operator that skips closed
+                rows, and for matrices that are no whole blocks of it.
             head_bits: of a weight of the head; with 4, an embedding tied to it is stored apart.
         """
         self._graph = graph
@@ -182,9 +182,9 @@ class StoredWeights:
         if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
             return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):
-            suits = self._layout.fits(shape[0]) and not gated
+            suits = self._layout.gated_op_type if gated else self._layout.fits(shape[0])
             layout = self._layout if suits else TERNARY_LAYOUTS[TERNARY_2BIT]
-            op_type = "GatedBitLinear" if gated else layout.op_type
+            op_type = layout.gated_op_type if gated else layout.op_type
             return StoredLinear(op_type, (name,), self._ternary(name, matrix, layout))
         if self._quantizer is not None:
             weight = np.concatenate(list(matrix.blocks())).astype(np.float64)
