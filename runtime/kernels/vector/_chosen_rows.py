@@ -31,23 +31,31 @@ AHEAD = 2 * ROWS
 
 
 def chosen_rows_tile(operation: Operation) -> Intrinsic:
-    """Return the intrinsic ``tile(x, weight, acc, rows, at)``.
+    """Return the intrinsic ``tile(x, rest, weight, acc, rows, at)``.
 
-    For each n of ``rows[at : at + ROWS]``, int32: add to ``acc[n]`` the product ``x . weight[n]``
-    over the whole blocks of 64 columns of x; and prefetch ``rows[at + AHEAD...]``.
+    For each n of ``rows[at : at + ROWS]``, int32: add to ``acc[n]`` the product ``x . weight[n]``,
+    with ``rest`` for what is behind the whole blocks of x; and prefetch ``rows[at + AHEAD...]``.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        x, weight, acc, rows = open_arrays(context, builder, signature, args[:4])
-        chosen = _indices(builder, rows, args[4])
-        coming = _indices(builder, rows, builder.add(args[4], INT64(AHEAD)))
+        x, rest, weight, acc, rows = open_arrays(context, builder, signature, args[:5])
+        chosen = _indices(builder, rows, args[5])
+        coming = _indices(builder, rows, builder.add(args[5], INT64(AHEAD)))
         stride, data = row_stride(builder, weight), bytes_of(builder, weight)
         now, later = (
             [move(builder, data, builder.mul(index, stride)) for index in indices]
             for indices in (chosen, coming)
         )
         (columns,) = cgutils.unpack_tuple(builder, x.shape)
-        operands = Operands(columns, [bytes_of(builder, x)], now)
+        row_bytes = cgutils.unpack_tuple(builder, weight.shape)[1]
+        begin_last = builder.sub(row_bytes, INT64(operation.block_bytes))
+        operands = Operands(
+            columns,
+            [bytes_of(builder, x)],
+            now,
+            [bytes_of(builder, rest)],
+            [move(builder, row, begin_last) for row in now],
+        )
         sums = sum_four(builder, operation.multiply(builder, operands, later))
         for i, index in enumerate(chosen):
             place = builder.gep(acc.data, [index])
@@ -56,8 +64,10 @@ def chosen_rows_tile(operation: Operation) -> Intrinsic:
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(_: Context, x: Type, weight: Type, acc: Type, rows: Type, at: Type) -> Intrinsic:
-        return types.void(x, weight, acc, rows, at), generate
+    def tile(
+        _: Context, x: Type, rest: Type, weight: Type, acc: Type, rows: Type, at: Type
+    ) -> Intrinsic:
+        return types.void(x, rest, weight, acc, rows, at), generate
 
     return tile
 
