@@ -15,7 +15,7 @@ from edgellm.dtypes import (
     unpack_trits,
 )
 from edgellm.ops import _examples as draw
-from edgellm.ops._body import Body
+from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import exact_matmul
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._ternary import packed_columns_fit
@@ -49,12 +49,16 @@ def reference(x: npt.NDArray[np.int8], packed: npt.NDArray[np.uint8]) -> npt.NDA
 
 
 def body() -> "FunctionProto":
-    """Return the operator in standard ONNX operators: a byte chooses a row from a table of codes.
+    """Return the operator in standard ONNX operators."""
+    b = Body(SCHEMA)
+    return b.function(product_body(b, *b.inputs))
+
+
+def product_body(b: Body, x: Value, packed: Value) -> Value:
+    """Return the accumulators: a byte chooses a row from a table of codes.
 
     The product is that of BitLinear's body.
     """
-    b = Body(SCHEMA)
-    x, packed = b.inputs
     table = b.constant(TRITS_OF_BYTE, "uint8")
     size = packed.size(1)
     whole = size // TRIT_BLOCK_BYTES * TRIT_BLOCK_BYTES
@@ -65,8 +69,7 @@ def body() -> "FunctionProto":
     parts = [b.node("Flatten", [part], "uint8", {"axis": 1}) for part in (blocks, last)]
     weight = b.concat(parts, axis=1).columns(x.size(1)).transpose(1, 0)
     zero_points = [b.constant(128, "uint8"), b.constant(1, "uint8")]
-    acc = b.node("MatMulInteger", [x.to("uint8") ^ 128, weight, *zero_points], "int32")
-    return b.function(acc)
+    return b.node("MatMulInteger", [x.to("uint8") ^ 128, weight, *zero_points], "int32")
 
 
 def examples() -> Iterator[Example]:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from edgellm.runtime.kernels._dot import dot_wide
 from edgellm.runtime.kernels._jit import kernel
-from edgellm.runtime.kernels._scalar import share, stack_int16
+from edgellm.runtime.kernels._scalar import Int, share, stack_int16
 
 BLOCK = 64
 """Bytes of a block, with 320 columns."""
@@ -48,6 +48,24 @@ def unpack_block(packed: npt.NDArray[np.uint8], weights: npt.NDArray[np.int16]) 
         weights[4 * size + b] = last_code(byte) - 1
 
 
+def multiply_row(
+    x: npt.NDArray[np.int8],  # (T, K)
+    packed: npt.NDArray[np.uint8],  # (N, B)
+    n: Int,
+    weights: npt.NDArray[np.int16],
+    acc: npt.NDArray[np.int32],  # (T, N)
+) -> None:
+    """Multiply all tokens with row n, which is unpacked once."""
+    for first in range(0, packed.shape[1], TILE_BYTES):
+        stop = min(first + TILE_BYTES, packed.shape[1])
+        for place in range(first, stop, BLOCK):
+            block = packed[n][place : min(place + BLOCK, stop)]
+            unpack_block(block, weights[5 * (place - first) :])
+        for t in range(x.shape[0]):
+            part = dot_wide(x[t][5 * first : 5 * stop], weights)
+            acc[t, n] = part if first == 0 else acc[t, n] + part
+
+
 @kernel("TritLinear", split="columns")
 def trit_linear(
     thread: int,
@@ -60,11 +78,4 @@ def trit_linear(
     begin, end = share(packed.shape[0], thread, threads)
     weights = stack_int16(TILE)
     for n in range(begin, end):
-        for first in range(0, packed.shape[1], TILE_BYTES):
-            stop = min(first + TILE_BYTES, packed.shape[1])
-            for place in range(first, stop, BLOCK):
-                block = packed[n][place : min(place + BLOCK, stop)]
-                unpack_block(block, weights[5 * (place - first) :])
-            for t in range(x.shape[0]):
-                part = dot_wide(x[t][5 * first : 5 * stop], weights)
-                acc[t, n] = part if first == 0 else acc[t, n] + part
+        multiply_row(x, packed, n, weights, acc)

@@ -22,6 +22,7 @@ OPERATORS = (
     "BitLinear",
     "ColumnBitLinear",
     "GatedBitLinear",
+    "GatedTritLinear",
     "Int8Linear",
     "LookUpBitLinear",
     "TritLinear",
@@ -59,6 +60,9 @@ def draw_inputs(op_type: str, tokens: int, columns: int, rows: int) -> list[np.n
             return [x, pack_ternary_columns(weight, 1 if rows % 128 else 2)]
         case "GatedBitLinear":
             return [x, pack_ternary(weight), rng.integers(-2, 3, (tokens, rows), np.int32)]
+        case "GatedTritLinear":
+            packed = TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)
+            return [x, packed, rng.integers(-2, 3, (tokens, rows), np.int32)]
         case _:
             return [x, rng.integers(-128, 128, (rows, columns), np.int8)]
 
@@ -101,7 +105,7 @@ def test_the_largest_sums(variant: str, op_type: str, sign: int) -> None:
             inputs[1] = pack_ternary(weight)
         case "LookUpBitLinear":
             inputs[1] = pack_ternary_planes(weight)
-        case "TritLinear":
+        case "TritLinear" | "GatedTritLinear":
             inputs[1] = TERNARY_LAYOUTS[TERNARY_5TRIT].pack(weight)
         case "ColumnBitLinear":
             inputs[1] = pack_ternary_columns(weight, 1)

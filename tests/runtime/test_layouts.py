@@ -113,10 +113,11 @@ def test_conversion_gives_what_the_export_would_have(
     for name, expected in plans[target].constants.items():
         np.testing.assert_array_equal(converted.constants[name], expected, strict=True)
         assert converted.values[name] == plans[target].values[name]
+    operators = TERNARY_LAYOUTS[target].op_type, TERNARY_LAYOUTS[target].gated_op_type
     packed = [
         converted.constants[step.inputs[1]]
         for before, step in zip(plans[source].steps, converted.steps, strict=True)
-        if step.op_type == TERNARY_LAYOUTS[target].op_type != before.op_type
+        if step.op_type in operators and step.op_type != before.op_type
     ]
     assert layouts.converted_bytes(plans[source], target) == sum(array.nbytes for array in packed)
     assert all(array.ctypes.data % 64 == 0 and not array.flags.writeable for array in packed)

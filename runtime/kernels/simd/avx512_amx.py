@@ -22,6 +22,7 @@ class Avx512Amx(Avx512Vbmi):
             "ColumnBitLinear",
             "EncoderAttention",
             "GatedBitLinear",
+            "GatedTritLinear",
             "GroupLinear",
             "Int8Linear",
             "ShiftAddLinear",

@@ -11,7 +11,9 @@ class Avx512Vbmi(Avx512Vnni):
     features = (*Avx512Vnni.features, "avx512vbmi", "gfni")
     rank = 50
     base = "avx512_vnni"
-    operators = frozenset({"GroupLinear", "PlanarLogitsHead", "ShiftAddLinear", "TritLinear"})
+    operators = frozenset(
+        {"GatedTritLinear", "GroupLinear", "PlanarLogitsHead", "ShiftAddLinear", "TritLinear"}
+    )
     reads_trits_fast = True
     turns_bits = True
 

@@ -209,10 +209,16 @@ def vector_ternary_product(unit: VectorUnit) -> Product:
 @cache
 def trit_product(unit: VectorUnit) -> Product:
     """Return ``product(x, packed, acc)`` for weights in the layout ternary-5trit/v1."""
-    product = _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
+    product = vector_trit_product(unit)
     if unit.matrix_tiles:
         return with_matrix_tiles(rows_of(signed_trit_panels(unit)), product)
     return product
+
+
+@cache
+def vector_trit_product(unit: VectorUnit) -> Product:
+    """Return the same without matrix tiles."""
+    return _packed_product(unit, (trits(unit), trits_for_many(unit)), trit_panels)
 
 
 def _packed_product(
