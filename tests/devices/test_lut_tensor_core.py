@@ -24,7 +24,7 @@ def call_of(op_type: str, example: Example) -> Call:
     outputs = ops.find(op_type).reference(*example.inputs, **example.attributes)
     x = example.inputs[0]
     group = example.attributes.get("group_size", 0)
-    ternary = "Bit" in op_type or op_type == "TritLinear"
+    ternary = "Bit" in op_type or "Trit" in op_type
     bits = 2 if ternary else 8 if op_type == "Int8Linear" else example.inputs[1].shape[2]
     work = MatMul(m=x.shape[0], k=x.shape[1], n=outputs.shape[1], weight_bits=bits)
     grouped = replace(work, group_size=group, group_bits=24) if group else work
