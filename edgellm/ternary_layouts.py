@@ -57,6 +57,10 @@ class TernaryLayout:
     unpack: Callable[[Packed, int], Codes]
     damaged: Callable[[Packed], npt.NDArray[np.bool_]]
 
+    def operator(self, *, gated: bool) -> str:
+        """Return the operator that multiplies, with a gate or without; "" if there is none."""
+        return self.gated_op_type if gated else self.op_type
+
     def fits(self, rows: int) -> bool:
         """Tell whether a matrix of so many rows has whole blocks."""
         return rows % self.block_rows == 0

@@ -195,7 +195,7 @@ def _layout(step: Step) -> TernaryLayout:
 
 def _operator(layout: TernaryLayout, step: Step) -> str:
     """Return what does a step with weights in a layout; "" if nothing does."""
-    return layout.gated_op_type if step.op_type in GATED_OPERATORS else layout.op_type
+    return layout.operator(gated=step.op_type in GATED_OPERATORS)
 
 
 def _packed_steps(plan: Plan) -> list[Step]:

@@ -182,9 +182,9 @@ class StoredWeights:
         if isinstance(matrix, TernaryMatrix) and mostly_zero and dtypes.column_strips(shape[0]):
             return StoredLinear("ColumnBitLinear", (name,), self._ternary_columns(name, matrix))
         if isinstance(matrix, TernaryMatrix):
-            suits = self._layout.gated_op_type if gated else self._layout.fits(shape[0])
+            suits = self._layout.fits(shape[0]) and self._layout.operator(gated=gated)
             layout = self._layout if suits else TERNARY_LAYOUTS[TERNARY_2BIT]
-            op_type = layout.gated_op_type if gated else layout.op_type
+            op_type = layout.operator(gated=gated)
             return StoredLinear(op_type, (name,), self._ternary(name, matrix, layout))
         if self._quantizer is not None:
             weight = np.concatenate(list(matrix.blocks())).astype(np.float64)
