@@ -32,8 +32,10 @@ BLOCK = 256
 FRACTION = (1 << LOGIT_BITS) - 1
 NOTHING_LEFT = ((MAX_HALVINGS + 1) << LOGIT_BITS) - 1
 """So many halvings and more give the weight 0, whatever the table holds."""
-NOTED_FACTS, NOTED_SUMS = 384, 1 << 13
-"""Words of a thread: facts of up to 64 heads, sums of 64 heads of 128 columns."""
+MAX_HEADS = 64
+"""Of a token at once, on vector units."""
+NOTED_FACTS, NOTED_SUMS = 6 * MAX_HEADS, 1 << 13
+"""Words of a thread: six facts of a head, sums of 64 heads of 128 columns."""
 NOTED_SCORES, NOTED_SCALES = 1 << 17, 1 << 16
 """Numbers of 32 bits of a thread: scores of 32 heads at 4096 positions, and scales of 8 heads of
 the cache, two each. Where a text is longer, threads divide its heads."""

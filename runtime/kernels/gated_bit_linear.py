@@ -34,7 +34,7 @@ def multiply_open(
 def close(gate: npt.NDArray[np.int32], acc: npt.NDArray[np.int32]) -> None:
     """Set to 0 the accumulators of one token whose gate is closed."""
     for n in range(gate.shape[0]):
-        acc[n] = acc[n] if gate[n] > 0 else 0
+        acc[n] = acc[n] if gate[n] > 0 else np.int32(0)
 
 
 @kernel("GatedBitLinear", split="columns")

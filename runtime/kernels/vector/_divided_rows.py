@@ -17,13 +17,20 @@ import numpy.typing as npt
 from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int32, stack_int64
-from edgellm.runtime.kernels.attention import MAX_HEAD_DIM, NOTED_SCALES, NOTED_SCORES, NOTED_SUMS
+from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int64
+from edgellm.runtime.kernels.attention import (
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    NOTED_FACTS,
+    NOTED_SCALES,
+    NOTED_SCORES,
+    NOTED_SUMS,
+)
 from edgellm.runtime.kernels.simd._unit import Intrinsic, VectorUnit
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
 from edgellm.runtime.kernels.vector._mix_pass import Sums
 from edgellm.runtime.kernels.vector._prompt_attention import Cache
-from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some
+from edgellm.runtime.kernels.vector._score_pass import Some
 from edgellm.runtime.kernels.vector._token_attention import (
     Bytes,
     Ints,
@@ -32,12 +39,13 @@ from edgellm.runtime.kernels.vector._token_attention import (
     mean_of_head,
     mix_heads,
     score_heads,
+    scratch_of,
     write_peaks,
 )
 from edgellm.runtime.kernels.vector._views import as_int32, as_int64
 
 BEST, STEPS, PEAKS, WEIGHTS = 0, MAX_HEADS, 3 * MAX_HEADS, 4 * MAX_HEADS
-SUMS = 6 * MAX_HEADS
+SUMS = NOTED_FACTS
 DOTS = SUMS + NOTED_SUMS
 SCALES = DOTS + NOTED_SCORES // 2
 """Where in its notes a thread has what; the rest are scales of keys and values."""
@@ -72,11 +80,6 @@ def add_to(totals: Sums, terms: Sums) -> None:
     """Add some numbers to as many."""
     for i in range(totals.shape[0]):
         totals[i] += terms[i]
-
-
-def scratch_of(unit: VectorUnit) -> Callable[[int], Sums]:
-    """Return what gives scratch memory for sums as a unit makes them."""
-    return stack_int32 if unit.adds_fours else stack_int64
 
 
 def sums_in(unit: VectorUnit) -> Intrinsic:

@@ -10,6 +10,7 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, share, stack_int8, stack_int32
+from edgellm.runtime.kernels.gated_bit_linear import close
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._blocked_products import (
     LEAST_TOKENS,
@@ -49,12 +50,6 @@ def list_open(gate: Sums, start: np.int32, rows: Sums, acc: Sums) -> Int:
     for i in range(count, count + AHEAD + ROWS):
         rows[i] = last
     return count
-
-
-def close(gate: Sums, acc: Sums) -> None:
-    """Set to 0 the accumulators of one token whose gate is closed."""
-    for n in range(gate.shape[0]):
-        acc[n] = acc[n] if gate[n] > 0 else np.int32(0)
 
 
 def gated_kernel(

@@ -11,6 +11,7 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int64
+from edgellm.runtime.kernels.attention import MAX_HEADS
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import most_in_pack
 from edgellm.runtime.kernels.vector._attention_tiles import (
@@ -22,7 +23,7 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
 )
 from edgellm.runtime.kernels.vector._prompt_attention import join
 from edgellm.runtime.kernels.vector._read_ahead import expect
-from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, next_group
+from edgellm.runtime.kernels.vector._score_pass import Some, next_group
 from edgellm.runtime.kernels.vector._softmax_tiles import weigh_tile
 from edgellm.runtime.kernels.vector._word_mix import MOST, mix_words_tile
 

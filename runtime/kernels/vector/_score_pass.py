@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, Pair, stack_int8, stack_int32
-from edgellm.runtime.kernels.attention import MAX_HEAD_DIM, best_score
+from edgellm.runtime.kernels.attention import MAX_HEAD_DIM, MAX_HEADS, best_score
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import (
     CHUNK,
@@ -22,8 +22,6 @@ from edgellm.runtime.kernels.vector._attention_scores import (
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
 from edgellm.runtime.kernels.vector._products import total
 
-MAX_HEADS = 64
-"""Of a token at once."""
 SLOTS = 2 * MAX_HEADS + 8
 """Of packs of four, which are used for three queries or more that share a head of the keys, but of
 the first and the last head there may be one."""

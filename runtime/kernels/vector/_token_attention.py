@@ -25,6 +25,7 @@ from edgellm.runtime.kernels._scalar import (
 )
 from edgellm.runtime.kernels.attention import (
     MAX_HEAD_DIM,
+    MAX_HEADS,
     SCALE_BITS,
     copy_column,
     largest,
@@ -36,7 +37,7 @@ from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_su
 from edgellm.runtime.kernels.vector._mix_pass import Sums, mix_over, read_sums_of, start_lines
 from edgellm.runtime.kernels.vector._prompt_attention import Cache, quantize
 from edgellm.runtime.kernels.vector._read_ahead import expect
-from edgellm.runtime.kernels.vector._score_pass import MAX_HEADS, Some, score_over
+from edgellm.runtime.kernels.vector._score_pass import Some, score_over
 from edgellm.runtime.kernels.vector._softmax_tiles import round_scales, write_facts
 
 SCORES = 1 << 18
@@ -65,6 +66,11 @@ def write_peaks(absmax: Ints, place: tuple[Some, Some], peaks: Totals) -> None:
     (first, count, shared), (begin, end, width) = place
     for group in range((first + count - 1) // shared - first // shared + 1):
         peaks[group] = largest(absmax[group * width + begin : group * width + end])
+
+
+def scratch_of(unit: VectorUnit) -> Callable[[int], Sums]:
+    """Return what gives scratch memory for sums as a unit makes them."""
+    return stack_int32 if unit.adds_fours else stack_int64
 
 
 def drop_of(peak: Int) -> Int:
@@ -166,7 +172,7 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     wrote for keys and for values.
     """
     score, mix, mean = score_heads(unit), mix_heads(unit), mean_of_head(unit)
-    stack_sums, sums_of_column = stack_int32 if unit.adds_fours else stack_int64, column_sums(unit)
+    stack_sums, sums_of_column = scratch_of(unit), column_sums(unit)
     sums_room = sums_of_column * CODES
 
     @register_jitable(**PART_POLICY)
