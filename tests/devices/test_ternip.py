@@ -32,7 +32,7 @@ KINDS = {
 }
 LINEARS = {
     "BitLinear": 2, "ColumnBitLinear": 2, "GatedBitLinear": 2, "LookUpBitLinear": 2,
-    "TritLinear": 1.6,
+    "GatedTritLinear": 1.6, "TritLinear": 1.6,
 }  # fmt: skip
 SMALL = ["array.quantum.n=16", "array.quantum.k=16", "cores.count=2", "parameters.lanes=2"]
 """Many tiles, and several passes, of small matrices."""

@@ -33,6 +33,21 @@ def test_shares_are_those_of_the_values(random_bundle: Path) -> None:
     assert 0 < found.bytes_read < whole
 
 
+def test_what_is_skipped_does_not_depend_on_the_layout(random_bundle: Path, tmp_path: Path) -> None:
+    config = random_bundle.parent / "config.json"
+    api.export_random(config, tmp_path / "bundle", layout="5trit")
+    found = []
+    for bundle in (random_bundle, tmp_path / "bundle"):
+        with Model(bundle, threads=1) as model:
+            found.append(sparsity.measure(model))
+    two_bits, five_trits = found
+
+    assert two_bits is not None
+    assert five_trits is not None
+    assert five_trits.closed_gates == two_bits.closed_gates > 0
+    assert five_trits.zero_codes == two_bits.zero_codes > 0
+
+
 def test_a_graph_that_skips_nothing_has_no_figures(tmp_path: Path) -> None:
     config = ROOT / "tests" / "golden" / "configs" / "llama.json"
     api.export_random(config, tmp_path / "bundle")
