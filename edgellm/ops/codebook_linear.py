@@ -12,6 +12,8 @@ from edgellm.ops import _examples as draw
 from edgellm.ops._bit_planes import pad_last
 from edgellm.ops._body import Body, Value
 from edgellm.ops._integers import INT32_MAX, exact_matmul, saturate
+from edgellm.ops._outliers import MAX_COLUMNS, PORTS, add_outliers, body_products, outliers_fit
+from edgellm.ops._outliers import draw as draw_outliers
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._use import Demands, Use
 from edgellm.ops._work import Sizes
@@ -20,18 +22,13 @@ from edgellm.row_codes import BITS, BLOCK, bit_places, pack_row_codes, row_bytes
 if TYPE_CHECKING:
     from onnx import FunctionProto
 
-MAX_COLUMNS = 32_768
-"""Columns that an int16 counts."""
-
 SCHEMA = OpSchema(
     name="CodebookLinear",
     inputs=(
         Port("x", "int8", ("T", "K")),
         Port("codes", "uint8", ("N", "B")),
         Port("levels", "int8", ("N", "G", "L")),
-        Port("offsets", "int32", ("R",)),
-        Port("columns", "int16", ("Z",)),
-        Port("values", "int16", ("Z",)),
+        *PORTS,
     ),
     outputs=(Port("acc", "int32", ("T", "N")),),
     attributes={"group_size": (BLOCK, MAX_COLUMNS)},
@@ -70,9 +67,8 @@ def demands(use: Use) -> Demands:
             "its codes have another number of columns than the activations",
         ),
         (use.sizes["G"] == -(-columns // size), "it has one table for each group"),
-        (use.sizes["R"] in (1, rows + 1), "it has one offset, or one more than rows"),
     ]
-    return [*shapes, _levels_fit(use), *_outliers_fit(use, columns)]
+    return [*shapes, _levels_fit(use), *outliers_fit(use, rows, columns)]
 
 
 def _levels_fit(use: Use) -> tuple[bool, str]:
@@ -80,23 +76,6 @@ def _levels_fit(use: Use) -> tuple[bool, str]:
     levels = use.stored.get(use.inputs[2])
     fits = levels is not None and bool((levels.astype(np.int8) > -128).all())
     return fits, "its levels are stored in the bundle, and are from -127 to 127"
-
-
-def _outliers_fit(use: Use, width: int) -> Demands:
-    """Demand outliers that are stored, row after row, each in a column that there is."""
-    names = use.inputs[3:5]
-    if any(name not in use.stored for name in names):
-        return [(False, "the places of its outliers are stored in the bundle")]
-    offsets, columns = (use.stored[name].astype(np.int64) for name in names)
-    counts = np.diff(offsets)
-    if offsets[0] != 0 or (counts < 0).any() or offsets[-1] > len(columns):
-        return [(False, "the offsets of its outliers ascend from 0 to their number or less")]
-    used = columns[: offsets[-1]]
-    places = used + np.repeat(np.arange(len(counts)), counts) * width
-    return [
-        (bool(((used >= 0) & (used < width)).all()), f"outliers are in columns below {width}"),
-        (bool((np.diff(places) > 0).all()), "the columns of a row's outliers ascend"),
-    ]
 
 
 def reference(
@@ -129,9 +108,7 @@ def reference(
     chosen = unpack_row_codes(codes, levels.shape[2].bit_length() - 1, width)
     groups = np.arange(width) // group_size
     weight = levels[np.arange(rows)[:, None], groups, chosen].astype(np.int64)
-    counts = np.diff(offsets) if len(offsets) > 1 else np.zeros(rows, np.int64)
-    stored = counts.sum()
-    weight[np.repeat(np.arange(rows), counts), columns[:stored]] += values[:stored]
+    add_outliers(weight, (offsets, columns, values))
     return saturate(exact_matmul(x, weight.T), INT32_MAX).astype(np.int32)
 
 
@@ -145,14 +122,7 @@ def body() -> "FunctionProto":
     found = b.node("GatherElements", [levels, fitted.to("int64")], "int8", {"axis": 2})
     weight = found.reshape(rows, -1).columns(x.size(1))
     dense = graph.exact_matmul(x, weight.transpose(1, 0)).to("int64")
-    products = x.to("int64").take(columns.to("int64"), axis=1) * values.to("int64")
-    sums = b.node("CumSum", [products, b.constant(1)], "int64")
-    nothing = b.constant([0, 1, 0, 0])
-    before = b.node("Pad", [sums, nothing], "int64")  # (T, Z + 1)
-    ends = pad_last(offsets.to("int64"), 1, rows + 1 - offsets.size(0))
-    first = b.node("Slice", [ends, b.constant([0]), rows], "int64")
-    last = b.node("Slice", [ends, b.constant([1]), rows + 1], "int64")
-    outliers = before.take(last, axis=1) - before.take(first, axis=1)
+    outliers = body_products(x, (offsets, columns, values), rows)
     return b.function(graph.saturate(dense + outliers, INT32_MAX).to("int32"))
 
 
@@ -181,13 +151,7 @@ def _example(
     rng = np.random.default_rng(13)
     codes = rng.integers(0, 2**bits, (n, k), np.int64).astype(np.uint8)
     levels = rng.integers(-127, 128, (n, -(-k // group), 2**bits), np.int64).astype(np.int8)
-    is_outlier = rng.random((n, k)) < share
-    offsets = np.concatenate([[0], is_outlier.sum(axis=1).cumsum()]).astype(np.int32)
-    columns = np.nonzero(is_outlier)[1].astype(np.int16)
-    values = rng.integers(-(2**15), 2**15, columns.shape, np.int64).astype(np.int16)
-    if not len(columns):
-        offsets, columns, values = offsets[:1], np.zeros(1, np.int16), np.zeros(1, np.int16)
-    weight = (pack_row_codes(codes, bits), levels, offsets, columns, values)
+    weight = (pack_row_codes(codes, bits), levels, *draw_outliers(rng, (n, k), share))
     return Example(name, (draw.codes(rng, tokens, k), *weight), {"group_size": group})
 
 

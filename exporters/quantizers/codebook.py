@@ -19,23 +19,19 @@ from edgellm.exporters.quantizers.grids import (
     dequantize,
 )
 from edgellm.exporters.quantizers.rounding import Rounded
+from edgellm.exporters.quantizers.sparse import VALUE_LIMIT, Mask, Sparse
 from edgellm.ops._bit_planes import split_groups
-from edgellm.ops.codebook_linear import MAX_COLUMNS
+from edgellm.ops._outliers import MAX_COLUMNS
 from edgellm.row_codes import pack_row_codes, unpack_row_codes
 
 PASSES = 3
 SETTLING = 2
 """Passes for levels that are integers: a third lowers the error by 0.3 %."""
 LEVEL_LIMIT = 127
-VALUE_LIMIT = 32_767
 CODE_LIMIT = 127
 """Of activations."""
 SUM_LIMIT = 2**31 - 1
 LEVEL_BITS = 8
-OUTLIER_BITS = 16 + 16
-OFFSET_BITS = 32
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,33 +49,9 @@ class Shape:
     outliers: float = 0.0
 
 
-def sparse_bits(shape: tuple[int, int], share: float) -> int:
-    """Return the bits that the outliers of a weight (N, K) take."""
-    count = round(share * shape[0] * shape[1])
-    return OUTLIER_BITS * count + OFFSET_BITS * (shape[0] + 1) if count else 0
-
-
 def from_levels(levels: Floats) -> Grid:
     """Return the grid of so many levels (N, G, L): each is a parameter of its own."""
     return Grid.make(np.eye(levels.shape[2])[None, None], levels)
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """Outliers of a matrix.
-
-    Attributes:
-        mask: (N, K): where they are.
-        values: (N, K): what they add to the levels, 0 elsewhere.
-    """
-
-    mask: Mask
-    values: Floats
-
-    @classmethod
-    def none(cls, shape: tuple[int, ...]) -> "Sparse":
-        """Return no outliers."""
-        return cls(np.zeros(shape, np.bool_), np.zeros(shape))
 
 
 @dataclass(frozen=True)
@@ -107,31 +79,18 @@ class Codebooks:
     def tensors(self) -> Mapping[str, npt.NDArray[np.generic]]:
         """Return the weights as CodebookLinear takes them."""
         bits = self.levels.shape[2].bit_length() - 1
-        rows, columns = np.nonzero(self.outliers.mask)
-        offsets = np.concatenate([[0], self.outliers.mask.sum(axis=1).cumsum()])
-        if not len(columns):  # an array has at least one element
-            offsets, rows, columns = offsets[:1], np.zeros(1, np.intp), np.zeros(1, np.intp)
-        return {
-            "codes": pack_row_codes(self.codes, bits),
-            "levels": self.levels,
-            "offsets": offsets.astype(np.int32),
-            "columns": columns.astype(np.int16),
-            "values": self.outliers.values[rows, columns].astype(np.int16),
-        }
+        codes = pack_row_codes(self.codes, bits)
+        return {"codes": codes, "levels": self.levels, **self.outliers.tensors()}
 
 
 def from_tensors(
     tensors: Mapping[str, npt.NDArray[np.generic]], columns: int, unit: Floats
 ) -> Codebooks:
     """Return what ``Codebooks.tensors`` was made of."""
-    levels, offsets = tensors["levels"].astype(np.int8), tensors["offsets"].astype(np.int64)
+    levels = tensors["levels"].astype(np.int8)
     bits = levels.shape[2].bit_length() - 1
     codes = unpack_row_codes(tensors["codes"].astype(np.uint8), bits, columns)
-    sparse = Sparse.none(codes.shape)
-    counts = np.diff(offsets)
-    places = np.repeat(np.arange(len(counts)), counts), tensors["columns"][: offsets[-1]]
-    sparse.mask[places] = True
-    sparse.values[places] = tensors["values"][: offsets[-1]]
+    sparse = Sparse.from_tensors(tensors, (len(codes), columns))
     return Codebooks(codes, levels, sparse, unit)
 
 

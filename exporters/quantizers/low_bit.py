@@ -16,6 +16,7 @@ from edgellm.exporters.quantizers import binary_coding, codebook, rounding, unif
 from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.rounding import Rounded
+from edgellm.exporters.quantizers.sparse import sparse_bits
 from edgellm.ops._bit_planes import split_groups
 from edgellm.ops._shift_alphas import alpha_bytes, pack_alphas, unpack_alphas
 
@@ -154,7 +155,7 @@ class Scheme:
             "shiftadd": 8 * alpha_bytes(self.bits, TERMS),
             "codebook": codebook.LEVEL_BITS << self.bits,
         }
-        apart = codebook.sparse_bits(shape, self.outliers)
+        apart = sparse_bits(rows, round(self.outliers * rows * columns))
         return rows * (columns * self.bits + groups * of_group[self.kind]) + apart
 
 
