@@ -35,6 +35,10 @@ Visit = Callable[[int, Singles], Singles]
 """(column of a span, its sums (N,)) -> by how much its error changes, (N,)."""
 
 
+Nearest = Callable[[int, Singles], Singles]
+"""(column, values (N,)) -> the levels that it is rounded to, (N,)."""
+
+
 @dataclass(frozen=True)
 class Rounded:
     """A weight as codes of a grid."""
@@ -82,23 +86,50 @@ def compensate(weight: Floats, grid: Grid, size: int, hessian: Singles) -> Round
     (r_0 R_0j + ... + r_j R_jj)^2; each column is rounded so that its term is the least, which is
     what GPTQ's corrections of the columns to come lead to.
     """
-    order = np.argsort(-np.diagonal(hessian), kind="stable")
-    upper = _unit_upper(hessian, order)
     columns = np.ascontiguousarray(weight.T, np.float32)  # column after column in memory
     table = GridColumns(grid)
     ranks = np.empty(columns.shape, np.uint8)
+
+    def nearest(column: int, values: Singles) -> Singles:
+        ranks[column], level = table.round(values, column // size)
+        return level
+
+    in_turn(columns, hessian, nearest)
+    return Rounded(table.codes_of(ranks, size), grid)
+
+
+def in_turn(columns: Singles, hessian: Singles, nearest: Nearest) -> None:
+    """Have columns (K, N) rounded as ``compensate`` says, each by ``nearest``."""
+    order = np.argsort(-np.diagonal(hessian), kind="stable")
+    upper = _unit_upper(hessian, order)
     errors = np.empty_like(columns)  # in the order of rounding
     for begin in range(0, len(order), SPAN):
         end = min(begin + SPAN, len(order))
 
         def visit(i: int, sums: Singles, begin: int = begin) -> Singles:
-            j = order[begin + i]
-            ranks[j], level = table.round(columns[j] + sums, int(j) // size)
-            return columns[j] - level
+            j = int(order[begin + i])
+            return columns[j] - nearest(j, columns[j] + sums)
 
         sums = upper[:begin, begin:end].T @ errors[:begin]
         errors[begin:end] = _sweep(sums, upper[begin:end, begin:end], visit)
-    return Rounded(table.codes_of(ranks, size), grid)
+
+
+def once_more(columns: Singles, levels: Singles, hessian: Singles, nearest: Nearest) -> None:
+    """Have columns (K, N) rounded anew, given all others: one pass of coordinate descent.
+
+    ``levels`` (K, N) are what they were rounded to, and ``nearest`` puts the new ones there.
+    """
+    rest = columns - levels
+    diagonal = np.diagonal(hessian)
+    for begin in range(0, len(columns), SPAN):
+        end = min(begin + SPAN, len(columns))
+
+        def visit(i: int, at: Singles, begin: int = begin) -> Singles:
+            old = levels[begin + i].copy()
+            return old - nearest(begin + i, old + at / diagonal[begin + i])
+
+        sums = hessian[begin:end] @ rest
+        rest[begin:end] += _sweep(sums, hessian[begin:end, begin:end], visit)
 
 
 def _unit_upper(hessian: Singles, order: npt.NDArray[np.intp]) -> Singles:
