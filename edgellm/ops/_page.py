@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from itertools import pairwise, starmap
 from types import ModuleType
 
-from edgellm import dtypes, int4, ops, row_codes, ternary_planes
+from edgellm import dtypes, int4, ops, row_codes, ternary_planes, trellis_codes
 from edgellm.ops import OpSchema, Port, _shift_alphas
 
-LAYOUTS = (dtypes, int4, row_codes, ternary_planes, _shift_alphas)
+LAYOUTS = (dtypes, int4, row_codes, ternary_planes, trellis_codes, _shift_alphas)
 """Modules with names of layouts, each followed by what it means."""
 
 _HEAD = f"""\

@@ -12,6 +12,7 @@ RANKS = {
     "edgellm.errors": 0,
     "edgellm.int4": 0,
     "edgellm.row_codes": 0,
+    "edgellm.trellis_codes": 0,
     "edgellm.work_folders": 0,
     "edgellm.device": 1,
     "edgellm.graph_names": 1,

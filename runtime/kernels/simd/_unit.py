@@ -201,6 +201,10 @@ class VectorUnit(ABC):
     def shuffle_bytes(self, builder: Builder, table: Value, keys: Value) -> Value:
         """Return ``table[key]`` for each byte of keys, 0 to 15, in each 16 bytes of a vector."""
 
+    def look_up_nibbles(self, builder: Builder, table: Sequence[int], keys: Value) -> Value:
+        """Return ``table[key]``, 16 bytes, by the lowest four bits of each byte of keys."""
+        return self._look_up(builder, table, builder.and_(keys, splat(keys.type, 15)))
+
     def add_byte_pairs(self, builder: Builder, total: Value, found: Value) -> Value:
         """Add to each 16 bits of ``total`` two neighbours of unsigned bytes."""
         pairs = builder.bitcast(found, total.type)

@@ -26,6 +26,7 @@ class Avx512Amx(Avx512Vbmi):
             "GroupLinear",
             "Int8Linear",
             "ShiftAddLinear",
+            "TrellisLinear",
             "TritLinear",
         }
     )
