@@ -32,12 +32,14 @@ class Quantization:
 
     Args:
         name: "shiftadd" (ShiftAddLLM: sums of binary matrices with power-of-two scales), "codebook"
-            (SqueezeLLM: any levels, and outliers apart), or "w2a8" to "w8a8" (a scale and a zero
-            point for each group). With a budget also "group" for the latter, and "auto" for all.
-        bits: of "shiftadd", 1 to 4, and "codebook", 2 to 4; default 3.
+            (SqueezeLLM: any levels, and outliers apart), "trellis" (QTIP: codes that overlap), or
+            "w2a8" to "w8a8" (a scale and a zero point for each group). With a budget also "group"
+            for the latter, and "auto" for all.
+        bits: of "shiftadd", 1 to 4, "codebook", 2 to 4, and "trellis", 1.5 to 4 in halves; default
+            3.
         group_size: columns with a scale or levels of their own, a multiple of 8, of 64 for
             "codebook"; 0 for one a row; default 128, of "codebook" 128, 256 or 512 for 2, 3 or 4
-            bits.
+            bits; "trellis" has none.
         outliers: of "codebook": share of the weights that are stored apart, 0 to 0.1.
         budget: bits a weight, with scales, of all linears together: each gets the number of bits,
             and with "auto" the scheme, that serves best.
@@ -46,7 +48,7 @@ class Quantization:
     """
 
     name: str
-    bits: int | None = None
+    bits: float | None = None
     group_size: int | None = None
     outliers: float = 0.0
     budget: float | None = None

@@ -63,7 +63,7 @@ class Budget:
 
 def make_plan(
     name: str,
-    bits: int | None,
+    bits: float | None,
     group_size: int | None,
     budget: float | None,
     *,
@@ -74,7 +74,7 @@ def make_plan(
 
     Args:
         name: of a scheme as for ``Scheme.parse``; with a budget a family of them, or "auto".
-        bits: of "shiftadd" and "codebook".
+        bits: of "shiftadd", "codebook" and "trellis".
         group_size: columns with one scale, ROW for all of a row; None for the default.
         budget: bits a weight of all linears together.
         outliers: share of the weights that "codebook" stores apart.

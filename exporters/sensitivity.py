@@ -36,9 +36,17 @@ MEASURED = 3
 SAMPLE = 32
 """Rows of a linear that are rounded to see what compensation leaves. vit-mnist at 2.5 bits loses a
 quarter less by the choice that follows."""
+SAMPLE_OF_RING = 128
+"""The same of trellises: the states of fewer rows go round in too small a ring."""
+SOME_COLUMNS = 16
+"""By so many the error of a trellis is known well enough, as a share of the weights' squares."""
 LARGE = 200_000_000
 LARGE_TOKENS = 512
 """Of models with more weights than ``LARGE``, all is measured on so many tokens."""
+
+
+Coding = tuple[bool, float]
+"""Whether it is a trellis; bits, at most ``MEASURED``."""
 
 
 def divergence(exact: Activations, reached: Activations) -> float:
@@ -83,7 +91,7 @@ class Sensitivity:
         self._changed: dict[str, Recipe] = {}
         self._originals: dict[str, npt.NDArray[np.float32]] = {}
         self._rounded: dict[tuple[str, Scheme], npt.NDArray[np.float32]] = {}
-        self._excess: dict[str, dict[int, float]] = {}
+        self._excess: dict[str, dict[Coding, float]] = {}
         for block in self._blocks:
             reached = self._run(block.begin, [block.end])
             self._streams[block.end] = [one[block.end] for one in reached]
@@ -202,28 +210,28 @@ class Sensitivity:
             key=lambda scheme: abs(scheme.stored_bits(linear.shape) - MEASURED * weight.size),
         )
         for scheme in schemes:
-            plain = low_bit.quantize(weight.astype(np.float64), None, scheme)
-            rest = plain.real(linear.shape[1]) - weight
-            costs[scheme] = weights * (rest**2 @ left)
-            if scheme.bits <= MEASURED and scheme.bits not in excess:
-                excess[scheme.bits] = _excess(weight, hessian, costs[scheme], weights, scheme)
+            if scheme.kind == "trellis" and scheme != measured:
+                costs[scheme] = weights * _expect_errors(weight, scheme) * left.sum()
+            else:
+                plain = low_bit.quantize(weight.astype(np.float64), None, scheme)
+                rest = plain.real(linear.shape[1]) - weight
+                costs[scheme] = weights * (rest**2 @ left)
+            if (coding := _coding(scheme)) not in excess:
+                excess[coding] = _excess(weight, hessian, costs[scheme], weights, scheme)
             if scheme == measured:
                 self._parts.replace(linear, weight + rest)
                 worst = max(0.0, self._compare(self._exact, self._outputs(block.begin)))
                 self._parts.replace(linear, weight)
                 cost = float(weights @ np.einsum("nk,nk->n", rest @ hessian, rest))
                 unit = worst / cost if cost > 0 else 0.0
-        return {
-            scheme: unit * excess.get(min(scheme.bits, MEASURED), 1.0) * cost
-            for scheme, cost in costs.items()
-        }
+        return {scheme: unit * excess[_coding(scheme)] * cost for scheme, cost in costs.items()}
 
     def _excesses_of(self, linear: Linear, recipe: Recipe) -> Floats:
         """Return for each row (N,) what ``_excess`` found for its bits."""
         found = self._excess.get(linear.path, {})
         if isinstance(recipe, Scheme):
-            return np.full(linear.shape[0], found.get(min(recipe.bits, MEASURED), 1.0))
-        each = [found.get(min(scheme.bits, MEASURED), 1.0) for scheme in recipe.schemes]
+            return np.full(linear.shape[0], found.get(_coding(recipe), 1.0))
+        each = [found.get(_coding(scheme), 1.0) for scheme in recipe.schemes]
         return np.array(each)[np.array(recipe.classes)]
 
     def _divide(self, linear: Linear, costs: Mapping[Scheme, Floats]) -> dict[str, list[Option]]:
@@ -301,12 +309,27 @@ def _excess(
         weights: (N,) what an error of each output costs.
         scheme: how they are rounded.
     """
-    rows = np.unique(np.linspace(0, len(weight) - 1, SAMPLE).astype(np.intp))
+    count = SAMPLE_OF_RING if scheme.kind == "trellis" else SAMPLE
+    rows = np.unique(np.linspace(0, len(weight) - 1, count).astype(np.intp))
     some = weight[rows].astype(np.float64)
     rest = low_bit.quantize(some, hessian, scheme).real(weight.shape[1]) - some
     expected = float(costs[rows].sum())
     found = float(weights[rows] @ np.einsum("nk,nk->n", rest @ hessian, rest))
     return found / expected if expected > 0 else 1.0
+
+
+def _coding(scheme: Scheme) -> Coding:
+    return scheme.kind == "trellis", min(scheme.bits, MEASURED)
+
+
+def _expect_errors(weight: Activations, scheme: Scheme) -> Floats:
+    """Return the squared error of a weight of each row (N,) of a trellis, by some columns."""
+    columns = np.unique(np.linspace(0, weight.shape[1] - 1, SOME_COLUMNS).astype(np.intp))
+    some = weight[:, columns].astype(np.float64)
+    errors = (low_bit.quantize(some, None, scheme).real(len(columns)) - some) ** 2
+    share = float(errors.sum() / max((some**2).sum(), 1e-300))
+    squares: Floats = (weight.astype(np.float64) ** 2).mean(axis=1)
+    return share * squares
 
 
 def _choose(inputs: Inputs, weights: int) -> list[Input]:

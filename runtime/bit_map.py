@@ -5,6 +5,7 @@ Where rows of a linear have different bits, its cell is divided as they are.
 
 import re
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ COLORS = {1: "#f7fbff", 2: "#d6e6f4", 3: "#abd0e6", 4: "#6aaed6", 5: "#3787c0", 
           7: "#105ba4", 8: "#08306b"}  # fmt: skip
 """By bits, light to dark."""
 LIGHT_TEXT_FROM = 5
-MARKS = {"ShiftAddLinear": "s", "CodebookLinear": "c"}
+MARKS = {"ShiftAddLinear": "s", "CodebookLinear": "c", "TrellisLinear": "t"}
 """Behind the bits, by operator."""
 
 Place = tuple[int, str]
@@ -75,10 +76,10 @@ def _draw_cell(
     for part in sorted(parts, key=lambda one: one.bits):
         ends = [left + (CELL[0] - 2) * done // rows for done in (begin, begin + part.rows)]
         box = (ends[0], top, ends[1], bottom)
-        pen.rectangle(box, fill=COLORS.get(part.bits, "black"), outline="grey")
+        pen.rectangle(box, fill=COLORS.get(ceil(part.bits), "black"), outline="grey")
         begin += part.rows
     mean = sum(part.rows * part.bits for part in parts) / rows
-    label = f"{mean:.0f}" if len({part.bits for part in parts}) == 1 else f"{mean:.1f}"
+    label = f"{mean:g}" if len({part.bits for part in parts}) == 1 else f"{mean:.1f}"
     kinds = {part.op_type for part in parts}
     mark = MARKS.get(kinds.pop(), "") if len(kinds) == 1 else ""
     ink = "white" if mean >= LIGHT_TEXT_FROM else "black"

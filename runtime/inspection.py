@@ -28,7 +28,7 @@ class LinearInfo:
     Attributes:
         name: of the node, such as ``/model/layers.0/mlp/up_proj``.
         op_type: the operator that multiplies with it.
-        bits: of the code of a weight; 2 where ternary.
+        bits: of the code of a weight, of a trellis in halves; 2 where ternary.
         rows: outputs.
         columns: inputs.
         stored_bits: a weight, with scales and what a layout adds.
@@ -36,7 +36,7 @@ class LinearInfo:
 
     name: str
     op_type: str
-    bits: int
+    bits: float
     rows: int
     columns: int
     stored_bits: float
@@ -104,11 +104,17 @@ def _list_linears(plan: Plan) -> Iterator[LinearInfo]:
         yield LinearInfo(
             name=step.name.rpartition("/")[0],
             op_type=step.op_type,
-            bits=math.ceil(work.weight_bits),
+            bits=_code_bits(work),
             rows=work.n,
             columns=work.k,
             stored_bits=round(stored, 3),
         )
+
+
+def _code_bits(work: MatMul) -> float:
+    """Return whole or half bits; a weight's share of bytes that are rounded up is a little more."""
+    halves = math.ceil(2 * round(work.weight_bits, 1))
+    return halves / 2 if halves % 2 else halves // 2
 
 
 def _list_tensors(plan: Plan) -> tuple[TensorInfo, ...]:

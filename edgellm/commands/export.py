@@ -45,9 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most tokens of a text; default: the model's own, up to 4096")  # fmt: skip
     add("--quant", metavar="SCHEME",
         help="of the linears of a float checkpoint: int8; w2a8 to w8a8, with a scale and a zero "
-        "point a group; shiftadd, sums of powers of two; codebook, any levels")  # fmt: skip
-    add("--bits", type=positive, metavar="N",
-        help="of shiftadd, 1 to 4, and codebook, 2 to 4; default 3")  # fmt: skip
+        "point a group; shiftadd, sums of powers of two; codebook, any levels; trellis, codes that "
+        "overlap, which lose least of all but take longer to find and to run")  # fmt: skip
+    add("--bits", type=float, metavar="N",
+        help="of shiftadd, 1 to 4, codebook, 2 to 4, and trellis, 1.5 to 4 in halves; "
+        "default 3")  # fmt: skip
     add("--group-size", type=group_size, metavar="N",
         help="columns with a scale of their own, times 8, or 'row'; default 128; of codebook, with "
         "levels of their own, times 64; default 128, 256, 512 for 2, 3, 4 bits")  # fmt: skip
@@ -55,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of codebook: weights stored apart, such as 0.45%%; default none")  # fmt: skip
     add("--budget", type=float, metavar="BITS",
         help="bits a weight of all linears together, with scales: each linear, and each block of "
-        "its rows, gets those that serve best; with --quant group, shiftadd, codebook, or auto for "
-        "all (the default)")  # fmt: skip
+        "its rows, gets those that serve best; with --quant group, shiftadd, codebook, trellis, or "
+        "auto for all (the default)")  # fmt: skip
     add("--no-refine", action="store_true",
         help="of --budget: do not check by evolution, which models of more than 32 million weights "
         "never are")  # fmt: skip
@@ -196,7 +198,7 @@ def _plan(options: argparse.Namespace, chosen: "Quantization | None") -> int:
     from edgellm import api
 
     if chosen is None:
-        raise ConfigError("--dry-run needs --quant group, shiftadd, codebook or auto")
+        raise ConfigError("--dry-run needs --quant group, shiftadd, codebook, trellis or auto")
     plan = api.plan_export(
         options.source, chosen, calibration=options.calib, revision=options.revision
     )

@@ -36,10 +36,12 @@ class LatentWeight:
             pairs = zip(rows, weight.parts, strict=True)
         else:
             pairs = zip([np.arange(len(weight.unit))], [weight], strict=True)
-        self._classes = [
-            (rows, LatentRows(stored_codes.read(part, self._columns), original[rows]))
-            for rows, part in pairs
-        ]
+        self._classes = [(rows, self._begin(part, original[rows])) for rows, part in pairs]
+
+    def _begin(self, part: LowBitLinear, original: Singles) -> "LatentRows | FixedRows":
+        if part.op_type == "TrellisLinear":
+            return FixedRows(part, self._columns)
+        return LatentRows(stored_codes.read(part, self._columns), original)
 
     def rounded(self) -> Singles:
         """Return the levels that are the nearest now, (K, N)."""
@@ -61,17 +63,37 @@ class LatentWeight:
             latent.move(gradient[:, rows], rate, count)
 
     def codes(self) -> list[npt.NDArray[np.uint8]]:
-        """Return the codes of each class of rows."""
+        """Return the codes of each class of rows; those of a trellis stay, and have none."""
         return [latent.codes() for _, latent in self._classes]
 
     def with_codes(self, codes: list[npt.NDArray[np.uint8]]) -> QuantizedWeight:
         """Return the weight with what ``codes`` returned."""
         if isinstance(self._weight, LowBitLinear):
-            return stored_codes.with_codes(self._weight, codes[0])
+            return _with_codes(self._weight, codes[0])
         parts = zip(self._weight.parts, codes, strict=True)
-        return JoinedLinear(
-            tuple(stored_codes.with_codes(*pair) for pair in parts), self._weight.classes
-        )
+        return JoinedLinear(tuple(_with_codes(*pair) for pair in parts), self._weight.classes)
+
+
+def _with_codes(part: LowBitLinear, codes: npt.NDArray[np.uint8]) -> LowBitLinear:
+    return stored_codes.with_codes(part, codes) if codes.size else part
+
+
+class FixedRows:
+    """Rows whose codes overlap: none can be moved for itself, so all stay."""
+
+    def __init__(self, part: LowBitLinear, columns: int) -> None:
+        self._levels = part.real(columns).T.astype(np.float32)
+
+    def rounded(self) -> Singles:
+        """Return the weights, (K, N)."""
+        return self._levels
+
+    def move(self, _gradient: Singles, _rate: float, _count: int) -> None:
+        """Stay."""
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """Return none."""
+        return np.zeros((0, 0), np.uint8)
 
 
 class LatentRows:

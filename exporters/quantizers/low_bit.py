@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgellm.dtypes import pack_bit_planes, unpack_bit_planes
 from edgellm.errors import ConfigError
-from edgellm.exporters.quantizers import binary_coding, codebook, rounding, uniform
+from edgellm.exporters.quantizers import binary_coding, codebook, rounding, trellis, uniform
 from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.rounding import Rounded
@@ -20,7 +20,7 @@ from edgellm.exporters.quantizers.sparse import sparse_bits
 from edgellm.ops._bit_planes import split_groups
 from edgellm.ops._shift_alphas import alpha_bytes, pack_alphas, unpack_alphas
 
-Kind = Literal["group", "shiftadd", "codebook"]
+Kind = Literal["group", "shiftadd", "codebook", "trellis"]
 
 DEFAULT_BITS = 3
 UNIFORM = {f"w{bits}a8": bits for bits in range(2, 9)}
@@ -29,7 +29,8 @@ FAMILIES: Mapping[str, tuple[Kind, ...]] = {
     "group": ("group",),
     "shiftadd": ("shiftadd",),
     "codebook": ("codebook",),
-    "auto": ("group", "shiftadd", "codebook"),
+    "trellis": ("trellis",),
+    "auto": ("group", "shiftadd", "codebook", "trellis"),
 }
 
 
@@ -44,7 +45,7 @@ class Facts:
     """
 
     label: str
-    choice: tuple[int, ...]
+    choice: tuple[float, ...]
     multiple: int
 
 
@@ -52,7 +53,14 @@ KINDS: Mapping[Kind, Facts] = {
     "group": Facts("W{}A8", (2, 3, 4, 5, 6, 7, 8), 8),
     "shiftadd": Facts("shift-and-add, {} bits", (1, 2, 3, 4), 8),
     "codebook": Facts("codebook, {} bits", (2, 3, 4), 64),
+    "trellis": Facts("trellis, {} bits", (1.5, 2, 2.5, 3, 3.5, 4), 8),
 }
+NAMED: Mapping[str, Kind] = {
+    "shiftadd": "shiftadd",
+    "codebook": "codebook",
+    "trellis": "trellis",
+}
+"""Kinds that an export names; bits are said apart."""
 DEFAULT_GROUP = 128
 ROW = 0
 """A group size that means: a whole row."""
@@ -76,16 +84,17 @@ class Scheme:
     """How linears are quantised.
 
     Attributes:
-        kind: "group" (scale and zero point a group), "shiftadd" (binary coding) or "codebook"
-            (any levels).
-        bits: 2 to 8; 1 to 4 for "shiftadd", 2 to 4 for "codebook".
+        kind: "group" (scale and zero point a group), "shiftadd" (binary coding), "codebook" (any
+            levels) or "trellis" (codes that overlap).
+        bits: 2 to 8; 1 to 4 for "shiftadd", 2 to 4 for "codebook", 1.5 to 4 in halves for
+            "trellis".
         group_size: columns with one scale, or the same levels, a multiple of 8, of 64 for
-            "codebook"; ROW for all of a row.
+            "codebook"; ROW for all of a row, which "trellis" always has.
         outliers: of "codebook": the share of the weights that are stored apart.
     """
 
     kind: Kind
-    bits: int
+    bits: float
     group_size: int
     outliers: float = 0.0
 
@@ -93,8 +102,13 @@ class Scheme:
         """Check the ranges."""
         choice, multiple = KINDS[self.kind].choice, KINDS[self.kind].multiple
         if self.bits not in choice:
+            steps = " in halves" if self.kind == "trellis" else ""
             raise ConfigError(
-                f"bits is {self.bits}; {self.kind} allows {choice[0]} to {choice[-1]}"
+                f"bits is {self.bits:g}; {self.kind} allows {choice[0]:g} to {choice[-1]:g}{steps}"
+            )
+        if self.kind == "trellis" and self.group_size != ROW:
+            raise ConfigError(
+                f"group size is {self.group_size}; trellis has one scale a row: leave it out"
             )
         if self.group_size < 0 or self.group_size % multiple:
             raise ConfigError(
@@ -111,33 +125,36 @@ class Scheme:
     def __str__(self) -> str:
         """Return what ``edgellm inspect`` shows."""
         width = f"groups of {self.group_size}" if self.group_size else "one group a row"
+        if self.kind == "trellis":
+            width = "one scale a row"
         apart = f", {100 * self.outliers:g} % outliers" if self.outliers else ""
-        return f"{KINDS[self.kind].label.format(self.bits)}, {width}{apart}"
+        return f"{KINDS[self.kind].label.format(f'{self.bits:g}')}, {width}{apart}"
 
     @classmethod
     def parse(
-        cls, name: str, bits: int | None, group_size: int | None, outliers: float = 0.0
+        cls, name: str, bits: float | None, group_size: int | None, outliers: float = 0.0
     ) -> "Scheme":
         """Return the scheme that options name.
 
         Args:
-            name: "shiftadd", "codebook", or "w2a8" to "w8a8".
-            bits: of the first two, 3 by default; the others name theirs.
+            name: "shiftadd", "codebook", "trellis", or "w2a8" to "w8a8".
+            bits: of the first three, 3 by default; the others name theirs.
             group_size: columns with one scale, ROW for all of a row; None for the default.
             outliers: of "codebook".
 
         Raises:
             ConfigError: an option is unknown or out of range.
         """
-        if name in ("shiftadd", "codebook"):
-            kind: Kind = "shiftadd" if name == "shiftadd" else "codebook"
+        if name in NAMED:
+            kind = NAMED[name]
             bits = DEFAULT_BITS if bits is None else bits
+            bits = next((one for one in KINDS[kind].choice if one == bits), bits)  # 3, not 3.0
             return cls(kind, bits, group_of(kind, bits, group_size), outliers)
         if name not in UNIFORM:
-            known = ", ".join(["shiftadd", "codebook", *UNIFORM])
+            known = ", ".join([*NAMED, *UNIFORM])
             raise ConfigError(f"quant {name!r} is unknown; known are int8, {known}")
         if bits not in (None, UNIFORM[name]):
-            raise ConfigError(f"bits is {bits}, but {name} has {UNIFORM[name]}")
+            raise ConfigError(f"bits is {bits:g}, but {name} has {UNIFORM[name]}")
         return cls("group", UNIFORM[name], group_of("group", bits, group_size), outliers)
 
     def columns(self, width: int) -> int:
@@ -148,18 +165,21 @@ class Scheme:
 
     def stored_bits(self, shape: tuple[int, int]) -> int:
         """Return the bits that a weight (N, K) takes: codes, and what stands for their meaning."""
+        if self.kind == "trellis":
+            return trellis.stored_bits(shape, self.bits)
         rows, columns = shape
+        bits = int(self.bits)
         groups = -(-columns // self.columns(columns))
         of_group = {
             "group": SCALE_BITS,
-            "shiftadd": 8 * alpha_bytes(self.bits, TERMS),
-            "codebook": codebook.LEVEL_BITS << self.bits,
+            "shiftadd": 8 * alpha_bytes(bits, TERMS),
+            "codebook": codebook.LEVEL_BITS << bits,
         }
         apart = sparse_bits(rows, round(self.outliers * rows * columns))
-        return rows * (columns * self.bits + groups * of_group[self.kind]) + apart
+        return rows * (columns * bits + groups * of_group[self.kind]) + apart
 
 
-def group_of(kind: Kind, bits: int | None, group_size: int | None) -> int:
+def group_of(kind: Kind, bits: float | None, group_size: int | None) -> int:
     """Return the group size that is asked for, or the one that suits best.
 
     Tables of 2^bits levels take as much as other schemes' scales if their groups grow with them: a
@@ -167,7 +187,9 @@ def group_of(kind: Kind, bits: int | None, group_size: int | None) -> int:
     """
     if group_size is not None:
         return group_size
-    return codebook.LEVEL_BITS * 4 << bits if kind == "codebook" and bits else DEFAULT_GROUP
+    if kind == "trellis":
+        return ROW
+    return codebook.LEVEL_BITS * 4 << int(bits) if kind == "codebook" and bits else DEFAULT_GROUP
 
 
 def schemes_of(family: str, group_size: int | None, outliers: float = 0.0) -> tuple[Scheme, ...]:
@@ -181,6 +203,9 @@ def schemes_of(family: str, group_size: int | None, outliers: float = 0.0) -> tu
         multiple = KINDS[kind].multiple
         apart = outliers if kind == "codebook" else 0.0
         for bits in KINDS[kind].choice:
+            if kind == "trellis":
+                schemes.append(Scheme(kind, bits, ROW))
+                continue
             size = -(-group_of(kind, bits, group_size) // multiple) * multiple
             schemes += [Scheme(kind, bits, one, apart) for one in dict.fromkeys((size, ROW))]
     return tuple(schemes)
@@ -213,6 +238,8 @@ class LowBitLinear:
         if self.op_type == "CodebookLinear":
             size = self.attributes["group_size"]
             return codebook.from_tensors(self.tensors, columns, self.unit).real(size)
+        if self.op_type == "TrellisLinear":
+            return trellis.from_tensors(self.tensors, columns, self.unit).real()
         planes = self.tensors["planes"].astype(np.uint8)
         rows, size = len(self.unit), self.attributes["group_size"]
         if self.op_type == "GroupLinear":
@@ -243,25 +270,28 @@ def quantize(weight: Floats, hessian: Floats | Singles | None, scheme: Scheme) -
             to the nearest level.
         scheme: how.
     """
-    size = scheme.columns(weight.shape[1])
+    size, bits = scheme.columns(weight.shape[1]), int(scheme.bits)
     curvature = (
         np.eye(weight.shape[1], dtype=np.float32) if hessian is None else rounding.damp(hessian)
     )
+    if scheme.kind == "trellis":
+        found = trellis.quantize(weight, curvature, scheme.bits, calibrated=hessian is not None)
+        return LowBitLinear("TrellisLinear", found.tensors(), {}, found.unit)
     if scheme.kind == "codebook":
-        shape = codebook.Shape(scheme.bits, size, scheme.outliers)
+        shape = codebook.Shape(bits, size, scheme.outliers)
         books = codebook.quantize(weight, curvature, shape, calibrated=hessian is not None)
         return LowBitLinear("CodebookLinear", books.tensors(), {"group_size": size}, books.unit)
     groups = split_groups(weight, size)
     importance = split_groups(rounding.importance(curvature), size)
     maker = uniform if scheme.kind == "group" else binary_coding
-    grid = maker.fit(scheme.bits)(groups, importance)
+    grid = maker.fit(bits)(groups, importance)
     if hessian is None:
         rounded = rounding.plain(weight, grid, size)
     else:
         rounded = rounding.compensate(weight, grid, size, curvature)
         rounded = _improve(weight, rounded, size, curvature)
     if scheme.kind == "group":
-        return _group_linear(rounded, size, scheme.bits)
+        return _group_linear(rounded, size, bits)
     return _shift_add(weight, rounded, size, None if hessian is None else curvature)
 
 

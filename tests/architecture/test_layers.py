@@ -37,7 +37,8 @@ RANKS = {
 SIBLINGS = {"edgellm.exporters", "edgellm.runtime", "edgellm.devices"}
 # Third-party packages that only some folders may import, wherever the import stands.
 FENCED = {
-    "numba": ("runtime/",),
+    # A search through 4,096 states for each weight is no work for NumPy.
+    "numba": ("runtime/", "exporters/quantizers/trellis_search.py"),
     "llvmlite": ("runtime/",),
     "safetensors": ("runtime/session_file.py",),
     "torch": (),

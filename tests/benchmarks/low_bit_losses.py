@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.low_bit_losses CHECKPOINT CALIBRATION HELD_OUT [WHAT ...]
 
-WHAT is ``KIND,BITS[,GROUP]`` with the kind plain, gptq, group, shiftadd or codebook, or
+WHAT is ``KIND,BITS[,GROUP]`` with the kind plain, gptq, group, shiftadd, codebook or trellis, or
 ``budget,BITS`` for what ``--budget`` makes of them; by default gptq and all schemes with 4, 3 and 2
 bits, in groups of 64. With ``+STEPS`` at its end the codes are tuned in so many steps. Calibration
 data are a text (for a sentence encoder a sentence a line) or images, and so is what is held out; of
@@ -32,7 +32,7 @@ from edgellm.exporters.float_parts import Activations, FloatParts
 from edgellm.exporters.low_bit_export import Budget, LowBit, Task, choose_schemes, prepare
 from edgellm.exporters.quantizers import rounding, uniform
 from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize
-from edgellm.exporters.quantizers.low_bit import SCALE_BITS, Scheme, schemes_of
+from edgellm.exporters.quantizers.low_bit import ROW, SCALE_BITS, Scheme, schemes_of
 from edgellm.exporters.quantizers.row_classes import QuantizedWeight, Recipe, RowSchemes
 from edgellm.exporters.sensitivity import distance, divergence
 from edgellm.exporters.source import from_checkpoint
@@ -47,7 +47,7 @@ from tests.benchmarks.matmuls import write
 
 GROUP = 64
 IMAGES = 1024
-KINDS = ("group", "shiftadd", "codebook")
+KINDS = ("group", "shiftadd", "codebook", "trellis")
 OPTIONS = low_bit_api.Quantization(name="w4a8", tune=1000)
 """Any: what is calibrated on does not depend on it."""
 
@@ -70,7 +70,8 @@ def main() -> None:
             if kind == "budget":
                 report_budget(chosen, float(bits))
             else:
-                report(chosen, kind, int(bits), int(group[0]) if group else GROUP)
+                size = int(group[0]) if group else GROUP
+                report(chosen, kind, float(bits), ROW if kind == "trellis" else size)
             if steps:
                 report_tuning(chosen, what, int(steps), held)
 
@@ -96,23 +97,24 @@ def report_budget(trial: "Trial", bits: float) -> None:
     write(f"budget {bits:g}: {trial.count(recipes)}, {trial.show(trial.outputs())}")
 
 
-def report(trial: "Trial", kind: str, bits: int, group: int) -> None:
+def report(trial: "Trial", kind: str, bits: float, group: int) -> None:
     """Show the loss of a scheme, beside that of plain rounding of as many bits or slightly more."""
     scheme = Scheme(kind if kind in KINDS else "group", bits, group)
     recipes = dict.fromkeys(trial.task.linears, scheme)
     if kind == "plain":
-        trial.round_plainly(bits, group)
+        trial.round_plainly(int(bits), group)
     elif kind == "gptq":
-        trial.round_in_turn(partial(gptq, bits=bits, group=group))
+        trial.round_in_turn(partial(gptq, bits=int(bits), group=group))
     else:
         trial.calibrate(recipes)
     reached = trial.outputs()
-    line = f"{kind}, {bits} bits, groups of {group}: {trial.count(recipes)}, {trial.show(reached)}"
-    if kind != "plain":
+    line = f"{scheme}: {trial.count(recipes)}, {trial.show(reached)}"
+    line = line if kind in KINDS else f"{kind}, {line}"
+    if kind not in ("plain", "trellis"):  # plain rounding has no half bits
         shapes = trial.task.linears.values()
         stored = sum(map(scheme.stored_bits, shapes)) / trial.task.num_weights
         size = max(8, int(SCALE_BITS / (stored - bits)) // 8 * 8)
-        trial.round_plainly(bits, size)
+        trial.round_plainly(int(bits), size)
         beside = trial.outputs()
         share = trial.loss(reached) / trial.loss(beside)
         line += f": {share:.2f} of plain in groups of {size}, {trial.show(beside)}"

@@ -24,6 +24,7 @@ QUANTIZATIONS = [
     api.Quantization(name="shiftadd", bits=2, group_size=16),
     api.Quantization(name="w3a8", group_size=0),
     api.Quantization(name="codebook", bits=3, group_size=64, outliers=0.01),
+    api.Quantization(name="trellis", bits=2.5),
 ]
 ONE_LAYER = llama.TINY | {"num_hidden_layers": 1}
 """Enough where it does not matter what one layer makes of another's errors."""

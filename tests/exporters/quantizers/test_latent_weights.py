@@ -65,3 +65,19 @@ def test_steps_lead_to_other_codes_of_the_same_levels(recipe: Scheme | RowScheme
         np.testing.assert_array_equal(one.unit, other.unit)
         for name in one.tensors.keys() - {"codes", "planes"}:
             np.testing.assert_array_equal(other.tensors[name], one.tensors[name])
+
+
+def test_trellises_stay_as_they_are() -> None:
+    """No code of one can be moved for itself; the other rows are tuned."""
+    recipe = RowSchemes((Scheme("trellis", 4, 0), Scheme("group", 3, 64)), (1, 0) * 5)
+    weight = quantized(recipe)
+    latent = LatentWeight(weight, ORIGINAL)
+    before = latent.rounded()
+
+    latent.move(np.ones_like(before), 10.0, 1)
+    moved = latent.with_codes(latent.codes())
+
+    assert isinstance(moved, JoinedLinear)
+    np.testing.assert_array_equal(latent.rounded()[:, 1::2], before[:, 1::2])
+    assert (latent.rounded()[:, ::2] != before[:, ::2]).any()
+    np.testing.assert_array_equal(moved.real(COLUMNS)[1::2], weight.real(COLUMNS)[1::2])

@@ -15,6 +15,7 @@ SCHEMES = [
     *(Scheme("shiftadd", bits, 32) for bits in (1, 2, 3, 4)),
     *(Scheme("codebook", bits, 64) for bits in (2, 3, 4)),
     Scheme("codebook", 3, ROW, 0.01),
+    *(Scheme("trellis", bits, ROW) for bits in (2, 2.5, 4)),
 ]
 
 
@@ -41,7 +42,7 @@ def test_operator_computes_with_the_weights_it_stands_for(scheme: Scheme, column
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_more_bits_lose_less(scheme: Scheme) -> None:
-    weight = np.random.default_rng(6).normal(size=(8, 128))
+    weight = np.random.default_rng(6).normal(size=(64, 128))
 
     real = low_bit.quantize(weight, None, scheme).real(128)
 
@@ -64,7 +65,7 @@ def test_alphas_of_either_sign_keep_their_weights() -> None:
     np.testing.assert_array_equal(linear.real(64), weight)
 
 
-@pytest.mark.parametrize("kind", ["group", "shiftadd", "codebook"])
+@pytest.mark.parametrize("kind", ["group", "shiftadd", "codebook", "trellis"])
 @pytest.mark.parametrize("case", ["zero", "constant column", "zero row", "tiny", "huge"])
 def test_hard_weights(kind: Kind, case: str) -> None:
     weight = np.random.default_rng(7).normal(size=(5, 64))
@@ -83,10 +84,12 @@ def test_hard_weights(kind: Kind, case: str) -> None:
     real = linear.real(64)
     assert np.isfinite(real).all()
     assert (linear.unit > 0).all()
+    # No code of a trellis is for zeros alone: what is next to nothing stands for them.
+    nothing = 2.0**-20 if kind == "trellis" else 0
     if case == "zero":
-        assert not real.any()
+        assert np.abs(real).max() <= nothing
     if case == "zero row":
-        assert not real[2].any()
+        assert np.abs(real[2]).max() <= nothing * np.abs(weight).max()
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,9 @@ def test_hard_weights(kind: Kind, case: str) -> None:
         ("shiftadd", 5, 64, "bits is 5; shiftadd allows 1 to 4"),
         ("codebook", 5, 64, "bits is 5; codebook allows 2 to 4"),
         ("codebook", 3, 32, "group size is 32; codebook allows multiples of 64"),
+        ("trellis", 2.25, ROW, "bits is 2.25; trellis allows 1.5 to 4 in halves"),
+        ("trellis", float("nan"), ROW, "bits is nan; trellis allows"),
+        ("trellis", 3, 64, "group size is 64; trellis has one scale a row: leave it out"),
         ("group", 4, 12, "group size is 12"),
         ("group", 4, -8, "group size is -8"),
     ],

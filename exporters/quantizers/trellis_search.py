@@ -1,0 +1,170 @@
+"""Find the states of a column of weights: the way through the trellis that comes nearest (Viterbi).
+
+The rows of a column are a ring, in which neighbours share bits (``trellis_codes.TRELLIS``). It is
+cut at some rows, whose states the rows around them choose; between two of them the best way is
+found. What the ring loses by being cut is less than 1 % of the error, with 128 rows in a part.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+# Numba has no types.
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import pairwise
+from os import cpu_count
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from edgellm.exporters.quantizers.cholesky import Singles
+from edgellm.trellis_codes import STATE_BITS, STATES, States, first_bits, state_levels
+
+PART = 128
+"""Rows between cuts."""
+AROUND = 16
+"""Rows on either side that choose the state of a cut: with 2.5 bits, more than three times 12."""
+ROUNDS = 1
+"""How often the ring is cut elsewhere."""
+ROUNDS_OF_ONE = 4
+"""The same of a ring that is one part, which takes little time anyway."""
+GOLDEN = 0.382
+"""By this share of a part the cuts move: they meet no cut again soon."""
+LEAST = 4 * PART
+"""Rows that are worth several threads."""
+FREE = -1
+"""Stands for no state in particular."""
+FAR = np.float32(1e30)
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Slice = tuple[int, int]
+
+
+class TrellisSearch:
+    """Finds states of columns with so many rows and planes."""
+
+    def __init__(self, rows: int, planes: int) -> None:
+        """Cut the ring."""
+        firsts = np.append(first_bits(rows, planes), 8 * planes)
+        self._new = np.diff(firsts)  # bits of a row that the next row does not have
+        parts = -(-rows // PART)
+        self._cuts = np.arange(parts) * rows // parts
+        self._levels = state_levels().astype(np.float32)
+
+    def nearest(self, values: Singles) -> States:
+        """Return states (N,) whose levels are near values (N,)."""
+        states, ends = np.empty(len(values), np.int64), np.empty(len(self._cuts), np.int64)
+        column = values, self._new, self._levels
+        self._share(partial(_choose_cuts, column, self._cuts, ends))
+        self._share(partial(_fill_parts, column, self._cuts, ends, states))
+        count = len(self._cuts)
+        for turn in range(1, 1 + (ROUNDS if count > 1 else ROUNDS_OF_ONE)):
+            cuts = self._cuts + int(turn * GOLDEN % 1 * len(values) / count)
+            self._share(partial(_fill_parts, column, cuts, states[cuts], states))
+        return states.astype(np.uint16)
+
+    def _share(self, work: Callable[[Slice], None]) -> None:
+        """Have the work on all cuts done, by several threads if it is worth it."""
+        count = len(self._cuts)
+        threads = min(cpu_count() or 1, count) if len(self._new) >= LEAST else 1
+        bounds = [count * i // threads for i in range(threads + 1)]
+        if threads == 1:
+            work((0, count))
+        else:
+            list(_pool().map(work, pairwise(bounds)))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor()
+
+
+Column = tuple[Singles, Ints, Singles]
+"""Values (N,), new bits (N,), the level of each state."""
+
+jit = njit(nogil=True, error_model="numpy")
+
+
+@jit
+def _choose_cuts(column: Column, cuts: Ints, ends: Ints, part: Slice) -> None:
+    """Choose the states of some cuts, by the rows around them."""
+    rows = len(column[0])
+    around = min(AROUND, (rows + 1) // 2)
+    path = np.empty(2 * around + 1, np.int64)
+    for i in range(part[0], part[1]):
+        _walk(column, cuts[i] + around, (FREE, FREE), path)
+        ends[i] = path[around]
+
+
+@jit
+def _fill_parts(column: Column, cuts: Ints, ends: Ints, states: Ints, part: Slice) -> None:
+    """Find the best way from cut to cut, each of which has its state."""
+    rows = len(column[0])
+    for i in range(part[0], part[1]):
+        is_last = i + 1 == len(cuts)
+        end = cuts[0] + rows if is_last else cuts[i + 1]
+        path = np.empty(end - cuts[i], np.int64)
+        _walk(column, end - 1, (ends[0] if is_last else ends[i + 1], ends[i]), path)
+        for j in range(len(path)):
+            states[(end - 1 - j) % rows] = path[j]
+
+
+@jit
+def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
+    """Find the best states of so many rows as the path has, from the row ``first`` downwards.
+
+    ``ends`` are the state of the row above the first and that of the last one, or FREE.
+    """
+    values, new, levels = column
+    rows = len(values)
+    cost, after = np.zeros(STATES, np.float32), np.empty(STATES, np.float32)
+    best = np.empty(STATES, np.float32)
+    chosen = np.zeros((len(path), STATES), np.uint8)
+    if ends[0] != FREE:
+        cost[:] = FAR
+        cost[ends[0]] = 0
+    for i in range(len(path)):
+        row = (first - i) % rows
+        _take_best(cost, best, chosen[i], STATES >> new[row])
+        _add_errors(after, best, levels, values[row], new[row])
+        cost, after = after, cost
+    state = np.argmin(cost) if ends[1] == FREE else ends[1]
+    for i in range(len(path) - 1, -1, -1):
+        path[i] = state
+        bits = new[(first - i) % rows]
+        before = state >> bits
+        state = before | np.int64(chosen[i, before]) << (STATE_BITS - bits)
+
+
+@jit
+def _take_best(cost: Singles, best: Singles, chosen: Bytes, count: int) -> None:
+    """Take the cheapest of states that differ only in the bits that leave."""
+    for p in range(count):
+        best[p] = cost[p]
+    for high in range(1, STATES // count):
+        others = cost[high * count : (high + 1) * count]
+        for p in range(count):
+            less = others[p] < best[p]
+            best[p] = others[p] if less else best[p]
+            chosen[p] = np.uint8(high) if less else chosen[p]
+
+
+@jit
+def _add_errors(after: Singles, best: Singles, levels: Singles, value: float, bits: int) -> None:
+    """Add the squared errors of a row: 2^bits states come from the same one."""
+    if bits == 2:
+        for p in range(STATES >> 2):
+            for low in range(4):
+                gap = value - levels[4 * p + low]
+                after[4 * p + low] = best[p] + gap * gap
+    elif bits == 3:
+        for p in range(STATES >> 3):
+            for low in range(8):
+                gap = value - levels[8 * p + low]
+                after[8 * p + low] = best[p] + gap * gap
+    else:
+        for state in range(STATES):
+            gap = value - levels[state]
+            after[state] = best[state >> bits] + gap * gap
