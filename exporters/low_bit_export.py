@@ -121,6 +121,11 @@ class LowBit:
         """Refuse steps that cannot be."""
         if not 0 <= self.tune <= MOST_STEPS:
             raise ConfigError(f"steps of tuning are {self.tune}; allowed are 0 to {MOST_STEPS}")
+        if self.tune and isinstance(self.plan, Scheme) and self.plan.kind == "trellis":
+            raise ConfigError(
+                "codes of trellis overlap, and none can be tuned for itself: leave tuning out, or "
+                "choose another scheme"
+            )
 
     def work(self, task: "Task") -> int:
         """Return what quantising counts as progress: the weights, again where they are tuned."""

@@ -90,8 +90,8 @@ def test_what_cannot_be_tuned_is_refused(
     text = tmp_path / "text.txt"
     text.write_text("too short")
 
-    def export(tune: int) -> None:
-        quantization = api.Quantization(name="w4a8", tune=tune)
+    def export(tune: int, name: str = "w4a8") -> None:
+        quantization = api.Quantization(name=name, tune=tune)
         api.export(checkpoint, tmp_path / "out", calibration=text, quantization=quantization)
 
     config = tmp_path / "checkpoint" / "config.json"
@@ -100,6 +100,8 @@ def test_what_cannot_be_tuned_is_refused(
         api.export_random(config, tmp_path / "out", quantization=tuned)
     with pytest.raises(ConfigError, match="steps of tuning are -1; allowed are 0 to"):
         export(-1)
+    with pytest.raises(ConfigError, match="codes of trellis overlap"):
+        export(5, "trellis")
     with pytest.raises(ConfigError, match="tuning takes inputs to learn from"):
         export(5)
     monkeypatch.setattr(low_bit_export, "MOST_TO_MEASURE", 1000)
