@@ -41,6 +41,8 @@ HIT = 2.7
 """Times that root: the largest level."""
 LEFT = 1.22
 """Times 4^-bits: the squared error of Gaussian weights (see ``trellis_codes.MULTIPLIER``)."""
+LEAST_UNIT = 1 / VALUE_LIMIT
+"""Of a row whose largest weight is 1: it can be stored apart then."""
 LEAST_PLANES = 4
 """Of 8 bits. A ring of fewer than 12 bits does not hold every state, and one of 16 few of them."""
 NOTHING = 2.0**-24
@@ -159,8 +161,8 @@ class _Run:
         wanted = self.columns - np.where(self._far, self.rounded, 0)
         weighed = curvature @ levels
         gain, size = (np.einsum("kn,kn->n", one, weighed) for one in (wanted, levels))
-        found = gain / np.where(size > 0, size, 1)
-        self._unit = np.where((size > 0) & (found > 0), found, self._unit)
+        found = np.maximum(gain / np.where(size > 0, size, 1), np.float32(LEAST_UNIT))
+        self._unit = np.where((size > 0) & (gain > 0), found, self._unit)
         self.rounded = np.where(self._far, self.rounded, levels * self._unit)
 
     def result(self) -> Trellis:
@@ -185,10 +187,8 @@ def _find_far(columns: Singles, bits: float) -> tuple[npt.NDArray[np.bool_], Sin
         far = size > FAR * root
         root = np.sqrt(np.where(far, 0, columns**2).sum(axis=0) / np.maximum((~far).sum(axis=0), 1))
     apart = sparse_bits(columns.shape[1], int(far.sum()))
-    units = np.where(root > 0, root, 1)
-    missed = np.where(far, size / units - HIT, 0)
+    missed = np.where(far, size / np.maximum(root, LEVEL_RMS * LEAST_UNIT) - HIT, 0)
     saved = float((missed**2).sum()) / columns.size
     if saved < LEFT * (4.0 ** (apart / columns.size - bits) - 4.0**-bits):
         far, root, apart = np.zeros_like(far), whole, 0
-    units = np.where(root > 0, root, 1)
-    return far, units.astype(np.float32) / np.float32(LEVEL_RMS), apart
+    return far, np.maximum(root / np.float32(LEVEL_RMS), np.float32(LEAST_UNIT)), apart

@@ -96,6 +96,18 @@ def test_nothing_is_apart_where_its_bits_serve_better_as_codes() -> None:
     }
 
 
+def test_a_row_of_one_weight_keeps_it() -> None:
+    weight = np.random.default_rng(8).normal(size=(64, 256))
+    weight[3] = 0
+    weight[3, 5] = -9.0
+
+    found = trellis.quantize(weight, np.eye(256, dtype=np.float32), 4, calibrated=True)
+
+    real = found.real()[3]
+    assert real[5] == pytest.approx(-9.0, rel=1e-3)
+    assert np.abs(np.delete(real, 5)).max() < 0.01 * 9.0
+
+
 def test_tensors_are_read_back() -> None:
     weight = np.random.default_rng(7).standard_t(2, (70, 300))
     found = trellis.quantize(weight, np.eye(300, dtype=np.float32), 3, calibrated=False)
