@@ -51,7 +51,9 @@ class TrellisSearch:
         self._new = np.diff(firsts)  # bits of a row that the next row does not have
         parts = -(-rows // PART)
         self._cuts = np.arange(parts) * rows // parts
-        self._levels = state_levels().astype(np.float32)
+        levels = state_levels().astype(np.float32)
+        # By the lowest bits first: those of all states that come from the same one.
+        self._levels = np.stack([levels.reshape(-1, 1 << bits).T.ravel() for bits in range(9)])
 
     def nearest(self, values: Singles) -> States:
         """Return states (N,) whose levels are near values (N,)."""
@@ -82,7 +84,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 Column = tuple[Singles, Ints, Singles]
-"""Values (N,), new bits (N,), the level of each state."""
+"""Values (N,), new bits (N,), (9, 4096): the level of each state, turned for so many new bits."""
 
 jit = njit(nogil=True, error_model="numpy")
 
@@ -111,6 +113,55 @@ def _fill_parts(column: Column, cuts: Ints, ends: Ints, states: Ints, part: Slic
             states[(end - 1 - j) % rows] = path[j]
 
 
+def _step_of(bits: int) -> Callable[..., None]:
+    """Return the step over a row with so many new bits: loops of known lengths, which are fast."""
+    after_one, count = 1 << bits, STATES >> bits
+
+    @jit
+    def step(cost: Singles, after: Singles, chosen: Bytes, levels: Singles, value: float) -> None:
+        best = np.empty(count, np.float32)
+        for p in range(count):  # states that differ only in the bits that leave
+            least, number = cost[p], np.int32(0)
+            for high in range(1, after_one):
+                other = cost[high * count + p]
+                number = np.int32(high) if other < least else number
+                least = min(other, least)
+            best[p] = least
+            chosen[p] = np.uint8(number)
+        for p in range(count):
+            for low in range(after_one):
+                gap = value - levels[low * count + p]
+                after[after_one * p + low] = best[p] + gap * gap
+
+    return step
+
+
+_one, _two, _three, _four = (_step_of(bits) for bits in range(1, 5))
+
+
+@jit
+def _step(
+    cost: Singles, after: Singles, chosen: Bytes, levels: Singles, value: float, bits: int
+) -> None:
+    """Go on to the next row: what the best way to each of its states costs, and where it leads."""
+    if bits == 2:
+        _two(cost, after, chosen, levels, value)
+    elif bits == 3:
+        _three(cost, after, chosen, levels, value)
+    elif bits == 1:
+        _one(cost, after, chosen, levels, value)
+    elif bits == 4:
+        _four(cost, after, chosen, levels, value)
+    else:  # of very few rows
+        count = STATES >> bits
+        for state in range(STATES):
+            p, low = state >> bits, state & (1 << bits) - 1
+            ways = cost[p::count]
+            chosen[p] = np.argmin(ways)
+            gap = value - levels[low * count + p]
+            after[state] = ways[chosen[p]] + gap * gap
+
+
 @jit
 def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
     """Find the best states of so many rows as the path has, from the row ``first`` downwards.
@@ -120,15 +171,13 @@ def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
     values, new, levels = column
     rows = len(values)
     cost, after = np.zeros(STATES, np.float32), np.empty(STATES, np.float32)
-    best = np.empty(STATES, np.float32)
-    chosen = np.zeros((len(path), STATES), np.uint8)
+    chosen = np.empty((len(path), STATES), np.uint8)
     if ends[0] != FREE:
         cost[:] = FAR
         cost[ends[0]] = 0
     for i in range(len(path)):
         row = (first - i) % rows
-        _take_best(cost, best, chosen[i], STATES >> new[row])
-        _add_errors(after, best, levels, values[row], new[row])
+        _step(cost, after, chosen[i], levels[new[row]], values[row], new[row])
         cost, after = after, cost
     state = np.argmin(cost) if ends[1] == FREE else ends[1]
     for i in range(len(path) - 1, -1, -1):
@@ -136,35 +185,3 @@ def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
         bits = new[(first - i) % rows]
         before = state >> bits
         state = before | np.int64(chosen[i, before]) << (STATE_BITS - bits)
-
-
-@jit
-def _take_best(cost: Singles, best: Singles, chosen: Bytes, count: int) -> None:
-    """Take the cheapest of states that differ only in the bits that leave."""
-    for p in range(count):
-        best[p] = cost[p]
-    for high in range(1, STATES // count):
-        others = cost[high * count : (high + 1) * count]
-        for p in range(count):
-            less = others[p] < best[p]
-            best[p] = others[p] if less else best[p]
-            chosen[p] = np.uint8(high) if less else chosen[p]
-
-
-@jit
-def _add_errors(after: Singles, best: Singles, levels: Singles, value: float, bits: int) -> None:
-    """Add the squared errors of a row: 2^bits states come from the same one."""
-    if bits == 2:
-        for p in range(STATES >> 2):
-            for low in range(4):
-                gap = value - levels[4 * p + low]
-                after[4 * p + low] = best[p] + gap * gap
-    elif bits == 3:
-        for p in range(STATES >> 3):
-            for low in range(8):
-                gap = value - levels[8 * p + low]
-                after[8 * p + low] = best[p] + gap * gap
-    else:
-        for state in range(STATES):
-            gap = value - levels[state]
-            after[state] = best[state >> bits] + gap * gap
