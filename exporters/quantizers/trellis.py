@@ -44,7 +44,7 @@ LEFT = 1.22
 LEAST_UNIT = 1 / VALUE_LIMIT
 """Of a row whose largest weight is 1: it can be stored apart then."""
 LEAST_PLANES = 4
-"""Of 8 bits. A ring of fewer than 12 bits does not hold every state, and one of 16 few of them."""
+"""Of 8 bits; a row has one at most. A ring of fewer than 12 bits does not hold every state."""
 NOTHING = 2.0**-24
 """What rows of zeros get instead of the largest weight, as a share of the least of other rows."""
 
@@ -92,7 +92,7 @@ def _row_bytes(shape: tuple[int, int], bits: float, apart: int) -> int:
     """Return the bytes of a row beside so many bits that are stored apart."""
     rows, columns = shape
     most = ceil(bits * columns / 8) - ceil(apart / (8 * rows))
-    return max(most, ceil(LEAST_PLANES * columns / rows))
+    return max(most, ceil(min(LEAST_PLANES, rows) * columns / rows))
 
 
 def quantize(weight: Floats, curvature: Singles, bits: float, *, calibrated: bool) -> Trellis:

@@ -96,6 +96,21 @@ def test_nothing_is_apart_where_its_bits_serve_better_as_codes() -> None:
     }
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 15, 16])
+@pytest.mark.parametrize("columns", [1, 70])
+def test_few_rows_are_as_stored(rows: int, columns: int) -> None:
+    """However small the ring is, what is stored is what was found."""
+    weight = np.random.default_rng(9).normal(size=(rows, columns))
+    found = trellis.quantize(weight, np.eye(columns, dtype=np.float32), 1.5, calibrated=True)
+
+    again = trellis.from_tensors(found.tensors(), columns, found.unit)
+
+    np.testing.assert_array_equal(again.real(), found.real())
+    planes = num_planes(rows, columns, found.row_bytes)
+    assert 1 <= planes <= rows  # see TrellisLinear's demands
+    assert ((found.real() - weight) ** 2).mean() < 0.8
+
+
 def test_a_row_of_one_weight_keeps_it() -> None:
     weight = np.random.default_rng(8).normal(size=(64, 256))
     weight[3] = 0
