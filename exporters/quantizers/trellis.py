@@ -2,8 +2,8 @@
 
 QTIP (arXiv 2406.11235): of 2^(bits * N) columns that codes of N rows can stand for, the nearest is
 found by the Viterbi algorithm. The best levels for Gaussian weights (Max, 1960) leave 1.5 to 1.8
-times the error at 2 to 4 bits. Here a code runs down a column, so that the error of each column can be
-made good by those to come (GPTQ). A row has one scale. Weights so large that no level comes near
+times the error at 2 to 4 bits. Here a code runs down a column, so that the error of each column can
+be made good by those to come (GPTQ). A row has one scale. Weights so large that no level comes near
 are stored apart.
 """
 
