@@ -50,6 +50,8 @@ def demands(use: Use) -> Demands:
     columns, rows, row_bytes = use.sizes["K"], use.sizes["N"], use.sizes["B"]
     if not (isinstance(columns, int) and isinstance(rows, int) and isinstance(row_bytes, int)):
         return [(False, "its weight has a fixed size")]
+    if columns < 1:
+        return [(False, "a column, or more")]
     planes = num_planes(rows, columns, row_bytes)
     return [
         (columns <= MAX_COLUMNS, f"at most {MAX_COLUMNS} columns"),

@@ -51,6 +51,8 @@ def test_a_sound_use_is_accepted(use: Use) -> None:
     ("size", "value", "message"),
     [
         ("K", 40_000, "at most 32768 columns"),
+        ("K", 0, "a column, or more"),
+        ("N", 0, "a byte for each column, or more"),
         ("B", 3, "a byte for each column, or more"),
         ("B", 74, "at most 8 bits a weight"),
         ("R", 2, "one offset, or one more than rows"),
