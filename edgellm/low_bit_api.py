@@ -35,8 +35,8 @@ class Quantization:
             (SqueezeLLM: any levels, and outliers apart), "trellis" (QTIP: codes that overlap), or
             "w2a8" to "w8a8" (a scale and a zero point for each group). With a budget also "group"
             for the latter, and "auto" for all.
-        bits: of "shiftadd", 1 to 4, "codebook", 2 to 4, and "trellis", 1.5 to 4 in halves; default
-            3.
+        bits: of "shiftadd", 1 to 4, "codebook", 2 to 4, and "trellis", 1.5 to 4, whole or not;
+            default 3.
         group_size: columns with a scale or levels of their own, a multiple of 8, of 64 for
             "codebook"; 0 for one a row; default 128, of "codebook" 128, 256 or 512 for 2, 3 or 4
             bits; "trellis" has none.

@@ -68,14 +68,23 @@ class _Stage:
 class Calibrated:
     """One model being quantised."""
 
-    def __init__(self, parts: FloatParts, inputs: Inputs, schemes: Mapping[str, Recipe]) -> None:
+    def __init__(
+        self,
+        parts: FloatParts,
+        inputs: Inputs,
+        schemes: Mapping[str, Recipe],
+        costs: Mapping[str, Floats] = MappingProxyType({}),
+    ) -> None:
         """Get ready.
 
         Args:
             parts: of the model.
             inputs: to calibrate on.
             schemes: of each linear, or of its rows, by its path.
+            costs: (N,) what the square of an error of each output costs, by path; empty where that
+                is not known.
         """
+        self._costs = costs
         self._parts = parts
         self._inputs = inputs
         self._schemes = schemes
@@ -167,7 +176,8 @@ class Calibrated:
         if ends and at.lost is not None:
             gap += _product(at.x, at.lost)
         target = _regress(at.hessian, gap, weight)
-        return row_classes.quantize(target, at.hessian, self._schemes[linear.path])
+        costs = self._costs.get(linear.path)
+        return row_classes.quantize(target, at.hessian, self._schemes[linear.path], costs)
 
 
 def _product(x: Activations, y: Activations) -> Singles:

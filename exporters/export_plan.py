@@ -117,6 +117,9 @@ def with_speed(plan: ExportPlan, bandwidth: float) -> ExportPlan:
 
 def _schemes(choices: Choices, linears: Mapping[str, tuple[int, int]]) -> tuple[SchemePlan, ...]:
     chosen = Counter(row_classes.schemes_in(choices.recipes.values()))
+    if choices.chosen:  # before the trellises of a linear become one
+        parts = {(choices.blocks[name].path, one.scheme) for name, one in choices.chosen.items()}
+        chosen = Counter(scheme for _, scheme in parts)
     expected: dict[Scheme, float] = dict.fromkeys(chosen, 0.0)
     for options in choices.options.values():
         for option in options:

@@ -18,6 +18,7 @@ from edgellm.exporters.calibrated import Calibrated, Inputs
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import Activations, FloatParts, Run
 from edgellm.exporters.lowering.stored_weights import LinearQuantizer
+from edgellm.exporters.output_gradients import output_costs
 from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantized_results import Results
 from edgellm.exporters.quantizers import low_bit
@@ -32,7 +33,7 @@ from edgellm.exporters.tuning_inputs import split, without
 LOG = logging.getLogger(__name__)
 
 WORK_SUFFIX = ".quantizing"
-FORMAT = 3
+FORMAT = 4
 """Of these files: results of an earlier one are computed anew."""
 MOST_BITS = 16
 MOST_STEPS = 10_000
@@ -199,7 +200,8 @@ def quantize_checkpoint(task: Task, options: LowBit, progress: Progress | None =
         recipes = choose_schemes(parts, task, options.plan).recipes
         results.save_recipes(recipes)
     originals = _weights(parts, task) if options.tune else {}
-    Calibrated(parts, task.inputs, recipes).run(save, results.load)
+    costs = costs_of(parts, task, recipes)
+    Calibrated(parts, task.inputs, recipes, costs).run(save, results.load)
     tuned: Mapping[str, QuantizedWeight] = {}
     if options.tune:
         quantized = {path: one for path in originals if (one := results.load(path))}
@@ -300,6 +302,13 @@ def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choi
         )
     forecast = partial(sensitivity.calibrated if is_small else sensitivity.together, choice)
     return Choices(row_blocks.recipes(choice, blocks), options, blocks, choice, forecast)
+
+
+def costs_of(parts: FloatParts, task: Task, recipes: Mapping[str, Recipe]) -> Mapping[str, Floats]:
+    """Return what errors of each output cost, (N,) by path: of models that have trellises."""
+    if all(scheme.kind != "trellis" for scheme in schemes_in(recipes.values())):
+        return {}
+    return output_costs(parts, task.linears, task.inputs)
 
 
 def round_plainly(options: LowBit) -> Quantized:

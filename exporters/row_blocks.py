@@ -43,6 +43,11 @@ def cut(path: str, costs: npt.NDArray[np.float64]) -> dict[str, RowBlock]:
 
 def recipes(choice: Choice, blocks: Mapping[str, RowBlock]) -> dict[str, Recipe]:
     """Return how each linear is quantised, by its path, if each block gets what is chosen."""
+    return {path: row_classes.join(each) for path, each in schemes_of_rows(choice, blocks).items()}
+
+
+def schemes_of_rows(choice: Choice, blocks: Mapping[str, RowBlock]) -> dict[str, list[Scheme]]:
+    """Return the scheme of each row of each linear, by its path."""
     schemes: dict[str, list[Scheme]] = {}
     for name, block in blocks.items():
         of_path = schemes.setdefault(block.path, [])
@@ -50,7 +55,7 @@ def recipes(choice: Choice, blocks: Mapping[str, RowBlock]) -> dict[str, Recipe]
         of_path += [choice[name].scheme] * max(0, missing)
         for row in block.rows:
             of_path[row] = choice[name].scheme
-    return {path: row_classes.join(of_path) for path, of_path in schemes.items()}
+    return schemes
 
 
 def stored_bits(
@@ -67,11 +72,20 @@ def stored_bits(
     for name, block in blocks.items():
         counts, scheme = classes.setdefault(block.path, {}), choice[name].scheme
         counts[scheme] = counts.get(scheme, 0) + len(block.rows)
+    joined = {path: _joined(counts) for path, counts in classes.items()}
     return sum(
         scheme.stored_bits((count, linears[path][1]))
-        for path, counts in classes.items()
+        for path, counts in joined.items()
         for scheme, count in counts.items()
-    ) + sum(_joining_bits(list(counts.values())) for counts in classes.values())
+    ) + sum(_joining_bits(list(counts.values())) for counts in joined.values())
+
+
+def _joined(counts: Mapping[Scheme, int]) -> dict[Scheme, int]:
+    """Return the rows of each scheme once they are joined."""
+    found: dict[Scheme, int] = {}
+    for scheme, one in row_classes.one_trellis(counts).items():
+        found[one] = found.get(one, 0) + counts[scheme]
+    return found
 
 
 def _joining_bits(counts: Sequence[int]) -> int:

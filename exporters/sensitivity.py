@@ -17,20 +17,16 @@ import numpy.typing as npt
 from edgellm.exporters.allocation import Choice, Option, Options
 from edgellm.exporters.calibrated import Calibrated, Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
-from edgellm.exporters.output_gradients import row_weights
+from edgellm.exporters.output_gradients import choose_inputs, row_weights, streams_of
 from edgellm.exporters.progress import Progress
-from edgellm.exporters.quantizers import low_bit, rounding, row_classes
+from edgellm.exporters.quantizers import low_bit, rounding, row_classes, trellis
 from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import Scheme
 from edgellm.exporters.quantizers.row_classes import Recipe
-from edgellm.exporters.row_blocks import RowBlock, cut, recipes
+from edgellm.exporters.row_blocks import RowBlock, cut, recipes, schemes_of_rows
 from edgellm.graph_names import LOGITS
 
-SMALL = 4_000_000
-SHARE = 4
-"""Of models with more weights than ``SMALL``, one of so many inputs is measured on. A classifier is
-sure of most images, so its loss comes from few: of vit-mnist's, 64 mislead."""
 MEASURED = 3
 """Bits a weight at which the loss is measured: with 1, it no longer grows as squares do."""
 SAMPLE = 32
@@ -40,9 +36,6 @@ SAMPLE_OF_RING = 128
 """The same of trellises: the states of fewer rows go round in too small a ring."""
 SOME_COLUMNS = 16
 """By so many the error of a trellis is known well enough, as a share of the weights' squares."""
-LARGE = 200_000_000
-LARGE_TOKENS = 512
-"""Of models with more weights than ``LARGE``, all is measured on so many tokens."""
 
 
 Coding = tuple[bool, float]
@@ -65,6 +58,7 @@ class Sensitivity:
     """The losses of a model's linears.
 
     Attributes:
+        costs: (N,) what the square of an error of each output costs, by path.
         row_blocks: what ``options`` found options for, by name.
     """
 
@@ -80,23 +74,21 @@ class Sensitivity:
         """
         self._parts = parts
         self.row_blocks: dict[str, RowBlock] = {}
-        self._inputs = _choose(inputs, sum(rows * columns for rows, columns in linears.values()))
+        self._inputs = choose_inputs(inputs, linears)
         # Weights fit the inputs that they were rounded for better than any others.
         self._judged, self._fitted = self._inputs, list(inputs[len(self._inputs) :])
         if not self._fitted:
             self._judged, self._fitted = self._inputs[1::2] or self._inputs, self._inputs[::2]
         self._blocks = parts.blocks(linears)
-        self._streams: dict[str | None, list[Activations]] = {None: []}
+        self._streams = streams_of(parts, self._blocks, self._inputs)
         self._hessians: dict[str, Floats] = {}
-        self._changed: dict[str, Recipe] = {}
+        self._changed: dict[str, list[Scheme]] = {}
         self._originals: dict[str, npt.NDArray[np.float32]] = {}
         self._rounded: dict[tuple[str, Scheme], npt.NDArray[np.float32]] = {}
         self._excess: dict[str, dict[Coding, float]] = {}
-        for block in self._blocks:
-            reached = self._run(block.begin, [block.end])
-            self._streams[block.end] = [one[block.end] for one in reached]
         self._exact = self._outputs(self._blocks[-1].end)
         self._answers = self._run_whole(self._judged)
+        self.costs = row_weights(self._parts, self._blocks, self._inputs, self._streams)
 
     def restore(self) -> None:
         """Put the weights back that ``loss`` replaced."""
@@ -115,33 +107,33 @@ class Sensitivity:
             schemes: to choose from.
             progress: called with the linears done and their number.
         """
-        weights = row_weights(self._parts, self._blocks, self._inputs, self._streams)
         found: dict[str, list[Option]] = {}
         done, total = 0, sum(len(stage) for block in self._blocks for stage in block.stages)
         for block in self._blocks:
             for stage in block.stages:
                 hessian = self._hessian(block, stage[0])
                 for linear in stage:
-                    costs = self._measure(block, linear, hessian, weights[linear.path], schemes)
+                    costs = self._measure(block, linear, hessian, self.costs[linear.path], schemes)
                     found |= self._divide(linear, costs)
                     done += 1
                     progress(done, total)
         return found
 
     def loss(self, choice: Choice) -> float:
-        """Return the loss of the model with all linears quantised, each for itself.
+        """Return about what the model loses by a choice: each linear is quantised for itself.
 
-        It is measured on other inputs than those that the codes are found for.
+        It is measured on other inputs than those that the codes are found for. So that many choices
+        are soon measured, rows of trellises are those of a whole weight with as many bits.
         """
         if not self._originals:
             self._keep_originals()
-        wanted = recipes(choice, self.row_blocks)
+        wanted = schemes_of_rows(choice, self.row_blocks)
         stages = [stage for block in self._blocks for stage in block.stages]
         for linear in [linear for stage in stages for linear in stage]:
-            recipe = wanted[linear.path]
-            if self._changed.get(linear.path) != recipe:
-                self._parts.replace(linear, self._mixed(linear, recipe))
-                self._changed[linear.path] = recipe
+            schemes = wanted[linear.path]
+            if self._changed.get(linear.path) != schemes:
+                self._parts.replace(linear, self._mixed(linear, schemes))
+                self._changed[linear.path] = schemes
         return self._compare(self._answers, self._run_whole(self._judged))
 
     def calibrated(self, choice: Choice) -> float:
@@ -151,7 +143,7 @@ class Sensitivity:
         """
         stages = [stage for block in self._blocks for stage in block.stages]
         originals = [(one, self._parts.weight(one)) for stage in stages for one in stage]
-        whole = Calibrated(self._parts, self._fitted, recipes(choice, self.row_blocks))
+        whole = Calibrated(self._parts, self._fitted, recipes(choice, self.row_blocks), self.costs)
         whole.run(lambda _path, _linear: None)
         lost = self._compare(self._answers, self._run_whole(self._judged))
         for linear, weight in originals:
@@ -244,19 +236,18 @@ class Sensitivity:
                 Option(
                     scheme,
                     scheme.stored_bits((len(block.rows), linear.shape[1])),
-                    float(cost[block.rows].sum()),
+                    _cost_together(scheme, cost[block.rows]),
                 )
                 for scheme, cost in costs.items()
             ]
             for name, block in blocks.items()
         }
 
-    def _mixed(self, linear: Linear, recipe: Recipe) -> npt.NDArray[np.float32]:
+    def _mixed(self, linear: Linear, schemes: Sequence[Scheme]) -> npt.NDArray[np.float32]:
         """Return the weight as its rows would be rounded for the activations of the float model."""
-        if isinstance(recipe, Scheme):
-            return self._compensated(linear, recipe)
-        each = np.stack([self._compensated(linear, scheme) for scheme in recipe.schemes])
-        return each[np.array(recipe.classes), np.arange(linear.shape[0])]
+        known = {scheme: number for number, scheme in enumerate(dict.fromkeys(schemes))}
+        each = np.stack([self._compensated(linear, scheme) for scheme in known])
+        return each[[known[scheme] for scheme in schemes], np.arange(linear.shape[0])]
 
     def _compensated(self, linear: Linear, scheme: Scheme) -> npt.NDArray[np.float32]:
         """Return the weight as it would be rounded for the activations of the float model."""
@@ -312,10 +303,15 @@ def _excess(
     count = SAMPLE_OF_RING if scheme.kind == "trellis" else SAMPLE
     rows = np.unique(np.linspace(0, len(weight) - 1, count).astype(np.intp))
     some = weight[rows].astype(np.float64)
-    rest = low_bit.quantize(some, hessian, scheme).real(weight.shape[1]) - some
-    expected = float(costs[rows].sum())
+    rest = low_bit.quantize(some, hessian, scheme, weights[rows]).real(weight.shape[1]) - some
+    expected = _cost_together(scheme, costs[rows])
     found = float(weights[rows] @ np.einsum("nk,nk->n", rest @ hessian, rest))
     return found / expected if expected > 0 else 1.0
+
+
+def _cost_together(scheme: Scheme, costs: Floats) -> float:
+    """Return what rows (N,) of a scheme are expected to cost."""
+    return trellis.cost_together(costs) if scheme.kind == "trellis" else float(costs.sum())
 
 
 def _coding(scheme: Scheme) -> Coding:
@@ -330,16 +326,6 @@ def _expect_errors(weight: Activations, scheme: Scheme) -> Floats:
     share = float(errors.sum() / max((some**2).sum(), 1e-300))
     squares: Floats = (weight.astype(np.float64) ** 2).mean(axis=1)
     return share * squares
-
-
-def _choose(inputs: Inputs, weights: int) -> list[Input]:
-    """Return the inputs to measure on."""
-    if weights <= SMALL:
-        return list(inputs)
-    few = list(inputs[: max(1, len(inputs) // SHARE)])
-    if weights <= LARGE:
-        return few
-    return [few[0][..., :LARGE_TOKENS]]
 
 
 def _log_softmax(logits: Activations) -> npt.NDArray[np.float32]:

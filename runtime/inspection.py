@@ -1,6 +1,5 @@
 """Describe a bundle: what it is, what it computes, what its weights are."""
 
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ class LinearInfo:
     Attributes:
         name: of the node, such as ``/model/layers.0/mlp/up_proj``.
         op_type: the operator that multiplies with it.
-        bits: of the code of a weight, of a trellis in halves; 2 where ternary.
+        bits: of the code of a weight, of a trellis in tenths; 2 where ternary.
         rows: outputs.
         columns: inputs.
         stored_bits: a weight, with scales and what a layout adds.
@@ -112,9 +111,9 @@ def _list_linears(plan: Plan) -> Iterator[LinearInfo]:
 
 
 def _code_bits(work: MatMul) -> float:
-    """Return whole or half bits; a weight's share of bytes that are rounded up is a little more."""
-    halves = math.ceil(2 * round(work.weight_bits, 1))
-    return halves / 2 if halves % 2 else halves // 2
+    """Return whole bits as such; a weight's share of bytes that are rounded up is a little more."""
+    bits = round(work.weight_bits, 1)
+    return int(bits) if bits == int(bits) else bits
 
 
 def _list_tensors(plan: Plan) -> tuple[TensorInfo, ...]:

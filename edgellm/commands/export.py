@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "point a group; shiftadd, sums of powers of two; codebook, any levels; trellis, codes that "
         "overlap, which lose least of all but take longer to find and to run")  # fmt: skip
     add("--bits", type=float, metavar="N",
-        help="of shiftadd, 1 to 4, codebook, 2 to 4, and trellis, 1.5 to 4 in halves; "
+        help="of shiftadd, 1 to 4, codebook, 2 to 4, and trellis, 1.5 to 4, whole or not; "
         "default 3")  # fmt: skip
     add("--group-size", type=group_size, metavar="N",
         help="columns with a scale of their own, times 8, or 'row'; default 128; of codebook, with "

@@ -40,7 +40,7 @@ class Facts:
 
     Attributes:
         label: with a place for the bits.
-        choice: bits that there can be; a budget chooses from them.
+        choice: bits that there can be; a budget chooses from them. A trellis may have any between.
         multiple: of columns, that a group is.
     """
 
@@ -86,8 +86,8 @@ class Scheme:
     Attributes:
         kind: "group" (scale and zero point a group), "shiftadd" (binary coding), "codebook" (any
             levels) or "trellis" (codes that overlap).
-        bits: 2 to 8; 1 to 4 for "shiftadd", 2 to 4 for "codebook", 1.5 to 4 in halves for
-            "trellis".
+        bits: 2 to 8; 1 to 4 for "shiftadd", 2 to 4 for "codebook", 1.5 to 4 for "trellis", whole
+            or not.
         group_size: columns with one scale, or the same levels, a multiple of 8, of 64 for
             "codebook"; ROW for all of a row, which "trellis" always has.
         outliers: of "codebook": the share of the weights that are stored apart.
@@ -101,10 +101,10 @@ class Scheme:
     def __post_init__(self) -> None:
         """Check the ranges."""
         choice, multiple = KINDS[self.kind].choice, KINDS[self.kind].multiple
-        if self.bits not in choice:
-            steps = " in halves" if self.kind == "trellis" else ""
+        between = self.kind == "trellis" and choice[0] <= self.bits <= choice[-1]
+        if self.bits not in choice and not between:
             raise ConfigError(
-                f"bits is {self.bits:g}; {self.kind} allows {choice[0]:g} to {choice[-1]:g}{steps}"
+                f"bits is {self.bits:g}; {self.kind} allows {choice[0]:g} to {choice[-1]:g}"
             )
         if self.kind == "trellis" and self.group_size != ROW:
             raise ConfigError(
@@ -128,7 +128,7 @@ class Scheme:
         if self.kind == "trellis":
             width = "one scale a row"
         apart = f", {100 * self.outliers:g} % outliers" if self.outliers else ""
-        return f"{KINDS[self.kind].label.format(f'{self.bits:g}')}, {width}{apart}"
+        return f"{KINDS[self.kind].label.format(f'{self.bits:.3g}')}, {width}{apart}"
 
     @classmethod
     def parse(
@@ -213,7 +213,12 @@ def schemes_of(family: str, group_size: int | None, outliers: float = 0.0) -> tu
 
 def describe(schemes: Iterable[Scheme]) -> str:
     """Return what ``edgellm inspect`` shows of a model whose linears have such schemes."""
-    names = sorted({str(scheme) for scheme in schemes})
+    known = set(schemes)
+    trellises = {scheme for scheme in known if scheme.kind == "trellis"}
+    names = sorted(str(scheme) for scheme in known - trellises)
+    if trellises:
+        ends = [f"{end(one.bits for one in trellises):.3g}" for end in (min, max)]
+        names.append(f"trellis, {' to '.join(dict.fromkeys(ends))} bits, one scale a row")
     return names[0] if len(names) == 1 else f"mixed: {'; '.join(names)}"
 
 
@@ -261,7 +266,12 @@ class LowBitLinear:
         return real
 
 
-def quantize(weight: Floats, hessian: Floats | Singles | None, scheme: Scheme) -> LowBitLinear:
+def quantize(
+    weight: Floats,
+    hessian: Floats | Singles | None,
+    scheme: Scheme,
+    costs: Floats | None = None,
+) -> LowBitLinear:
     """Quantise a weight (N, K) so that the outputs change little on the calibration activations.
 
     Args:
@@ -269,13 +279,17 @@ def quantize(weight: Floats, hessian: Floats | Singles | None, scheme: Scheme) -
         hessian: (K, K) sum of x x' over the calibration activations; without it each weight goes
             to the nearest level.
         scheme: how.
+        costs: (N,) what the square of an error of each output costs: rows of a trellis are rounded
+            together, so that those lose less of which more depends. None where it is not known.
     """
     size, bits = scheme.columns(weight.shape[1]), int(scheme.bits)
     curvature = (
         np.eye(weight.shape[1], dtype=np.float32) if hessian is None else rounding.damp(hessian)
     )
     if scheme.kind == "trellis":
-        found = trellis.quantize(weight, curvature, scheme.bits, calibrated=hessian is not None)
+        found = trellis.quantize(
+            weight, curvature, scheme.bits, costs, calibrated=hessian is not None
+        )
         return LowBitLinear("TrellisLinear", found.tensors(), {}, found.unit)
     if scheme.kind == "codebook":
         shape = codebook.Shape(bits, size, scheme.outliers)

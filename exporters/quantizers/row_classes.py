@@ -5,8 +5,8 @@ Rows are rounded independently of each other, so a class is rounded as if the ot
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,12 @@ QuantizedWeight = LowBitLinear | JoinedLinear
 
 
 def join(schemes: Sequence[Scheme]) -> Recipe:
-    """Return the recipe for a weight whose rows have such schemes."""
+    """Return the recipe for a weight whose rows have such schemes.
+
+    Trellises become one, of as many bits in all: its rows share them as it serves best.
+    """
+    becomes = one_trellis(Counter(schemes))
+    schemes = [becomes[scheme] for scheme in schemes]
     counts = Counter(schemes)
     # The smallest class first: each place of JoinColumns counts what came before it, too.
     known = sorted(counts, key=lambda one: (counts[one], one.bits, one.kind, one.group_size))
@@ -87,19 +92,40 @@ def join(schemes: Sequence[Scheme]) -> Recipe:
     return RowSchemes(tuple(known), tuple(known.index(scheme) for scheme in schemes))
 
 
+def one_trellis(counts: Mapping[Scheme, int]) -> dict[Scheme, Scheme]:
+    """Return what each of the schemes that so many rows have becomes in ``join``."""
+    trellises = [scheme for scheme in counts if scheme.kind == "trellis"]
+    if not trellises:
+        return {scheme: scheme for scheme in counts}
+    rows = sum(counts[scheme] for scheme in trellises)
+    bits = sum(scheme.bits * counts[scheme] for scheme in trellises) / rows
+    one = replace(trellises[0], bits=bits)
+    return {scheme: one if scheme in trellises else scheme for scheme in counts}
+
+
 def schemes_in(recipes: Iterable[Recipe]) -> list[Scheme]:
     """Return all schemes that recipes have, some several times."""
     parts = [(recipe,) if isinstance(recipe, Scheme) else recipe.schemes for recipe in recipes]
     return [scheme for part in parts for scheme in part]
 
 
-def quantize(weight: Floats, hessian: Floats | Singles | None, recipe: Recipe) -> QuantizedWeight:
+def quantize(
+    weight: Floats,
+    hessian: Floats | Singles | None,
+    recipe: Recipe,
+    costs: Floats | None = None,
+) -> QuantizedWeight:
     """Quantise a weight (N, K) as ``low_bit.quantize``, each class of rows by its scheme."""
     if isinstance(recipe, Scheme):
-        return low_bit.quantize(weight, hessian, recipe)
+        return low_bit.quantize(weight, hessian, recipe, costs)
     classes = np.array(recipe.classes, np.uint8)
     parts = [
-        low_bit.quantize(weight[classes == number], hessian, scheme)
+        low_bit.quantize(
+            weight[classes == number],
+            hessian,
+            scheme,
+            None if costs is None else costs[classes == number],
+        )
         for number, scheme in enumerate(recipe.schemes)
     ]
     return JoinedLinear(tuple(parts), classes)

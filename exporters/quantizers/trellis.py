@@ -4,7 +4,8 @@ QTIP (arXiv 2406.11235): of 2^(bits * N) columns that codes of N rows can stand 
 found by the Viterbi algorithm. The best levels for Gaussian weights (Max, 1960) leave 1.5 to 1.8
 times the error at 2 to 4 bits. Here a code runs down a column, so that the error of each column can
 be made good by those to come (GPTQ). A row has one scale. Weights so large that no level comes near
-are stored apart.
+are stored apart. An error costs more in some rows than in others: as their codes overlap, the
+nearest column by these costs is one whose bits serve such rows, as if more of them were theirs.
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,10 @@ LEFT = 1.22
 """Times 4^-bits: the squared error of Gaussian weights (see ``trellis_codes.MULTIPLIER``)."""
 LEAST_UNIT = 1 / VALUE_LIMIT
 """Of a row whose largest weight is 1: it can be stored apart then."""
+LEAST_COST = 0.05
+"""Of an error in a row, as a share of the mean of all rows: what is known of costs is less exact
+than that. (stories260k at 2.5 bits loses as much with a quarter, a tenth more with four times it.)
+"""
 LEAST_PLANES = 4
 """Of 8 bits; a row has one at most. A ring of fewer than 12 bits does not hold every state."""
 NOTHING = 2.0**-24
@@ -83,6 +88,21 @@ def from_tensors(
     return Trellis(unpack_states(codes, columns), sparse, unit, codes.shape[1])
 
 
+def cost_together(costs: Floats) -> float:
+    """Return what rows of a trellis cost that would cost so much (N,) if all lost the same share.
+
+    Each then loses what makes its cost that of all others, without any more bits: the geometric
+    mean (``TrellisSearch.nearest`` comes as near to it as to the least error of equal rows).
+    """
+    return float(costs.sum() * np.exp(np.log(_shares(costs)).mean()))
+
+
+def _shares(costs: Floats) -> Floats:
+    """Return what rows cost, (N,): shares of the mean, none below ``LEAST_COST``."""
+    mean = float(costs.mean())
+    return np.maximum(costs / mean, LEAST_COST) if mean > 0 else np.ones(len(costs))
+
+
 def stored_bits(shape: tuple[int, int], bits: float) -> int:
     """Return the most bits that a weight (N, K) takes, outliers and all."""
     return 8 * shape[0] * _row_bytes(shape, bits, 0)
@@ -95,13 +115,17 @@ def _row_bytes(shape: tuple[int, int], bits: float, apart: int) -> int:
     return max(most, ceil(min(LEAST_PLANES, rows) * columns / rows))
 
 
-def quantize(weight: Floats, curvature: Singles, bits: float, *, calibrated: bool) -> Trellis:
+def quantize(
+    weight: Floats, curvature: Singles, bits: float, costs: Floats | None, *, calibrated: bool
+) -> Trellis:
     """Quantise a weight (N, K).
 
     Args:
         weight: (N, K).
         curvature: (K, K) positive definite.
         bits: a weight, outliers and all.
+        costs: (N,) what the square of an error costs in each row; None where it is not known: then
+            all rows lose the same share of their squares.
         calibrated: make errors good in other columns.
 
     Raises:
@@ -112,7 +136,7 @@ def quantize(weight: Floats, curvature: Singles, bits: float, *, calibrated: boo
             f"a linear has {weight.shape[1]} columns; trellis allows at most {MAX_COLUMNS}: "
             "choose another scheme"
         )
-    run = _Run(weight, bits)
+    run = _Run(weight, bits, costs)
     if not calibrated:
         for column, values in enumerate(run.columns):
             run.nearest(column, values)
@@ -133,7 +157,7 @@ class _Run:
         rounded: (K, N) what they are rounded to.
     """
 
-    def __init__(self, weight: Floats, bits: float) -> None:
+    def __init__(self, weight: Floats, bits: float, costs: Floats | None) -> None:
         largest = np.abs(weight).max(axis=1)
         least = largest[largest > 0].min() if largest.any() else 1.0
         # Divided by these, all weights have squares that are numbers.
@@ -142,6 +166,8 @@ class _Run:
         self.rounded = np.zeros_like(self.columns)
         self._far, self._unit, apart = _find_far(self.columns, bits)
         rows, columns = weight.shape
+        of_levels = np.ones(rows) if costs is None else costs * (self._gain * self._unit) ** 2
+        self._costs = _shares(of_levels).astype(np.float32)
         self._row_bytes = _row_bytes((rows, columns), bits, apart)
         self._search = TrellisSearch(rows, num_planes(rows, columns, self._row_bytes))
         self._states = np.zeros(self.columns.shape, np.uint16)
@@ -149,7 +175,7 @@ class _Run:
 
     def nearest(self, column: int, values: Singles) -> Singles:
         """Round a column to values (N,); what is stored apart is hit."""
-        states = self._search.nearest(values / self._unit)
+        states = self._search.nearest(values / self._unit, self._costs)
         self._states[column] = states
         found: Singles = np.where(self._far[column], values, self._levels[states] * self._unit)
         self.rounded[column] = found

@@ -55,12 +55,17 @@ class TrellisSearch:
         # By the lowest bits first: those of all states that come from the same one.
         self._levels = np.stack([levels.reshape(-1, 1 << bits).T.ravel() for bits in range(9)])
 
-    def nearest(self, values: Singles) -> States:
-        """Return states (N,) whose levels are near values (N,)."""
+    def nearest(self, values: Singles, costs: Singles) -> States:
+        """Return states (N,) whose levels are near values (N,).
+
+        Args:
+            values: (N,).
+            costs: (N,) what the square of an error costs in each row.
+        """
         if len(values) == 1:
             return self._nearest_of_few(values)
         states, ends = np.empty(len(values), np.int64), np.empty(len(self._cuts), np.int64)
-        column = values, self._new, self._levels
+        column = values, costs, self._new, self._levels
         self._share(partial(_choose_cuts, column, self._cuts, ends))
         self._share(partial(_fill_parts, column, self._cuts, ends, states))
         count = len(self._cuts)
@@ -92,8 +97,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor()
 
 
-Column = tuple[Singles, Ints, Singles]
-"""Values (N,), new bits (N,), (9, 4096): the level of each state, turned for so many new bits."""
+Column = tuple[Singles, Singles, Ints, Singles]
+"""Values (N,), costs (N,), new bits (N,), (9, 4096): the level of each state, turned for so many
+new bits."""
+Target = tuple[float, float]
+"""A value, and what the square of an error costs."""
 
 jit = njit(nogil=True, error_model="numpy")
 
@@ -127,7 +135,8 @@ def _step_of(bits: int) -> Callable[..., None]:
     after_one, count = 1 << bits, STATES >> bits
 
     @jit
-    def step(cost: Singles, after: Singles, chosen: Bytes, levels: Singles, value: float) -> None:
+    def step(cost: Singles, after: Singles, chosen: Bytes, levels: Singles, target: Target) -> None:
+        value, price = target
         best = np.empty(count, np.float32)
         for p in range(count):  # states that differ only in the bits that leave
             least, number = cost[p], np.int32(0)
@@ -140,7 +149,7 @@ def _step_of(bits: int) -> Callable[..., None]:
         for p in range(count):
             for low in range(after_one):
                 gap = value - levels[low * count + p]
-                after[after_one * p + low] = best[p] + gap * gap
+                after[after_one * p + low] = best[p] + price * gap * gap
 
     return step
 
@@ -150,25 +159,26 @@ _one, _two, _three, _four = (_step_of(bits) for bits in range(1, 5))
 
 @jit
 def _step(
-    cost: Singles, after: Singles, chosen: Bytes, levels: Singles, value: float, bits: int
+    cost: Singles, after: Singles, chosen: Bytes, levels: Singles, target: Target, bits: int
 ) -> None:
     """Go on to the next row: what the best way to each of its states costs, and where it leads."""
     if bits == 2:
-        _two(cost, after, chosen, levels, value)
+        _two(cost, after, chosen, levels, target)
     elif bits == 3:
-        _three(cost, after, chosen, levels, value)
+        _three(cost, after, chosen, levels, target)
     elif bits == 1:
-        _one(cost, after, chosen, levels, value)
+        _one(cost, after, chosen, levels, target)
     elif bits == 4:
-        _four(cost, after, chosen, levels, value)
+        _four(cost, after, chosen, levels, target)
     else:  # of very few rows
         count = STATES >> bits
+        value, price = target
         for state in range(STATES):
             p, low = state >> bits, state & (1 << bits) - 1
             ways = cost[p::count]
             chosen[p] = np.argmin(ways)
             gap = value - levels[low * count + p]
-            after[state] = ways[chosen[p]] + gap * gap
+            after[state] = ways[chosen[p]] + price * gap * gap
 
 
 @jit
@@ -177,7 +187,7 @@ def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
 
     ``ends`` are the state of the row above the first and that of the last one, or FREE.
     """
-    values, new, levels = column
+    values, costs, new, levels = column
     rows = len(values)
     cost, after = np.zeros(STATES, np.float32), np.empty(STATES, np.float32)
     chosen = np.empty((len(path), STATES), np.uint8)
@@ -186,7 +196,8 @@ def _walk(column: Column, first: int, ends: Slice, path: Ints) -> None:
         cost[ends[0]] = 0
     for i in range(len(path)):
         row = (first - i) % rows
-        _step(cost, after, chosen[i], levels[new[row]], values[row], new[row])
+        target = values[row], costs[row]
+        _step(cost, after, chosen[i], levels[new[row]], target, new[row])
         cost, after = after, cost
     state = np.argmin(cost) if ends[1] == FREE else ends[1]
     for i in range(len(path) - 1, -1, -1):

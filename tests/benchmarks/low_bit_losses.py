@@ -29,7 +29,14 @@ from edgellm.exporters.architectures.bert import Model as TextEncoder
 from edgellm.exporters.calibrated import Calibrated, Inputs, rows_of
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.float_parts import Activations, FloatParts
-from edgellm.exporters.low_bit_export import Budget, LowBit, Task, choose_schemes, prepare
+from edgellm.exporters.low_bit_export import (
+    Budget,
+    LowBit,
+    Task,
+    choose_schemes,
+    costs_of,
+    prepare,
+)
 from edgellm.exporters.quantizers import rounding, uniform
 from edgellm.exporters.quantizers.grids import Floats, dequantize, quantize
 from edgellm.exporters.quantizers.low_bit import ROW, SCALE_BITS, Scheme, schemes_of
@@ -154,7 +161,8 @@ class Trial:
         """Quantise all linears as an export does."""
         self.restore()
         self.quantized.clear()
-        Calibrated(self.parts, self.task.inputs, recipes).run(self.quantized.__setitem__)
+        costs = costs_of(self.parts, self.task, recipes)
+        Calibrated(self.parts, self.task.inputs, recipes, costs).run(self.quantized.__setitem__)
 
     def tune(self, steps: int, held: Inputs) -> Tuned:
         """Tune what was calibrated last, as an export does."""

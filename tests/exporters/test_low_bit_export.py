@@ -64,11 +64,11 @@ def test_an_interrupted_export_goes_on(
     quantized: list[tuple[int, ...]] = []
     whole = low_bit_export.low_bit.quantize
 
-    def counted(weight: np.ndarray, hessian: np.ndarray, scheme: object) -> LowBitLinear:
+    def counted(weight: np.ndarray, *others: object) -> LowBitLinear:
         if len(quantized) == 5:
             raise KeyboardInterrupt
         quantized.append(weight.shape)
-        return whole(weight, hessian, scheme)
+        return whole(weight, *others)
 
     monkeypatch.setattr(low_bit_export.low_bit, "quantize", counted)
     with pytest.raises(KeyboardInterrupt):

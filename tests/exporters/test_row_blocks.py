@@ -1,6 +1,7 @@
 """Rows are ranked, cut into blocks of whole planes, and every stored bit is counted."""
 
 import numpy as np
+import pytest
 
 from edgellm.exporters.allocation import Choice, Option
 from edgellm.exporters.quantizers.low_bit import Scheme
@@ -8,6 +9,7 @@ from edgellm.exporters.quantizers.row_classes import RowSchemes
 from edgellm.exporters.row_blocks import MOST_BLOCKS, cut, recipes, stored_bits
 
 COSTLY, CHEAP = Scheme("group", 5, 64), Scheme("group", 2, 64)
+TRELLISES = Scheme("trellis", 3, 0), Scheme("trellis", 1.5, 0)
 
 
 def chosen(scheme: Scheme) -> Option:
@@ -35,7 +37,8 @@ def test_small_linears_stay_whole() -> None:
     assert len(cut("a", np.arange(64.0))) == 1
 
 
-def test_bits_of_a_choice_are_those_of_its_recipes() -> None:
+@pytest.mark.parametrize("pair", [(COSTLY, CHEAP), (Scheme("trellis", 3, 0), CHEAP), TRELLISES])
+def test_bits_of_a_choice_are_those_of_its_recipes(pair: tuple[Scheme, Scheme]) -> None:
     linears = {"a": (172, 64), "b": (64, 128)}
     blocks = {
         **cut("a", np.sin(np.arange(172.0))),
@@ -43,16 +46,10 @@ def test_bits_of_a_choice_are_those_of_its_recipes() -> None:
     }
     names = list(blocks)
     for first in range(len(names) + 1):
-        choice: Choice = {
-            name: chosen(COSTLY if place < first else CHEAP) for place, name in enumerate(names)
-        }
+        choice: Choice = {name: chosen(pair[place >= first]) for place, name in enumerate(names)}
         found = recipes(choice, blocks)
 
         total = sum(found[path].stored_bits(shape) for path, shape in linears.items())
         assert stored_bits(choice, blocks, linears) == total
-    assert any(
-        isinstance(one, RowSchemes)
-        for one in recipes(
-            {name: chosen(COSTLY if name == names[0] else CHEAP) for name in names}, blocks
-        ).values()
-    )
+    mixed = recipes({name: chosen(pair[name != names[0]]) for name in names}, blocks)
+    assert isinstance(mixed["a"], Scheme if pair == TRELLISES else RowSchemes)

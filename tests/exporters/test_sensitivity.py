@@ -23,3 +23,10 @@ def test_some_rows_tell_what_compensation_leaves_of_all(bits: int) -> None:
     whole = low_bit.quantize(weight.astype(np.float64), hessian, scheme).real(96) - weight
     found = weights @ np.einsum("nk,nk->n", whole @ hessian, whole)
     assert excess == pytest.approx(found / costs.sum(), rel=0.1)
+
+
+def test_rows_of_a_trellis_are_expected_to_share_their_bits() -> None:
+    costs = np.array([4.0, 1.0, 0.25])
+
+    assert sensitivity._cost_together(Scheme("trellis", 2, ROW), costs) == pytest.approx(3.0)
+    assert sensitivity._cost_together(Scheme("group", 2, ROW), costs) == 5.25

@@ -99,7 +99,7 @@ def test_hard_weights(kind: Kind, case: str) -> None:
         ("shiftadd", 5, 64, "bits is 5; shiftadd allows 1 to 4"),
         ("codebook", 5, 64, "bits is 5; codebook allows 2 to 4"),
         ("codebook", 3, 32, "group size is 32; codebook allows multiples of 64"),
-        ("trellis", 2.25, ROW, "bits is 2.25; trellis allows 1.5 to 4 in halves"),
+        ("trellis", 1.4, ROW, "bits is 1.4; trellis allows 1.5 to 4"),
         ("trellis", float("nan"), ROW, "bits is nan; trellis allows"),
         ("trellis", 3, 64, "group size is 64; trellis has one scale a row: leave it out"),
         ("group", 4, 12, "group size is 12"),

@@ -58,3 +58,27 @@ def test_a_recipe_counts_its_bits_and_those_that_join() -> None:
 
 def test_rows_of_one_scheme_need_no_classes() -> None:
     assert join([TWO] * 5) == TWO
+
+
+def test_trellises_become_one_of_as_many_bits() -> None:
+    trellises = [Scheme("trellis", bits, ROW) for bits in (3, 2, 2.5)]
+
+    assert join(trellises * 4) == Scheme("trellis", 2.5, ROW)
+    assert join(trellises[:2] * 3 + [trellises[1]] * 2) == Scheme("trellis", 19 / 8, ROW)
+    recipe = join([*trellises[:2], FOUR] * 2)
+    assert recipe == RowSchemes((FOUR, Scheme("trellis", 2.5, ROW)), (1, 1, 0) * 2)
+
+
+def test_costs_go_with_their_rows() -> None:
+    rng = np.random.default_rng(5)
+    weight, costs = rng.normal(size=(70, 64)), np.exp(2 * rng.normal(size=70))
+    one = Scheme("trellis", 2.5, ROW)
+    classes = np.arange(70) % 10 == 0
+
+    joined = row_classes.quantize(
+        weight, None, join([FOUR if own else one for own in classes]), costs
+    )
+
+    assert isinstance(joined, JoinedLinear)
+    alone = low_bit.quantize(weight[~classes], None, one, costs[~classes])
+    np.testing.assert_array_equal(joined.real(64)[~classes], alone.real(64))
