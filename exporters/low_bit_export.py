@@ -291,8 +291,9 @@ def choose_schemes(parts: FloatParts, task: Task, plan: Scheme | Budget) -> Choi
     choice = allocate(options, most, bits)
     is_small = task.num_weights <= MOST_TO_MEASURE
     if plan.refine and is_small:
-        choice, _ = refine(choice, options, most, sensitivity.loss, bits)
+        refined, _ = refine(choice, options, most, sensitivity.loss, bits)
         sensitivity.restore()
+        choice = sensitivity.better(choice, refined)
     elif plan.refine:
         LOG.warning(
             "the choice is not checked by evolution, which is for up to %d weights in linears; "

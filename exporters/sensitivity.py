@@ -141,11 +141,28 @@ class Sensitivity:
 
         It is measured on other inputs than those that it is quantised for.
         """
+        return self._calibrated(choice, self._fitted, self._judged, self._answers)
+
+    def better(self, choice: Choice, refined: Choice) -> Choice:
+        """Return the better of two choices, the second of which is the best by ``loss``.
+
+        It was found on the inputs that ``loss`` measures on, so it is judged on the others.
+        """
+        answers = self._run_whole(self._fitted)
+        lost = [
+            self._calibrated(one, self._judged, self._fitted, answers) for one in (choice, refined)
+        ]
+        return refined if lost[1] < lost[0] else choice
+
+    def _calibrated(
+        self, choice: Choice, fitted: Inputs, judged: Inputs, answers: Sequence[Activations]
+    ) -> float:
+        """Return the loss on some inputs of the model quantised on others."""
         stages = [stage for block in self._blocks for stage in block.stages]
         originals = [(one, self._parts.weight(one)) for stage in stages for one in stage]
-        whole = Calibrated(self._parts, self._fitted, recipes(choice, self.row_blocks), self.costs)
+        whole = Calibrated(self._parts, fitted, recipes(choice, self.row_blocks), self.costs)
         whole.run(lambda _path, _linear: None)
-        lost = self._compare(self._answers, self._run_whole(self._judged))
+        lost = self._compare(answers, self._run_whole(judged))
         for linear, weight in originals:
             self._parts.replace(linear, weight)
         return lost

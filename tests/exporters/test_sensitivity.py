@@ -1,11 +1,18 @@
 """What a forecast of losses is made of."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from edgellm.exporters import sensitivity
+from edgellm.exporters import build, sensitivity
+from edgellm.exporters.architectures import llama
+from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.quantizers import low_bit, rounding
 from edgellm.exporters.quantizers.low_bit import ROW, Scheme
+from edgellm.exporters.sensitivity import Sensitivity
+from edgellm.runtime.float_parts import run_each
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
@@ -23,6 +30,26 @@ def test_some_rows_tell_what_compensation_leaves_of_all(bits: int) -> None:
     whole = low_bit.quantize(weight.astype(np.float64), hessian, scheme).real(96) - weight
     found = weights @ np.einsum("nk,nk->n", whole @ hessian, whole)
     assert excess == pytest.approx(found / costs.sum(), rel=0.1)
+
+
+def test_what_evolution_found_is_kept_only_if_it_is_better(
+    tmp_path: Path, write_checkpoint: Callable[..., Path]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", llama.TINY)
+    parts = FloatParts(build.float_model(checkpoint, tmp_path / "float"), run_each)
+    path = "model.layers.0.mlp.down_proj"
+    (linear,) = parts.find([path]).values()
+    weight = parts.weight(linear)
+    inputs = list(np.random.default_rng(0).integers(0, 256, (4, 40)))
+    found = Sensitivity(parts, {path: weight.shape}, inputs)
+    options = found.options([Scheme("group", 8, ROW), Scheme("shiftadd", 1, ROW)])
+    exact, coarse = ({name: own[i] for name, own in options.items()} for i in range(2))
+
+    assert found.better(coarse, exact) is exact
+    assert found.better(exact, coarse) is exact
+    assert found.loss(exact) < found.loss(coarse)
+    found.restore()
+    np.testing.assert_array_equal(parts.weight(linear), weight)
 
 
 def test_rows_of_a_trellis_are_expected_to_share_their_bits() -> None:
