@@ -5,6 +5,7 @@ goes through the array plane after plane. All of it is exact, and rounded once, 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -42,7 +43,7 @@ def _group_codes(inputs: Sequence[Numbers]) -> Numbers:
 
 def _signs(inputs: Sequence[Numbers]) -> Numbers:
     """Return +1 and -1 of each plane: (P, N, K)."""
-    bits = unpack_bit_planes(inputs[1], inputs[2].shape[2], inputs[0].shape[1])
+    bits = unpack_bit_planes(inputs[1], len(inputs[2]), inputs[0].shape[1])
     return 2 * bits.astype(np.int8) - 1
 
 
@@ -199,14 +200,19 @@ class ProductEffects:
 
         return scale
 
+    @cached_property
+    def _alphas(self) -> Int64:
+        """(G, P, N)."""
+        planes, terms = self._inputs[1].shape[2], self._call.attributes["terms"]
+        return unpack_alphas(self._inputs[2], planes, terms)
+
     def _scaled(self, sums: Int64, inputs: slice, columns: slice) -> Int64:
         """Return the sum over the groups of a tile, each times its scales."""
         first = inputs.start // self._group
         groups = slice(first, first + sums.shape[1])
         products, of_inputs = sums[:-1], sums[-1]
         if self._call.op_type == "ShiftAddLinear":
-            packed, planes = self._inputs[2][groups, :, columns], self._inputs[1].shape[2]
-            alphas = unpack_alphas(packed, planes, self._call.attributes["terms"])  # (G, P, N)
+            alphas = self._alphas[groups, :, columns]
             return (products * alphas.transpose(1, 0, 2)[:, :, None]).sum(axis=(0, 1))
         scale, zero = (item[groups, columns].astype(np.int64)[:, None] for item in self._inputs[2:])
         middle = 1 << (self._inputs[1].shape[2] - 1)

@@ -82,7 +82,7 @@ def decode(op_type: str, inputs: Sequence[Array], attributes: Mapping[str, int])
     if op_type != "ShiftAddLinear":
         return CodeWeights(_linear_weights.decode(op_type, inputs, attributes))
     x, planes, alphas = inputs
-    bits = unpack_bit_planes(planes.astype(np.uint8), alphas.shape[2], x.shape[1])
+    bits = unpack_bit_planes(planes.astype(np.uint8), len(alphas), x.shape[1])
     scales = unpack_alphas(alphas.astype(np.uint8), planes.shape[2], attributes["terms"])
     return ShiftAddWeights(bits, scales, attributes["group_size"], attributes["shift"])
 

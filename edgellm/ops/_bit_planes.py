@@ -19,7 +19,7 @@ GROUP_SIZE = (8, 65_536)
 
 
 def planes_fit(use: Use) -> Demands:
-    """Demand planes of as many rows, columns and groups as scales and activations have."""
+    """Demand planes of as many rows and columns as scales and activations have."""
     sizes, group = use.sizes, use.attributes["group_size"]
     columns, rows, planes = sizes["K"], sizes["N"], sizes["P"]
     if not isinstance(columns, int) or not isinstance(rows, int) or not isinstance(planes, int):
@@ -33,8 +33,13 @@ def planes_fit(use: Use) -> Demands:
             (sizes["B"], sizes["C"]) == (blocks, octets),
             "its planes have another number of rows or columns than scales and activations",
         ),
-        (sizes["G"] == -(-columns // group), "it has one scale for each group"),
     ]
+
+
+def group_count(use: Use) -> int:
+    """Return how many groups the columns make, -1 where they are not fixed."""
+    columns = use.sizes["K"]
+    return -(-columns // use.attributes["group_size"]) if isinstance(columns, int) else -1
 
 
 def split_groups(matrix: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:

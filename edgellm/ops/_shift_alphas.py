@@ -3,18 +3,23 @@
 import numpy as np
 import numpy.typing as npt
 
-SHIFT_ALPHAS = "shift-alphas/v1"
-"""Alphas of P planes, each a sum of at most S signed powers of two, in (groups, bytes, rows). Of a
-row and group nibble i is the lower half of byte i // 2 if i is even, else the upper half; alpha p
-has nibbles p*S to p*S + S - 1. The first of them is its largest exponent + 1, or 0 where it is
-zero. Bits 0..2 of each other nibble say how far its exponent is below that of the term before, 1 to
-7 for 2 to 8, or 0: no more terms; bit 3 is set for minus. What would be below 2^0 ends an alpha as
-well.
+SHIFT_ALPHAS = "shift-alphas/v2"
+"""Alphas of N rows, G groups and P planes, each a sum of at most S signed powers of two, in (N, A)
+bytes, A = G*H, H = (P*S + 1) // 2. Blocks of 64 rows follow one another; the last may have fewer.
+A block has the bytes of its rows group by group, and of each group byte h of all rows before byte
+h + 1. So they are read in the order of memory, as the bits are (bit-planes/v1).
+
+Of a row and group nibble i is the lower half of byte i // 2 if i is even, else the upper half;
+alpha p has nibbles p*S to p*S + S - 1. The first of them is its largest exponent + 1, or 0 where it
+is zero. Bits 0..2 of each other nibble say how far its exponent is below that of the term before, 1
+to 7 for 2 to 8, or 0: no more terms; bit 3 is set for minus. What would be below 2^0 ends an alpha
+as well.
 
 An alpha is never negative: it and its bits may change their signs together. In the non-adjacent
 form of a number, which has as few signed powers of two as there can be, no two are neighbours. A
 term that is 2^9 times smaller than the one before, or less, is left out, and so are those after."""
 
+BLOCK_ROWS = 64
 MAX_TERMS = 8
 MAX_EXPONENT = 14
 LARGEST_GAP = 8
@@ -48,7 +53,7 @@ def pack_alphas(alphas: npt.NDArray[np.int64], terms: int) -> npt.NDArray[np.uin
         terms: the most of an alpha.
 
     Returns:
-        (G, ``alpha_bytes(P, terms)``, N) uint8 in the layout SHIFT_ALPHAS.
+        (N, G * ``alpha_bytes(P, terms)``) uint8 in the layout SHIFT_ALPHAS.
 
     Raises:
         ValueError: an alpha is out of range or has more terms.
@@ -75,25 +80,42 @@ def pack_alphas(alphas: npt.NDArray[np.int64], terms: int) -> npt.NDArray[np.uin
 
 
 def pack_nibbles(nibbles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return nibbles (G, P, S, N) of alphas, of any value, two in a byte: as ``pack_alphas``."""
+    """Return nibbles (G, P, S, N) of alphas, of any value, as ``pack_alphas`` does."""
     flat = nibbles.reshape(nibbles.shape[0], -1, nibbles.shape[3])
     even = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2), (0, 0)))
-    return np.ascontiguousarray(even[:, 0::2] | even[:, 1::2] << np.uint8(4))
+    bytes_ = (even[:, 0::2] | even[:, 1::2] << np.uint8(4)).reshape(-1, nibbles.shape[3])  # (A, N)
+    packed = np.empty(bytes_.shape[::-1], np.uint8)
+    packed.reshape(-1)[_places(*packed.shape)] = bytes_
+    return packed
+
+
+def _places(rows: int, row_bytes: int) -> npt.NDArray[np.int64]:
+    """Return which byte of all is byte a of row n, (A, N)."""
+    row = np.arange(rows)
+    begin = row - row % BLOCK_ROWS
+    width = np.minimum(BLOCK_ROWS, rows - begin)
+    places: npt.NDArray[np.int64] = (
+        begin * row_bytes + row % BLOCK_ROWS + np.arange(row_bytes)[:, None] * width
+    )
+    return places
 
 
 def unpack_alphas(packed: npt.NDArray[np.uint8], planes: int, terms: int) -> npt.NDArray[np.int64]:
     """Return the alphas as integers.
 
     Args:
-        packed: (G, ``alpha_bytes(planes, terms)``, N) in the layout SHIFT_ALPHAS.
+        packed: (N, G * ``alpha_bytes(planes, terms)``) in the layout SHIFT_ALPHAS.
         planes: of bits.
         terms: the most of an alpha.
 
     Returns:
         (G, planes, N), each between 0 and LARGEST_ALPHA.
     """
-    groups, _, rows = packed.shape
-    halves = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=2)
+    rows = packed.shape[0]
+    ordered = np.ascontiguousarray(packed).reshape(-1)[_places(*packed.shape)]
+    by_group = ordered.reshape(-1, alpha_bytes(planes, terms), rows)
+    groups = len(by_group)
+    halves = np.stack([by_group & np.uint8(15), by_group >> np.uint8(4)], axis=2)
     nibbles = halves.reshape(groups, -1, rows)[:, : planes * terms]
     nibbles = nibbles.reshape(groups, planes, terms, rows)
     gaps = np.array(GAPS, np.int64)[nibbles]

@@ -46,7 +46,8 @@ def work(sizes: Sizes) -> Work:
 
 def demands(use: Use) -> Demands:
     """Demand planes that fit the scales and the activations."""
-    return _bit_planes.planes_fit(use)
+    of_each = use.sizes["G"] == _bit_planes.group_count(use)
+    return [*_bit_planes.planes_fit(use), (of_each, "it has one scale for each group")]
 
 
 def reference(

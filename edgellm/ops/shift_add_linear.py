@@ -14,6 +14,7 @@ from edgellm.ops._bit_planes import GROUP_SIZE
 from edgellm.ops._body import Body, Value
 from edgellm.ops._schema import Example, OpSchema, Port
 from edgellm.ops._shift_alphas import (
+    BLOCK_ROWS,
     GAPS,
     MAX_EXPONENT,
     MAX_TERMS,
@@ -35,7 +36,7 @@ SCHEMA = OpSchema(
     inputs=(
         Port("x", "int8", ("T", "K")),
         Port("planes", "uint8", ("B", "C", "P", "64")),
-        Port("alphas", "uint8", ("G", "H", "N")),
+        Port("alphas", "uint8", ("N", "A")),
     ),
     outputs=(Port("acc", "int32", ("T", "N")),),
     attributes={"group_size": GROUP_SIZE, "shift": (0, 62), "terms": (1, MAX_TERMS)},
@@ -50,7 +51,7 @@ def work(sizes: Sizes) -> Work:
         n=sizes["N"],
         weight_bits=sizes["P"],
         group_size=sizes["group_size"],
-        group_bits=sizes["H"] * 8,
+        group_bits=8 * alpha_bytes(sizes["P"], sizes["terms"]),
         shifts=sizes["P"] * sizes["terms"],
     )
 
@@ -59,7 +60,8 @@ def demands(use: Use) -> Demands:
     """Demand planes that fit the alphas and the activations."""
     fits, planes = _bit_planes.planes_fit(use), use.sizes["P"]
     size = alpha_bytes(planes, use.attributes["terms"]) if isinstance(planes, int) else -1
-    return [*fits, (use.sizes["H"] == size, "it has alphas for each plane")]
+    of_each = use.sizes["A"] == _bit_planes.group_count(use) * size
+    return [*fits, (of_each, "it has alphas for each plane of each group")]
 
 
 def reference(
@@ -82,14 +84,14 @@ def reference(
     Args:
         x: (T, K), K <= 65,536.
         planes: (B, C, P, 64) in the layout ``bit-planes/v1``, 1 for +1 and 0 for -1; N rows.
-        alphas: (G, H, N) in the layout ``shift-alphas/v1``, H = (P * terms + 1) // 2.
+        alphas: (N, A) in the layout ``shift-alphas/v2``.
         group_size: columns of a group, a multiple of 8; the last group may be shorter.
         shift: 0 <= shift <= 62.
         terms: the most of an alpha.
     """
-    bits = unpack_bit_planes(planes, alphas.shape[2], x.shape[1])
+    bits = unpack_bit_planes(planes, len(alphas), x.shape[1])
     scales = unpack_alphas(alphas, planes.shape[2], terms)  # (G, P, N)
-    total = np.zeros((len(x), alphas.shape[2]), np.int64)
+    total = np.zeros((len(x), len(alphas)), np.int64)
     for plane, plane_bits in enumerate(bits):
         products = _bit_planes.group_products(x, 2 * plane_bits.astype(np.int64) - 1, group_size)
         total += (products * scales[:, plane, None, :]).sum(axis=0)
@@ -100,20 +102,31 @@ def body() -> "FunctionProto":
     """Return the operator in standard ONNX operators."""
     b = Body(SCHEMA)
     x, planes, alphas = b.inputs
-    size, groups, rows = b.attribute("group_size").reshape(1), alphas.size(0), alphas.size(2)
-    count = planes.size(2)
+    size, rows, count = b.attribute("group_size").reshape(1), alphas.size(0), planes.size(2)
+    groups = (x.size(1) + size - 1) // size
     bits = _bit_planes.body_bits(planes, rows, groups * size)
-    by_group = bits.reshape(count, rows, groups, size).transpose(0, 2, 3, 1)  # (P, G, size, N)
+    by_columns = bits.reshape(count, rows, groups, size).transpose(0, 2, 3, 1)  # (P, G, size, N)
     left, sums = _bit_planes.body_groups(b, x, groups, size)
-    products = _bit_planes.body_products(left.unsqueeze(0), by_group)  # (P, G, T, N)
+    products = _bit_planes.body_products(left.unsqueeze(0), by_columns)  # (P, G, T, N)
     signed = products * 2 - sums.unsqueeze(0)
-    scales = _body_alphas(alphas, count).transpose(1, 0, 2, 3)  # (P, G, 1, N)
+    by_group = _body_bytes(alphas).reshape(groups, -1, rows)
+    scales = _body_alphas(by_group, count).transpose(1, 0, 2, 3)  # (P, G, 1, N)
     total = b.node("ReduceSum", [signed * scales, b.constant([0, 1])], "int64").reshape(-1, rows)
     return b.function(_bit_planes.body_rounded(total, b.attribute("shift")))
 
 
+def _body_bytes(alphas: Value) -> Value:
+    """Return the bytes of alphas in the order of rows, (A, N)."""
+    b, rows, row_bytes = alphas.body, alphas.count(0), alphas.count(1)
+    row = b.range(b.constant(0), rows)
+    begin = row // BLOCK_ROWS * BLOCK_ROWS
+    width = (rows - begin).at_most(BLOCK_ROWS)
+    each = b.range(b.constant(0), row_bytes).reshape(-1, 1)
+    return alphas.reshape(-1).take(each * width + begin * row_bytes + row - begin)
+
+
 def _body_alphas(alphas: Value, planes: Value) -> Value:
-    """Return the alphas as integers, (G, P, 1, N)."""
+    """Return the alphas of bytes (G, H, N) as integers, (G, P, 1, N)."""
     b, terms = alphas.body, alphas.body.attribute("terms").reshape(1)
     halves = [alphas & 15, alphas.shift_right(b.constant(4, "uint8"))]
     nibbles = b.concat([half.unsqueeze(2) for half in halves], axis=2)  # (G, H, 2, N)

@@ -110,6 +110,21 @@ def place_on_stack(function: Callable[..., Any], dtype: str) -> None:
         return _array(context, builder, kind, address, [INT64(count)])
 
 
+def make_flat(function: Callable[..., Any]) -> None:
+    """Make ``function(matrix)`` of compiled code return the same memory as one row."""
+
+    @type_callable(function)
+    def type_row(_context: Any) -> Any:  # noqa: ANN401
+        return lambda matrix: types.Array(matrix.dtype, 1, "C") if matrix.layout == "C" else None
+
+    @lower_builtin(function, types.Array)
+    def lower_row(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        count = builder.mul(*cgutils.unpack_tuple(builder, matrix.shape))
+        address = builder.ptrtoint(matrix.data, INT64)
+        return _array(context, builder, signature.return_type, address, [count])
+
+
 def count_bits(function: Callable[..., Any]) -> None:
     """Make ``function(value)`` of compiled code return how many bits a value has, 0 below 1."""
 

@@ -185,6 +185,8 @@ def _share_parts(function: Callable[..., Any]) -> None:
             _intrinsics.place_on_stack(part, part.__name__.removeprefix("stack_"))
         elif part is _scalar.bit_length:
             _intrinsics.count_bits(part)
+        elif part is _scalar.flat:
+            _intrinsics.make_flat(part)
         elif not part.__name__.startswith("vector_"):
             register_jitable(**PART_POLICY)(part)
             _share_parts(part)

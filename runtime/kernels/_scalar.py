@@ -41,6 +41,11 @@ def stack_int64(size: int) -> npt.NDArray[np.int64]:
     return np.empty(size, np.int64)
 
 
+def flat(matrix: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a matrix, row after row (compiled: of one that is whole)."""
+    return matrix.reshape(-1)
+
+
 def share(total: Int, thread: Int, threads: Int) -> Pair:
     """Return (begin, end): the contiguous slice of ``total`` items that ``thread`` works on."""
     return total * thread // threads, total * (thread + 1) // threads

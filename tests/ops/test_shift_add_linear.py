@@ -16,7 +16,7 @@ def use() -> Use:
         inputs=("x", "planes", "alphas"),
         outputs=("acc",),
         attributes={"group_size": 64, "shift": 8, "terms": 3},
-        sizes={"T": "tokens", "K": 172, "N": 70, "B": 2, "C": 22, "P": 3, "G": 3, "H": 5},
+        sizes={"T": "tokens", "K": 172, "N": 70, "B": 2, "C": 22, "P": 3, "A": 3 * 5},
         context_length=64,
     )
 
@@ -32,12 +32,12 @@ def test_a_sound_use_is_accepted(use: Use) -> None:
 @pytest.mark.parametrize(
     ("size", "value", "message"),
     [
-        ("H", 4, "alphas for each plane"),
-        ("H", "tokens", "alphas for each plane"),
+        ("A", 12, "alphas for each plane"),
+        ("A", "tokens", "alphas for each plane"),
         ("P", 4, "alphas for each plane"),
         ("P", 9, "1 to 8 planes"),
         ("P", "tokens", "a fixed size"),
-        ("G", 2, "one scale for each group"),
+        ("A", 10, "alphas for each plane of each group"),
         ("N", 129, "another number of rows"),
         ("K", 180, "another number of rows or columns"),
     ],
@@ -52,7 +52,9 @@ def test_sizes_that_do_not_fit_are_refused(
 def test_terms_that_do_not_fit_are_refused(use: Use, terms: int) -> None:
     attributes = {**use.attributes, "terms": terms}
 
-    assert complaints(replace(use, attributes=attributes)) == ["it has alphas for each plane"]
+    assert complaints(replace(use, attributes=attributes)) == [
+        "it has alphas for each plane of each group"
+    ]
 
 
 def test_work_has_the_bytes_that_are_stored() -> None:
@@ -62,7 +64,7 @@ def test_work_has_the_bytes_that_are_stored() -> None:
     found = work({**sizes, **example.attributes})
 
     x, _, alphas = example.inputs
-    rows, columns = alphas.shape[2], x.shape[1]
+    rows, columns = len(alphas), x.shape[1]
     assert isinstance(found, MatMul)
     assert found.weight_bytes == rows * columns * 2 / 8 + alphas.nbytes
     assert found.shifts == 2 * 2

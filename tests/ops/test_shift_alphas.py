@@ -24,7 +24,7 @@ def test_sums_of_powers_come_back(terms: int) -> None:
 
     packed = pack_alphas(alphas, terms)
 
-    assert packed.shape == (2, alpha_bytes(3, terms), 500)
+    assert packed.shape == (500, 2 * alpha_bytes(3, terms))
     np.testing.assert_array_equal(unpack_alphas(packed, 3, terms), alphas)
 
 
@@ -34,14 +34,27 @@ def test_the_layout_is_as_documented() -> None:
 
     packed = pack_alphas(alphas, 3)
 
-    assert packed[0, :, 0].tolist() == [5 | 9 << 4, 9, 0, 15, 0]
+    assert packed.tolist() == [[5 | 9 << 4, 9, 0, 15, 0]]
+
+
+def test_blocks_of_rows_follow_one_another() -> None:
+    """Of 100 rows, the first 64 by group and byte, then the other 36."""
+    bytes_ = np.arange(2 * 3 * 100, dtype=np.int64).reshape(2, 3, 100) % 251
+    nibbles = np.stack([bytes_ & 15, bytes_ >> 4], axis=2).reshape(2, 3, 2, 100).astype(np.uint8)
+
+    packed = pack_nibbles(nibbles)
+
+    flat = packed.reshape(-1).tolist()
+    assert packed.shape == (100, 6)
+    assert flat[: 64 * 6] == bytes_[:, :, :64].reshape(-1).tolist()
+    assert flat[64 * 6 :] == bytes_[:, :, 64:].reshape(-1).tolist()
 
 
 def test_any_bytes_are_alphas_in_range() -> None:
-    packed = np.random.default_rng(0).integers(0, 256, (8, 4, 4096), np.uint8)
+    packed = np.random.default_rng(0).integers(0, 256, (4096, 8 * 4), np.uint8)
 
     for terms in range(1, 9):
-        alphas = unpack_alphas(packed, 1, terms)
+        alphas = unpack_alphas(packed[:, : 8 * alpha_bytes(1, terms)], 1, terms)
         assert alphas.min() == 0
         assert alphas.max() <= LARGEST_ALPHA
     most = pack_nibbles(np.array([15, *[1] * 7], np.uint8).reshape(1, 1, 8, 1))

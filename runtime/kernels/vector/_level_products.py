@@ -69,17 +69,20 @@ def group_look_up(unit: VectorUnit) -> Callable[..., None]:
     def look_up_group(
         codes: Codes,
         halves: tuple[Codes, Codes],
-        packed: Alphas,
+        packed: tuple[Alphas, Int],
         shape: Range,
         place: Range,
         group: Range,
     ) -> None:
-        """Look up the levels of a group's codes, which begin and end at these columns."""
+        """Look up the levels of a group's codes, which begin and end at these columns.
+
+        packed are the alphas, and the number of the group.
+        """
         (first, last), (start, stop) = place, group
         lower, upper = halves
         alphas = stack_int32(ALPHA_WORDS)
         low, high = stack_int8(LEVELS), stack_int8(LEVELS)
-        fill_alphas(packed, shape, place, alphas)
+        fill_alphas(packed[0], packed[1], shape, place, alphas)
         for row in range(last - first):
             fill_levels(alphas[row:], shape[0], CARRY, low, high)
             own: Codes = row_of(codes, row)[start:]
@@ -120,8 +123,8 @@ def byte_block(unit: VectorUnit) -> Callable[..., None]:
             while start < end:
                 stop = min((start // size + 1) * size, end)
                 at = (start - column, stop - column)
-                own_alphas = alphas[start // size]
-                look_up_group(codes, (lower, upper), own_alphas, shape, (first, last), at)
+                packed = alphas, start // size
+                look_up_group(codes, (lower, upper), packed, shape, (first, last), at)
                 start = stop
             part, width, own = x[:, column:end], end - column, starts[column // SPAN * x.shape[0] :]
             multiply(part, lower[:rows, :width], sums[:, :rows], own)
@@ -149,9 +152,10 @@ def level_products(unit: VectorUnit) -> Callable[..., bool]:
         (begin, end), (size, shift, terms) = rows, numbers
         if x.shape[0] < least or planes.shape[2] < least_planes:
             return False
+        groups = (x.shape[1] + size - 1) // size
         for block in range(begin // ROWS, (end + ROWS - 1) // ROWS):
             first, last = first_row(block, begin), last_row(block, end)
-            if not fits_levels(alphas, (planes.shape[2], terms), first, last):
+            if not fits_levels(alphas, groups, (planes.shape[2], terms), first, last):
                 return False
         totals: Totals = as_matrix(stack_int64(TOTAL_WORDS), ROWS)
         starts = stack_int32(START_WORDS)

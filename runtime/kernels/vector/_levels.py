@@ -23,17 +23,17 @@ Sums = npt.NDArray[np.int32]
 
 
 @register_jitable(**PART_POLICY)
-def fits_levels(packed: Alphas, shape: tuple[Int, Int], first: Int, last: Int) -> bool:
+def fits_levels(packed: Alphas, groups: Int, shape: tuple[Int, Int], first: Int, last: Int) -> bool:
     """Tell whether the levels of rows of a block are two int8 each.
 
-    packed are (G, H, N); shape is planes and terms.
+    packed are (N, A), of so many groups; shape is planes and terms.
     """
     planes = shape[0]
     if planes > MOST_PLANES:
         return False
     alphas = stack_int32(ALPHA_WORDS)
-    for group in range(packed.shape[0]):
-        fill_alphas(packed[group], shape, (first, last), alphas)
+    for group in range(groups):
+        fill_alphas(packed, group, shape, (first, last), alphas)
         for row in range(last - first):
             peak = np.int32(0)
             for plane in range(planes):

@@ -72,8 +72,9 @@ def look_up_products(unit: VectorUnit) -> Callable[..., None]:
         totals, scales = stack_int64(BLOCK_TOTALS), stack_int8(SCALE_BYTES)
         tables, magnitudes = stack_int8(TABLE_BYTES), stack_int32(MAX_GROUPS)
         last_block = (end + ROWS - 1) // ROWS
-        whole = min(alphas.shape[2] // ROWS, last_block)  # the last block may have fewer rows
-        block_scales = alphas.shape[0] * shape[0] * BLOCK_BYTES
+        whole = min(alphas.shape[0] // ROWS, last_block)  # the last block may have fewer rows
+        groups = (x.shape[1] + size - 1) // size
+        block_scales = groups * shape[0] * BLOCK_BYTES
         fitting = SCALE_BYTES // block_scales // PAIR * PAIR
         step, fits = max(fitting, PAIR), fitting > 0 and shape[0] <= MOST_PLANES
         octets = size // OCTET
@@ -89,7 +90,7 @@ def look_up_products(unit: VectorUnit) -> Callable[..., None]:
             for first in range(begin // ROWS, last_block, step):
                 last = min(first + step, last_block)
                 if fits:
-                    fill_scales(alphas, shape, (first, min(last, whole)), scales)
+                    fill_scales(alphas, (groups, *shape), (first, min(last, whole)), scales)
                 for block in range(first, last, PAIR):
                     stop = min(block + PAIR, last)
                     done = max(min(stop, whole), block) if fits else block
@@ -137,12 +138,12 @@ def group_sums(unit: VectorUnit) -> Callable[..., None]:
         sums, alphas = stack_int32(SUMS), stack_int32(SUMS)
         out = totals[first % ROWS : first % ROWS + last - first]
         out[:] = 0
-        for group in range(packed.shape[0]):
+        for group in range((x.shape[0] + group_size - 1) // group_size):
             start, stop = group * group_size, (group + 1) * group_size
             own = x[start:stop]
             octets = planes[start // OCTET : stop // OCTET]
             choose(octets, tables[start // OCTET * OCTET_TABLES :], least_sum(own), sums)
-            fill_alphas(packed[group], (planes.shape[1], terms), (first, last), alphas)
+            fill_alphas(packed, group, (planes.shape[1], terms), (first, last), alphas)
             add_alphas(sums[first % ROWS :], sum_of(own), planes.shape[1], alphas, out)
 
     return add_groups

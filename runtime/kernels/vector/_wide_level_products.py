@@ -101,7 +101,7 @@ def slab_products(unit: VectorUnit) -> Callable[..., None]:
         start = column
         while start < end:
             stop = min((start // size + 1) * size, end)
-            fill_alphas(packed[start // size], shape, (first, last), alphas)
+            fill_alphas(packed, start // size, shape, (first, last), alphas)
             for row in range(last - first):
                 fill_levels(alphas[row:], shape[0], 0, low, high)
                 found: Words = row_of(levels, row)[start - column :]

@@ -40,7 +40,6 @@ from edgellm.runtime.kernels.simd._unit import (
 )
 from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS, TOGETHER_BYTES
 from edgellm.runtime.kernels.vector._plane_blocks import lesser
-from edgellm.runtime.kernels.vector._plane_dots import INTO_LEVEL_2
 from edgellm.runtime.kernels.vector._shift_blocks import MOST_PLANES
 from edgellm.runtime.kernels.vector._shift_scales import IN_ORDER, RowScales
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
@@ -56,11 +55,6 @@ TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
 AHEAD_BYTES = 8192
 """How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 2 KB take
 1.13 to 1.35 times as long, 4 KB 1 to 1.12, 16 KB 1.05 to 1.13.)"""
-SCALE_BLOCKS = 4
-"""Blocks whose alphas are prefetched while as many before them are multiplied: of each a line, pair
-of nibbles by pair. (Zen 5, from memory: 0.84 to 0.96 of the time that it takes when scales are
-written before 16 blocks, as in ``_shift_products``; 1 block takes 1.01 to 1.11 of the time of 4, 8
-take 1 to 1.04.)"""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -93,18 +87,17 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
         fits = columns % COLUMNS == 0 and size % COLUMNS == 0 and columns <= MOST_COLUMNS
         if not fits or planes.shape[2] > MOST_PLANES:
             return begin
-        first, last = begin // ROWS, min((end + ROWS - 1) // ROWS, alphas.shape[2] // ROWS)
+        first, last = begin // ROWS, min((end + ROWS - 1) // ROWS, alphas.shape[0] // ROWS)
         tables, totals = stack_int16(TABLES), stack_int64(ROWS)
         table_words = columns // COLUMNS * TABLE_WORDS
         tokens = max(TOGETHER_BYTES // (2 * table_words), 1)
         for t in range(0, x.shape[0], tokens):
             some = x[t : t + tokens]
-            expect_alphas(alphas, first)
             for i in range(some.shape[0]):
                 fill_tables(some[i], tables[i * table_words :])
             for block in range(first, last):
                 row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
-                place = size // OCTET, terms, block, (block - first) % SCALE_BLOCKS
+                place = size // OCTET, terms, block
                 for i in range(some.shape[0]):
                     own_tables = tables[i * table_words :]
                     add_block(planes[block], own_tables, alphas, place, totals)
@@ -112,23 +105,6 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
         return max(min(last * ROWS, end), begin)
 
     return products
-
-
-@intrinsic
-def expect_alphas(_: Context, alphas: Type, block: Type) -> Intrinsic:
-    """``expect_alphas(alphas, block)``: begin to read those of SCALE_BLOCKS blocks from one on."""
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        (array,) = open_arrays(context, builder, types.void(signature.args[0]), args[:1])
-        groups, pairs, row_bytes = cgutils.unpack_tuple(builder, array.shape)
-        first = move(builder, bytes_of(builder, array), builder.mul(args[1], INT64(ROWS)))
-        with cgutils.for_range(builder, builder.mul(groups, pairs)) as loop:
-            at = move(builder, first, builder.mul(loop.index, row_bytes))
-            for i in range(SCALE_BLOCKS):
-                prefetch(builder, move(builder, at, INT64(i * ROWS)), INTO_LEVEL_2)
-        return context.get_dummy_value()
-
-    return types.void(alphas, block), generate
 
 
 @intrinsic
@@ -171,8 +147,7 @@ def _block_sums(unit: VectorUnit) -> Intrinsic:
     """Return the intrinsic ``add_block(planes, tables, alphas, place, totals)``.
 
     It writes the totals of a block of rows. planes are (octets, 1 to MOST_PLANES, 64), alphas
-    (G, H, N); a place is the octets of a group, the terms of an alpha, the number of the block, and
-    its number among SCALE_BLOCKS, while which the alphas of as many that follow are prefetched.
+    (N, A); a place is the octets of a group, the terms of an alpha, and the number of the block.
     """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
@@ -206,44 +181,30 @@ class _WordBlock:
             bytes_of(builder, array) for array in arrays
         )
         self._octets = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
-        self._groups, self._pairs, _ = cgutils.unpack_tuple(builder, arrays[2].shape)
-        strides = cgutils.unpack_tuple(builder, arrays[2].strides)[:2]
-        self._rows = RowScales(unit, alphas, strides, (INT64(planes), terms), IN_ORDER)
+        row_bytes = cgutils.unpack_tuple(builder, arrays[2].shape)[1]
+        shape = INT64(planes), terms
+        self._rows = RowScales(unit, builder, alphas, row_bytes, shape, IN_ORDER)
         self._words = ir.VectorType(INT16, 2 * unit.lanes)
         self._wide = ir.VectorType(INT64, unit.lanes // 2)
 
     def generate(self, builder: Builder, place: Values) -> None:
         """Write the totals; a place as ``_block_sums`` says."""
-        size, terms, block, number = place
+        size, terms, block = place
         totals = [_zero(builder, self._wide) for _ in range(ROWS // self._wide.count)]
-        row, step = builder.mul(block, INT64(ROWS)), INT64(SPAN_OCTETS)
-        group = cgutils.alloca_once_value(builder, INT64(0))
+        alphas = move(builder, self._rows.data, builder.mul(block, self._rows.block_bytes))
+        place_of_group, step = cgutils.alloca_once_value(builder, alphas), INT64(SPAN_OCTETS)
         with cgutils.for_range_slice(builder, INT64(0), self._octets, size, INT64) as (begin, _):
-            index = builder.load(group)
-            at = builder.add(builder.mul(index, self._rows.group_bytes), row)
-            at = move(builder, self._rows.data, at)
+            at = builder.load(place_of_group)
             scales = [
                 self._rows.of_block(builder, at, builder.mul(INT64(plane), terms))[0]
                 for plane in range(self._planes)
             ]
-            before = builder.mul(number, self._groups)
-            self._expect_alphas(builder, builder.add(before, index), builder.sub(block, number))
             end = lesser(builder, builder.add(begin, size), self._octets)
             with cgutils.for_range_slice(builder, begin, end, step, INT64) as (octet, _):
                 octets = lesser(builder, builder.sub(end, octet), step)
                 self._add_span(builder, octet, octets, scales, totals)
-            builder.store(builder.add(index, INT64(1)), group)
+            builder.store(move(builder, at, self._rows.group_bytes), place_of_group)
         self._store(builder, totals)
-
-    def _expect_alphas(self, builder: Builder, turn: Value, first: Value) -> None:
-        """Begin to read a part of the alphas of the next blocks, a turn a group of each block."""
-        next_row = builder.mul(builder.add(first, INT64(SCALE_BLOCKS)), INT64(ROWS))
-        base = move(builder, self._rows.data, next_row)
-        with cgutils.for_range(builder, self._pairs) as loop:
-            line = builder.add(builder.mul(turn, self._pairs), loop.index)
-            piece = builder.mul(builder.udiv(line, INT64(SCALE_BLOCKS)), self._rows.pair_bytes)
-            within = builder.mul(builder.urem(line, INT64(SCALE_BLOCKS)), INT64(ROWS))
-            prefetch(builder, move(builder, base, builder.add(piece, within)), INTO_LEVEL_2)
 
     def _add_span(
         self,

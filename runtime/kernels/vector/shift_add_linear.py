@@ -22,13 +22,13 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         threads: int,
         x: npt.NDArray[np.int8],  # (T, K)
         planes: npt.NDArray[np.uint8],  # (B, C, P, 64)
-        alphas: npt.NDArray[np.uint8],  # (G, H, N)
+        alphas: npt.NDArray[np.uint8],  # (N, A)
         acc: npt.NDArray[np.int32],  # (T, N)
         group_size: int,
         shift: int,
         terms: int,
     ) -> None:
-        rows, numbers = share(alphas.shape[2], thread, threads), (group_size, shift, terms)
+        rows, numbers = share(alphas.shape[0], thread, threads), (group_size, shift, terms)
         if products(x, planes, alphas, acc, rows, numbers):
             return
         begin, end = rows
