@@ -83,7 +83,7 @@ def stored_bits(
 def _joined(counts: Mapping[Scheme, int]) -> dict[Scheme, int]:
     """Return the rows of each scheme once they are joined."""
     found: dict[Scheme, int] = {}
-    for scheme, one in row_classes.one_trellis(counts).items():
+    for scheme, one in row_classes.merged(counts).items():
         found[one] = found.get(one, 0) + counts[scheme]
     return found
 

@@ -16,6 +16,10 @@ from edgellm.exporters.quantizers.cholesky import Singles
 from edgellm.exporters.quantizers.grids import Floats
 from edgellm.exporters.quantizers.low_bit import LowBitLinear, Scheme
 
+RING_ROWS = 128
+"""Of a trellis at least, where a linear has as many. (Of Gaussian weights a ring of 128 rows leaves
+1.12 times the least error that there can be, of 64 1.18, of 32 1.28, of 16 1.77.)"""
+
 
 @dataclass(frozen=True)
 class RowSchemes:
@@ -80,9 +84,9 @@ QuantizedWeight = LowBitLinear | JoinedLinear
 def join(schemes: Sequence[Scheme]) -> Recipe:
     """Return the recipe for a weight whose rows have such schemes.
 
-    Trellises become one, of as many bits in all: its rows share them as it serves best.
+    Trellises of few rows become one, of as many bits in all: its rows share them as it serves best.
     """
-    becomes = one_trellis(Counter(schemes))
+    becomes = merged(Counter(schemes))
     schemes = [becomes[scheme] for scheme in schemes]
     counts = Counter(schemes)
     # The smallest class first: each place of JoinColumns counts what came before it, too.
@@ -92,15 +96,29 @@ def join(schemes: Sequence[Scheme]) -> Recipe:
     return RowSchemes(tuple(known), tuple(known.index(scheme) for scheme in schemes))
 
 
-def one_trellis(counts: Mapping[Scheme, int]) -> dict[Scheme, Scheme]:
+def merged(counts: Mapping[Scheme, int]) -> dict[Scheme, Scheme]:
     """Return what each of the schemes that so many rows have becomes in ``join``."""
-    trellises = [scheme for scheme in counts if scheme.kind == "trellis"]
-    if not trellises:
-        return {scheme: scheme for scheme in counts}
-    rows = sum(counts[scheme] for scheme in trellises)
-    bits = sum(scheme.bits * counts[scheme] for scheme in trellises) / rows
-    one = replace(trellises[0], bits=bits)
-    return {scheme: one if scheme in trellises else scheme for scheme in counts}
+    rings = [(one,) for one in sorted(counts, key=lambda one: one.bits) if one.kind == "trellis"]
+
+    def rows(ring: tuple[Scheme, ...]) -> int:
+        return sum(counts[scheme] for scheme in ring)
+
+    def bits(ring: tuple[Scheme, ...]) -> float:
+        return sum(scheme.bits * counts[scheme] for scheme in ring) / rows(ring)
+
+    while len(rings) > 1 and min(map(rows, rings)) < RING_ROWS:
+        sizes = [rows(ring) for ring in rings]
+        small = sizes.index(min(sizes))
+        near = min(
+            (other for other in (small - 1, small + 1) if 0 <= other < len(rings)),
+            key=lambda other: abs(bits(rings[other]) - bits(rings[small])),
+        )
+        first = min(small, near)
+        rings[first : first + 2] = [rings[first] + rings[first + 1]]
+    becomes = {scheme: scheme for scheme in counts}
+    for ring in rings:
+        becomes |= dict.fromkeys(ring, replace(ring[0], bits=bits(ring)))
+    return becomes
 
 
 def schemes_in(recipes: Iterable[Recipe]) -> list[Scheme]:

@@ -60,11 +60,14 @@ def test_rows_of_one_scheme_need_no_classes() -> None:
     assert join([TWO] * 5) == TWO
 
 
-def test_trellises_become_one_of_as_many_bits() -> None:
+def test_trellises_of_few_rows_become_one_of_as_many_bits() -> None:
     trellises = [Scheme("trellis", bits, ROW) for bits in (3, 2, 2.5)]
 
     assert join(trellises * 4) == Scheme("trellis", 2.5, ROW)
     assert join(trellises[:2] * 3 + [trellises[1]] * 2) == Scheme("trellis", 19 / 8, ROW)
+    two, three, many = (Scheme("trellis", bits, ROW) for bits in (2, 3, 4))
+    recipe = join([two] * 100 + [three] * 60 + [many] * 128)
+    assert recipe == RowSchemes((many, Scheme("trellis", 2.375, ROW)), (1,) * 160 + (0,) * 128)
     recipe = join([*trellises[:2], FOUR] * 2)
     assert recipe == RowSchemes((FOUR, Scheme("trellis", 2.5, ROW)), (1, 1, 0) * 2)
 
