@@ -49,16 +49,20 @@ def main() -> None:
 
 
 def report_law() -> None:
-    """Show the time by bits; T-MAC's law says that it is in proportion to them."""
+    """Show the time by bits; T-MAC's law says that it grows linearly with them."""
     columns, rows = LAW_SHAPE
     for op_type in LOW_BIT:
         contenders = [low_bit(op_type, bits, (1, columns, rows)) for bits in (1, 2, 3, 4)]
         seconds, bandwidth = race(contenders)
         write(f"\n{op_type} {columns} x {rows}, one token; memory gives {bandwidth / 1e9:.1f} GB/s")
-        most = median(seconds[contenders[-1].name])
+        each = [median(seconds[one.name]) for one in contenders]
+        on_line = np.polyval(np.polyfit((1, 2, 3, 4), each, 1), (1, 2, 3, 4))
         for bits, one in zip((1, 2, 3, 4), contenders, strict=True):
-            share = median(seconds[one.name]) / (most * bits / 4)
-            write(f"  {line(one, seconds, bandwidth)}   {share:4.2f} of {bits}/4 of that of 4 bits")
+            share, near = each[bits - 1] / (each[-1] * bits / 4), each[bits - 1] / on_line[bits - 1]
+            write(
+                f"  {line(one, seconds, bandwidth)}   {share:4.2f} of {bits}/4 of that of 4 bits, "
+                f"{near:4.2f} of what a line says"
+            )
 
 
 def report_peers() -> None:
