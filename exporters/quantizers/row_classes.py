@@ -98,12 +98,13 @@ def join(schemes: Sequence[Scheme]) -> Recipe:
 
 def merged(counts: Mapping[Scheme, int]) -> dict[Scheme, Scheme]:
     """Return what each of the schemes that so many rows have becomes in ``join``."""
-    rings = [(one,) for one in sorted(counts, key=lambda one: one.bits) if one.kind == "trellis"]
+    trellises = sorted((one for one in counts if one.kind == "trellis"), key=lambda one: one.bits)
+    rings = [[one] for one in trellises]
 
-    def rows(ring: tuple[Scheme, ...]) -> int:
+    def rows(ring: Sequence[Scheme]) -> int:
         return sum(counts[scheme] for scheme in ring)
 
-    def bits(ring: tuple[Scheme, ...]) -> float:
+    def bits(ring: Sequence[Scheme]) -> float:
         return sum(scheme.bits * counts[scheme] for scheme in ring) / rows(ring)
 
     while len(rings) > 1 and min(map(rows, rings)) < RING_ROWS:
