@@ -148,6 +148,8 @@ class Sensitivity:
 
         It was found on the inputs that ``loss`` measures on, so it is judged on the others.
         """
+        if refined == choice:
+            return choice
         answers = self._run_whole(self._fitted)
         lost = [
             self._calibrated(one, self._judged, self._fitted, answers) for one in (choice, refined)
@@ -239,8 +241,8 @@ class Sensitivity:
         """Return for each row (N,) what ``_excess`` found for its bits."""
         found = self._excess.get(linear.path, {})
         if isinstance(recipe, Scheme):
-            return np.full(linear.shape[0], found.get(_coding(recipe), 1.0))
-        each = [found.get(_coding(scheme), 1.0) for scheme in recipe.schemes]
+            return np.full(linear.shape[0], _nearest(found, recipe))
+        each = [_nearest(found, scheme) for scheme in recipe.schemes]
         return np.array(each)[np.array(recipe.classes)]
 
     def _divide(self, linear: Linear, costs: Mapping[Scheme, Floats]) -> dict[str, list[Option]]:
@@ -324,6 +326,13 @@ def _excess(
     expected = _cost_together(scheme, costs[rows])
     found = float(weights[rows] @ np.einsum("nk,nk->n", rest @ hessian, rest))
     return found / expected if expected > 0 else 1.0
+
+
+def _nearest(excess: Mapping[Coding, float], scheme: Scheme) -> float:
+    """Return the excess of the bits that are next to those of a scheme."""
+    kind, bits = _coding(scheme)
+    known = [coding for coding in excess if coding[0] == kind]
+    return excess[min(known, key=lambda one: abs(one[1] - bits))] if known else 1.0
 
 
 def _cost_together(scheme: Scheme, costs: Floats) -> float:

@@ -1,6 +1,6 @@
 """Rows of one weight in classes: each has a scheme of its own, and is a product of its own.
 
-Rows are rounded independently of each other, so a class is rounded as if the others were not there.
+Each class is rounded as if the others were not there.
 ``JoinColumns`` puts the outputs in their order again: a bit an output for every class but one.
 """
 

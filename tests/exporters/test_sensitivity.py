@@ -57,3 +57,12 @@ def test_rows_of_a_trellis_are_expected_to_share_their_bits() -> None:
 
     assert sensitivity._cost_together(Scheme("trellis", 2, ROW), costs) == pytest.approx(3.0)
     assert sensitivity._cost_together(Scheme("group", 2, ROW), costs) == 5.25
+
+
+def test_bits_between_have_the_excess_of_the_nearest() -> None:
+    excess = {(True, 2.0): 3.0, (True, 2.5): 2.0, (False, 2): 7.0}
+
+    assert sensitivity._nearest(excess, Scheme("trellis", 2.3, ROW)) == 2.0
+    assert sensitivity._nearest(excess, Scheme("trellis", 4, ROW)) == 2.0
+    assert sensitivity._nearest(excess, Scheme("group", 3, ROW)) == 7.0
+    assert sensitivity._nearest({}, Scheme("trellis", 2, ROW)) == 1.0
