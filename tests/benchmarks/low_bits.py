@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def report_law() -> None:
-    """Show the time by bits; T-MAC's law says that it grows linearly with them."""
+    """Show the time by bits; T-MAC's law says that it is in proportion to them."""
     columns, rows = LAW_SHAPE
     for op_type in LOW_BIT:
         contenders = [low_bit(op_type, bits, (1, columns, rows)) for bits in (1, 2, 3, 4)]
