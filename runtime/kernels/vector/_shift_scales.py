@@ -1,8 +1,8 @@
 """Scales of rows, sums of signed powers of two, as LLVM: written before many blocks need them.
 
-Read between the planes, a few lines at a time, alphas would take more of the time than of the bytes
-with few registers; so those of some blocks are read by themselves. (``_word_look_ups`` makes scales
-where it needs them.)
+Those of some blocks are read by themselves, before their planes: while the alphas of a group were
+far from those of the next, reading them between planes took far more of the time than of the bytes.
+(Not measured since they lie together; ``_word_look_ups`` makes scales where it needs them.)
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
