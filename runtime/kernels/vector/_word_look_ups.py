@@ -1,8 +1,10 @@
 """One token times sums of binary matrices by look-ups of words: 16 columns of a row, three tables.
 
-A word is a row's byte of an octet and that of the next: six of its bits choose one of 64 sums of
-six activations, five and again five one of 32. Entries have 16 bits, so what a plane chooses need
-not be widened, whatever the activations are; and blocks of rows are read in the order of memory.
+A word is a row's byte of an octet and that of the next: five of its bits choose one of 32 sums of
+five activations, five again, four one of 16; the last two add an activation or do not. So tables
+take 10 bytes a column, and those of 4096 columns stay in the first cache beside what is read.
+Entries have 16 bits, so what a plane chooses need not be widened, whatever the activations are; and
+blocks of rows are read in the order of memory.
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -45,16 +47,22 @@ from edgellm.runtime.kernels.vector._shift_scales import IN_ORDER, RowScales
 from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
 
 HOSTS = {"znver5"}
-"""Where it was measured to be faster than ``_look_ups``. (Zen 5: 4096 x 4096 in the third cache is
-done in 0.65 of the time with 4 bits, 0.85 with 2; a token of a model of 0.3B in 0.84 to 0.95.)"""
+"""Where it was measured to be faster than ``_look_ups``. (Zen 5: a token of a model of 0.3B takes
+0.84 to 0.95 of the time.)"""
 COLUMNS = 16
-TABLE_WORDS = 64 + 32 + 32
-"""Of 16 columns: a table of the first six, two of five."""
+FIVE, FOUR, LAST = 32, 16, 2
+"""Entries of a table of five columns, of one of four, and how many columns are added alone."""
+TABLE_WORDS = FIVE + FIVE + FOUR + LAST
+"""Of 16 columns. (With tables of six, five and five instead, 128 words, Zen 5 takes 0.8 of the time
+from caches, but 1.02 to 1.18 times as long from memory, with 4096 columns as with 1024.)"""
 MOST_COLUMNS = 16_384
 TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
+LINES_AHEAD = 4
+"""Lines of weights that are begun to be read while the tables of 16 columns are made. (Zen 5, 4096
+x 4096 from memory: 1 bit takes 0.97 of the time, 4 bits 0.94; with two lines as much.)"""
 AHEAD_BYTES = 8192
-"""How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 2 KB take
-1.13 to 1.35 times as long, 4 KB 1 to 1.12, 16 KB 1.05 to 1.13.)"""
+"""How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 4 KB take 1.14 to 1.29
+times as long, 6 KB 1.05 to 1.1, 10 KB 0.98 to 1.02, 16 KB 1.01 to 1.05.)"""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -94,7 +102,7 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
         for t in range(0, x.shape[0], tokens):
             some = x[t : t + tokens]
             for i in range(some.shape[0]):
-                fill_tables(some[i], tables[i * table_words :])
+                fill_tables(some[i], planes[first:], tables[i * table_words :])
             for block in range(first, last):
                 row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
                 place = size // OCTET, terms, block
@@ -108,39 +116,72 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
 
 
 @intrinsic
-def fill_tables(_: Context, x: Type, tables: Type) -> Intrinsic:
-    """``fill_tables(x, tables)``: the sums of whole sixteens of columns, added or subtracted."""
+def fill_tables(_: Context, x: Type, planes: Type, tables: Type) -> Intrinsic:
+    """``fill_tables(x, planes, tables)``: the sums of whole sixteens of columns, of either sign.
+
+    Meanwhile the first planes are begun to be read.
+    """
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        row, out = open_arrays(context, builder, signature, args)
+        row, weights, out = open_arrays(context, builder, signature, args)
         (columns,) = cgutils.unpack_tuple(builder, row.shape)
-        with cgutils.for_range(builder, builder.udiv(columns, INT64(COLUMNS))) as loop:
+        sixteens = builder.udiv(columns, INT64(COLUMNS))
+        with cgutils.for_range(builder, sixteens) as loop:
+            ahead = builder.mul(loop.index, INT64(LINES_AHEAD * LINE_BYTES))
+            ahead = move(builder, bytes_of(builder, weights), ahead)
+            for line in range(LINES_AHEAD):
+                prefetch(builder, move(builder, ahead, INT64(line * LINE_BYTES)), 2)
             at = move(builder, bytes_of(builder, row), builder.mul(loop.index, INT64(COLUMNS)))
-            place = builder.mul(loop.index, INT64(2 * TABLE_WORDS))
-            place = move(builder, bytes_of(builder, out), place)
-            for i, entries in enumerate(_entries(builder, at)):
-                part = move(builder, place, INT64(64 * i))
-                builder.store(entries, builder.bitcast(part, entries.type.as_pointer()), align=2)
+            places = _places(builder, bytes_of(builder, out), loop.index, sixteens)
+            for entries, place in zip(_entries(builder, at), places, strict=True):
+                builder.store(entries, builder.bitcast(place, entries.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
-    return types.void(x, tables), generate
+    return types.void(x, planes, tables), generate
 
 
 def _entries(builder: Builder, x: Value) -> list[Value]:
-    """Return the tables of 16 columns, 32 entries a vector."""
-    kind = ir.VectorType(INT16, 32)
+    """Return the tables of 16 columns: of five, of five, of four, and twice the last two.
+
+    The first takes the last two for negative.
+    """
     columns = [
-        splat_value(builder, builder.sext(builder.load(move(builder, x, INT64(i))), INT16), 32)
+        splat_value(builder, builder.sext(builder.load(move(builder, x, INT64(i))), INT16), FIVE)
         for i in range(COLUMNS)
     ]
 
-    def of_five(first: int) -> Value:
-        signs = [[1 if key >> bit & 1 else -1 for key in range(32)] for bit in range(5)]
+    def sums(first: int, count: int) -> Value:
+        signs = [[1 if key >> bit & 1 else -1 for key in range(FIVE)] for bit in range(count)]
         factors = zip(columns[first:], signs, strict=False)
+        kind = columns[0].type
         return reduce(builder.add, [builder.mul(x, ir.Constant(kind, own)) for x, own in factors])
 
-    five, sixth = of_five(0), columns[5]
-    return [builder.sub(five, sixth), builder.add(five, sixth), of_five(6), of_five(11)]
+    *_, a, b = columns
+    lasts = shuffle(builder, a, b, [0, FIVE])
+    four = sums(10, 4)
+    return [
+        builder.sub(sums(0, 5), builder.add(a, b)),
+        sums(5, 5),
+        shuffle(builder, four, four, range(FOUR)),
+        builder.add(lasts, lasts),
+    ]
+
+
+def _places(builder: Builder, tables: Value, index: Value, sixteens: Value) -> list[Value]:
+    """Return where the tables of one of so many sixteens of columns are.
+
+    Those of five columns of all sixteens come first, then all of four, then the last columns.
+    """
+    fives, fours = 2 * 2 * FIVE, 2 * FOUR
+    first = move(builder, tables, builder.mul(index, INT64(fives)))
+    rest = move(builder, tables, builder.mul(sixteens, INT64(fives)))
+    lasts = move(builder, rest, builder.mul(sixteens, INT64(fours)))
+    return [
+        first,
+        move(builder, first, INT64(2 * FIVE)),
+        move(builder, rest, builder.mul(index, INT64(fours))),
+        move(builder, lasts, builder.mul(index, INT64(2 * LAST))),
+    ]
 
 
 def _block_sums(unit: VectorUnit) -> Intrinsic:
@@ -217,40 +258,55 @@ class _WordBlock:
         """Add the products of a span of octets: 16 bits hold what it chooses."""
         sums = [[_zero(builder, self._words) for _ in range(2)] for _ in range(self._planes)]
         keys = move(builder, self._keys, builder.mul(first, INT64(self._planes * ROWS)))
-        tables = builder.mul(first, INT64(2 * TABLE_WORDS * OCTET // COLUMNS))
-        tables = move(builder, self._tables, tables)
+        sixteens = builder.udiv(self._octets, INT64(2))
+        start = builder.udiv(first, INT64(2))
         with cgutils.for_range(builder, builder.udiv(octets, INT64(2))) as loop:
             at = move(builder, keys, builder.mul(loop.index, INT64(2 * self._planes * ROWS)))
-            own = move(builder, tables, builder.mul(loop.index, INT64(2 * TABLE_WORDS)))
-            self._look_up(builder, at, own, sums)
+            index = builder.add(start, loop.index)
+            tables = self._load(builder, _places(builder, self._tables, index, sixteens))
+            for plane, own in enumerate(sums):
+                self._look_up(builder, move(builder, at, INT64(ROWS * plane)), tables, own)
+                coming = move(builder, at, INT64(AHEAD_BYTES + 2 * LINE_BYTES * plane))
+                for line in range(2):
+                    prefetch(builder, move(builder, coming, INT64(LINE_BYTES * line)))
         chosen = [[builder.load(place) for place in plane] for plane in sums]
         for i, product in enumerate(self._scaled(builder, chosen, scales)):
             for half, part in enumerate(self._unit.widen(builder, product)):
                 place = totals[2 * i + half]
                 builder.store(builder.add(builder.load(place), part), place)
 
-    def _look_up(self, builder: Builder, keys: Value, tables: Value, sums: list[Values]) -> None:
-        """Add what two octets of all planes choose."""
-        for line in range(2 * self._planes):
-            prefetch(builder, move(builder, keys, INT64(AHEAD_BYTES + line * LINE_BYTES)))
-        parts = [
-            load_vector(builder, move(builder, tables, INT64(LINE_BYTES * i)), self._words)
-            for i in range(4)
+    def _load(self, builder: Builder, places: Values) -> list[Value]:
+        """Return what is at ``_places``, each for all lanes."""
+        *fives, four, lasts = places
+        half = load_vector(builder, four, ir.VectorType(INT16, FOUR))
+        lasts = builder.bitcast(lasts, INT16.as_pointer())
+        alone = (builder.load(builder.gep(lasts, [INT64(i)])) for i in range(LAST))
+        return [
+            *(load_vector(builder, place, self._words) for place in fives),
+            shuffle(builder, half, half, [*range(FOUR), *range(FOUR)]),
+            *(splat_value(builder, value, self._words.count) for value in alone),
         ]
-        fields = ((0, parts[:2]), (6, parts[2:3]), (11, parts[3:]))
-        for plane, places in enumerate(sums):
-            lines = (
-                load_vector(builder, move(builder, keys, INT64(ROWS * line)), self._unit.bytes_type)
-                for line in (plane, plane + self._planes)
-            )
-            for words, place in zip(unpack(builder, *lines), places, strict=True):
-                words = builder.bitcast(words, self._words)
-                total = builder.load(place)
-                for shift, entries in fields:
-                    key = builder.lshr(words, splat(self._words, shift)) if shift else words
-                    found = self._unit.look_up_words(builder, entries, key)
-                    total = builder.add(total, found)
-                builder.store(total, place)
+
+    def _look_up(self, builder: Builder, keys: Value, tables: Values, sums: Values) -> None:
+        """Add what two octets of a plane choose."""
+        fields = tuple(zip((0, 5, 10), tables[:3], strict=True))
+        alone = tuple(zip((14, 15), tables[3:], strict=True))
+        zero = ir.Constant(self._words, None)
+        lines = (
+            load_vector(builder, move(builder, keys, INT64(at)), self._unit.bytes_type)
+            for at in (0, ROWS * self._planes)
+        )
+        for words, place in zip(unpack(builder, *lines), sums, strict=True):
+            words = builder.bitcast(words, self._words)
+            total = builder.load(place)
+            for shift, entries in fields:
+                key = builder.lshr(words, splat(self._words, shift)) if shift else words
+                total = builder.add(total, self._unit.look_up_words(builder, [entries], key))
+            for bit, value in alone:
+                own = builder.and_(words, splat(self._words, 1 << bit))
+                found = builder.icmp_signed("!=", own, zero)
+                total = builder.add(total, builder.select(found, value, zero))
+            builder.store(total, place)
 
     def _scaled(
         self, builder: Builder, chosen: list[Values], scales: Sequence[Values]
