@@ -54,15 +54,12 @@ FIVE, FOUR, LAST = 32, 16, 2
 """Entries of a table of five columns, of one of four, and how many columns are added alone."""
 TABLE_WORDS = FIVE + FIVE + FOUR + LAST
 """Of 16 columns. (With tables of six, five and five instead, 128 words, Zen 5 takes 0.8 of the time
-from caches, but 1.02 to 1.18 times as long from memory, with 4096 columns as with 1024.)"""
+from caches, but 1.02 to 1.09 times as long from memory, with 4096 columns as with 1024.)"""
 MOST_COLUMNS = 16_384
 TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
-LINES_AHEAD = 4
-"""Lines of weights that are begun to be read while the tables of 16 columns are made. (Zen 5, 4096
-x 4096 from memory: 1 bit takes 0.97 of the time, 4 bits 0.94; with two lines as much.)"""
 AHEAD_BYTES = 8192
-"""How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 4 KB take 1.14 to 1.29
-times as long, 6 KB 1.05 to 1.1, 10 KB 0.98 to 1.02, 16 KB 1.01 to 1.05.)"""
+"""How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 4 KB take 1.14 to 1.31
+times as long, 6 KB 1.05 to 1.11, 10 KB 0.98 to 1.02, 16 KB 1.01 to 1.05.)"""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -102,7 +99,7 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
         for t in range(0, x.shape[0], tokens):
             some = x[t : t + tokens]
             for i in range(some.shape[0]):
-                fill_tables(some[i], planes[first:], tables[i * table_words :])
+                fill_tables(some[i], tables[i * table_words :])
             for block in range(first, last):
                 row, row_end = max(block * ROWS, begin), min(block * ROWS + ROWS, end)
                 place = size // OCTET, terms, block
@@ -116,28 +113,21 @@ def word_products(unit: VectorUnit) -> Callable[..., Int]:
 
 
 @intrinsic
-def fill_tables(_: Context, x: Type, planes: Type, tables: Type) -> Intrinsic:
-    """``fill_tables(x, planes, tables)``: the sums of whole sixteens of columns, of either sign.
-
-    Meanwhile the first planes are begun to be read.
-    """
+def fill_tables(_: Context, x: Type, tables: Type) -> Intrinsic:
+    """``fill_tables(x, tables)``: the sums of whole sixteens of columns, added or subtracted."""
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        row, weights, out = open_arrays(context, builder, signature, args)
+        row, out = open_arrays(context, builder, signature, args)
         (columns,) = cgutils.unpack_tuple(builder, row.shape)
         sixteens = builder.udiv(columns, INT64(COLUMNS))
         with cgutils.for_range(builder, sixteens) as loop:
-            ahead = builder.mul(loop.index, INT64(LINES_AHEAD * LINE_BYTES))
-            ahead = move(builder, bytes_of(builder, weights), ahead)
-            for line in range(LINES_AHEAD):
-                prefetch(builder, move(builder, ahead, INT64(line * LINE_BYTES)), 2)
             at = move(builder, bytes_of(builder, row), builder.mul(loop.index, INT64(COLUMNS)))
             places = _places(builder, bytes_of(builder, out), loop.index, sixteens)
             for entries, place in zip(_entries(builder, at), places, strict=True):
                 builder.store(entries, builder.bitcast(place, entries.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
-    return types.void(x, planes, tables), generate
+    return types.void(x, tables), generate
 
 
 def _entries(builder: Builder, x: Value) -> list[Value]:
