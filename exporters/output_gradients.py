@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input
+from edgellm.exporters.input_amounts import choose_inputs
 from edgellm.graph_names import LOGITS
 
 SEED = 5
@@ -22,36 +23,17 @@ ReLU that is never active, may cost something once its weights have errors. Wher
 output it changes nothing to speak of: 0.002 bits a weight of stories260k, found on some texts and
 judged on others."""
 
-SMALL = 4_000_000
-SHARE = 4
-"""Of models with more weights than ``SMALL``, one of so many inputs is measured on. A classifier is
-sure of most images, so its loss comes from few: of vit-mnist's, 64 mislead."""
-LARGE = 200_000_000
-LARGE_TOKENS = 512
-"""Of models with more weights than ``LARGE``, all is measured on so many tokens."""
-
 Floats = npt.NDArray[np.float64]
-Linears = Mapping[str, tuple[int, int]]
-"""(N, K) by path."""
 Streams = Mapping[str | None, list[Activations]]
 """What goes from block to block, of each input, by the name of the block's end; None begins."""
 
 
-def output_costs(parts: FloatParts, linears: Linears, inputs: Inputs) -> dict[str, Floats]:
+def output_costs(
+    parts: FloatParts, linears: Mapping[str, tuple[int, int]], inputs: Inputs
+) -> dict[str, Floats]:
     """Return what errors of the outputs of each linear cost, (N,) by path: as ``row_weights``."""
     blocks, some = parts.blocks(linears), choose_inputs(inputs, linears)
     return row_weights(parts, blocks, some, streams_of(parts, blocks, some))
-
-
-def choose_inputs(inputs: Inputs, linears: Linears) -> list[Input]:
-    """Return the inputs to measure on: few, if the model is large."""
-    weights = sum(rows * columns for rows, columns in linears.values())
-    if weights <= SMALL:
-        return list(inputs)
-    few = list(inputs[: max(1, len(inputs) // SHARE)])
-    if weights <= LARGE:
-        return few
-    return [few[0][..., :LARGE_TOKENS]]
 
 
 def streams_of(parts: FloatParts, blocks: Sequence[Block], inputs: Sequence[Input]) -> Streams:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edgellm.exporters.allocation import Choice, Option, Options
 from edgellm.exporters.calibrated import Calibrated, Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input, Linear
-from edgellm.exporters.output_gradients import choose_inputs, row_weights, streams_of
+from edgellm.exporters.input_amounts import choose_inputs
+from edgellm.exporters.output_gradients import row_weights, streams_of
 from edgellm.exporters.progress import Progress
 from edgellm.exporters.quantizers import low_bit, rounding, row_classes, trellis
 from edgellm.exporters.quantizers.cholesky import Singles
