@@ -21,6 +21,7 @@ from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.finish import Golden, finish, write_float_graph
 from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.graph import GraphBuilder
+from edgellm.exporters.input_amounts import first_texts
 from edgellm.exporters.low_bit_export import (
     WORK_SUFFIX,
     LowBit,
@@ -207,7 +208,8 @@ def _smooth(
 def low_bit_task(checkpoint: Checkpoint, model: Source, options: LowBit, work: Path) -> Task:
     """Return what is to be quantised of a checkpoint; errors are those of ``low_bit_linears``."""
     linears, config = low_bit_linears(model), model.model.config
-    inputs = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    texts = options.inputs(checkpoint.path, config.vocab_size, config.max_position_embeddings)
+    inputs = first_texts(texts, linears)
     return Task(checkpoint, linears, inputs, work, partial(write_float_model, model))
 
 
