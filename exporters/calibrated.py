@@ -4,8 +4,8 @@ The unquantised model and the model as far as it is quantised run side by side o
 For every linear the weight is first moved to where the outputs of the quantised model come closest
 to those of the other (ridge regression; what is added to the residual stream also makes good the
 error that the stream has by then), and then rounded as ``low_bit`` does. On stories260k at 3 bits
-in groups of 64 the loss rises by 21 %; by 29 % when each linear is rounded on its own, and by 68 %
-when each weight goes to the nearest level.
+in groups of 64, with 8,192 tokens, the loss rises by 21 %; by 29 % when each linear is rounded on
+its own, and by 68 % when each weight goes to the nearest level.
 """
 
 from collections.abc import Callable, Mapping, Sequence
