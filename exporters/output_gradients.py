@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgellm.exporters.calibrated import Inputs, rows_of
 from edgellm.exporters.float_parts import Activations, Block, FloatParts, Input
-from edgellm.exporters.input_amounts import choose_inputs
+from edgellm.exporters.input_amounts import Linears, choose_inputs
 from edgellm.graph_names import LOGITS
 
 SEED = 5
@@ -28,9 +28,7 @@ Streams = Mapping[str | None, list[Activations]]
 """What goes from block to block, of each input, by the name of the block's end; None begins."""
 
 
-def output_costs(
-    parts: FloatParts, linears: Mapping[str, tuple[int, int]], inputs: Inputs
-) -> dict[str, Floats]:
+def output_costs(parts: FloatParts, linears: Linears, inputs: Inputs) -> dict[str, Floats]:
     """Return what errors of the outputs of each linear cost, (N,) by path: as ``row_weights``."""
     blocks, some = parts.blocks(linears), choose_inputs(inputs, linears)
     return row_weights(parts, blocks, some, streams_of(parts, blocks, some))
