@@ -32,7 +32,7 @@ from edgellm.runtime.kernels.simd._unit import (
     move,
     shuffle,
 )
-from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch, row_stride
+from edgellm.runtime.kernels.vector._tiles import NEAR, bytes_of, open_arrays, prefetch, row_stride
 
 INPUTS = 4
 """Inputs of a step: the products that a lane of a dot product adds."""
@@ -80,7 +80,7 @@ class ColumnTile:
             with cgutils.for_range(builder, lines) as loop:
                 offset = builder.mul(loop.index, INT64(LINE_BYTES))
                 for pointer in coming:
-                    prefetch(builder, move(builder, pointer, offset))
+                    prefetch(builder, move(builder, pointer, offset), NEAR)
                 size = self.sum_bytes * LINE_OUTPUTS * self.tokens
                 out = move(builder, bytes_of(builder, sums), builder.mul(loop.index, INT64(size)))
                 line = [move(builder, pointer, offset) for pointer in inputs]

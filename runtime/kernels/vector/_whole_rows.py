@@ -32,6 +32,7 @@ from edgellm.runtime.kernels.vector import _swapped_planes, _turned_planes
 from edgellm.runtime.kernels.vector._planes import PLANES, WHOLE_ROWS
 from edgellm.runtime.kernels.vector._tiles import (
     LINE_BYTES,
+    NEAR,
     bytes_of,
     matrix_rows,
     open_arrays,
@@ -121,7 +122,7 @@ def _expect(builder: Builder, rows: Value, index: Value, size: int) -> None:
     """
     part = move(builder, rows, builder.mul(index, INT64(size)))
     for line in range(0, size, LINE_BYTES):
-        prefetch(builder, move(builder, part, INT64(line)))
+        prefetch(builder, move(builder, part, INT64(line)), NEAR)
 
 
 def _zeros(builder: Builder, unit: VectorUnit, count: int) -> list[Value]:
