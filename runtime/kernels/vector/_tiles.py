@@ -90,6 +90,7 @@ class Operation:
     unroll: int
     together: int = 1
     rows: int = 1
+    reads_ahead: bool = True
 
     @property
     def columns(self) -> int:
@@ -182,7 +183,8 @@ class Operation:
             with cgutils.for_range(builder, steps) as loop:
                 first = builder.mul(loop.index, INT64(self.unroll))
                 offset = builder.mul(first, INT64(self.block_bytes))
-                for line in range(0, self.unroll * self.block_bytes, LINE_BYTES):
+                size = self.unroll * self.block_bytes if self.reads_ahead else 0
+                for line in range(0, size, LINE_BYTES):
                     ahead = builder.add(offset, INT64(AHEAD_BYTES + line))
                     prefetch(builder, move(builder, row, ahead))
                 for u in range(parts):
