@@ -4,8 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from edgellm.runtime import cpu
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, Builder, Value, VectorUnit
 from edgellm.runtime.kernels.vector._tiles import ROWS, Operation
+
+ONE_TOKEN_ROWS = {"znver4": ROWS}.get(cpu.host().name, 1)
+"""Rows of ternary weights side by side in a tile of one token. (Zen 4 loads one vector a cycle, and
+the activations once for all: from memory four rows take 0.83 to 0.88 of the time of one by one.)"""
 
 
 def in_one_group(
@@ -26,6 +31,8 @@ def ternary(unit: VectorUnit) -> Operation:
         dot=unit.dot_codes,
         unroll=4,
         together=unit.dot_blocks,
+        rows=ONE_TOKEN_ROWS,
+        beside=True,
     )
 
 
@@ -39,6 +46,8 @@ def trits(unit: VectorUnit) -> Operation:
         load_x=unit.byte_vectors,
         dot=unit.dot_codes,
         unroll=1,
+        rows=ONE_TOKEN_ROWS,
+        beside=True,
     )
 
 
