@@ -9,8 +9,8 @@ from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, Builder, Value, Vec
 from edgellm.runtime.kernels.vector._tiles import ROWS, Operation
 
 ONE_TOKEN_ROWS = {"znver4": ROWS}.get(cpu.host().name, 1)
-"""Rows of ternary weights side by side in a tile of one token. (Zen 4 loads one vector a cycle, and
-the activations once for all: from memory four rows take 0.83 to 0.88 of the time of one by one.)"""
+"""Rows of packed weights in a tile of one token. (Zen 4 loads one vector a cycle. Side by side rows
+share the activations: four of ternary weights from memory take 0.83 to 0.88 of the time.)"""
 
 
 def in_one_group(
