@@ -6,7 +6,7 @@ from functools import partial
 
 from edgellm.runtime import cpu
 from edgellm.runtime.kernels.simd._unit import BLOCK, TRITS, Builder, Value, VectorUnit
-from edgellm.runtime.kernels.vector._tiles import ROWS, Operation
+from edgellm.runtime.kernels.vector._tiles import NEAR, ROWS, Operation
 
 ONE_TOKEN_ROWS = {"znver4": ROWS}.get(cpu.host().name, 1)
 """Rows of packed weights in a tile of one token. (Zen 4 loads one vector a cycle. Side by side rows
@@ -67,4 +67,5 @@ def int8(unit: VectorUnit) -> Operation:
         dot=unit.dot_bytes,
         unroll=4,
         rows=ROWS,
+        near=NEAR,
     )

@@ -43,8 +43,8 @@ LISTED = 8
 """Rows of a tile of bits: their sums do not wait for each other."""
 WHOLE_ROWS = 4
 """Rows of a tile that reads all planes, of which there are as many."""
-READS_AHEAD = cpu.host().name != "znver4"
-"""Whether one token prefetches nibbles. (Zen 4, 128,256 rows of 2,560 columns from memory: without
+NIBBLES_NEAR = {"znver4": 0}.get(cpu.host().name, 3)
+"""How near one token prefetches nibbles. (Zen 4, 128,256 rows of 2,560 columns from memory: without
 they take 0.8 of the time; and 0.92 of that where four rows are summed up together.)"""
 
 
@@ -60,7 +60,7 @@ def nibbles(unit: VectorUnit) -> Operation:
         unroll=4,
         together=unit.dot_blocks,
         rows=ONE_TOKEN_ROWS,
-        reads_ahead=READS_AHEAD,
+        near=NIBBLES_NEAR,
     )
 
 

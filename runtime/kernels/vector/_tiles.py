@@ -55,9 +55,9 @@ weights of four rows side by side take 0.97 of the time with 3 instead of 2 KiB.
 LINE_BYTES = 64
 NEAR = {"znver4": 2}.get(cpu.host().name, 3)
 """How near ``prefetch`` brings lines that do not all follow each other, of chosen rows or several
-planes: into the first cache, or the second. (Zen 4, of which a thread has few lines on their way to
-the first cache: chosen rows and inputs take 0.65 to 0.7 of the time with the second, whole rows of
-the head 0.8. Row after row, which it reads ahead itself, takes 1.3 to 1.4 times as long.)"""
+planes, and int8: into the first cache, or the second. (Zen 4, of which a thread has few lines on
+their way to the first cache: chosen rows and inputs take 0.65 to 0.7 of the time with the second,
+whole rows of the head 0.8, int8 rows 0.81. Ternary ones take 1.3 to 1.4 times as long.)"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Operation:
     together: int = 1
     rows: int = 1
     beside: bool = False
-    reads_ahead: bool = True
+    near: int = 3
 
     @property
     def columns(self) -> int:
@@ -202,10 +202,10 @@ class Operation:
             with cgutils.for_range(builder, steps) as loop:
                 first = builder.mul(loop.index, INT64(self.unroll))
                 offset = builder.mul(first, INT64(self.block_bytes))
-                size = self.unroll * self.block_bytes if self.reads_ahead else 0
+                size = self.unroll * self.block_bytes if self.near > 0 else 0
                 for line in range(0, size, LINE_BYTES):
                     ahead = builder.add(offset, INT64(AHEAD_BYTES + line))
-                    prefetch(builder, move(builder, row, ahead))
+                    prefetch(builder, move(builder, row, ahead), self.near)
                 for u in range(parts):
                     block = builder.add(first, INT64(u * self.together))
                     part = sums[u * groups : (u + 1) * groups]
