@@ -14,7 +14,7 @@ from edgellm.runtime.kernels._scalar import (
 )
 from edgellm.runtime.kernels.encoder_attention import MAX_HEAD_DIM, RECIPROCAL_127
 from edgellm.runtime.kernels.simd._unit import BLOCK
-from edgellm.runtime.kernels.vector._tiles import store_word
+from edgellm.runtime.kernels.vector._views import store_word
 
 QUERIES = 256
 """Rows that are worked on at once; fewer where a sequence is long or a head is wide."""

@@ -6,9 +6,10 @@ the columns of x are no whole blocks, ``rest[t]`` is the last block: what the la
 of weights, as many as a block has, are multiplied with. The sums stay in registers until then.
 
 Several tokens take a block of all rows before the next block, and use it for all tokens. One token
-takes row after row, in the order of memory. (One thread of a server of 2024, AVX-512, weights from
-memory, of which NumPy sums 17 GB/s: 14 to 15 GB/s however far ahead is prefetched; four rows block
-by block 8 to 15, and where 2 KB ahead was best 4 KB was among the worst.)
+takes row after row, in the order of memory, or some side by side (see ``Operation.beside``). (One
+thread of a server of 2024, AVX-512, weights from memory, of which NumPy sums 17 GB/s: 14 to 15 GB/s
+however far ahead is prefetched; four rows block by block 8 to 15, and where 2 KB ahead was best
+4 KB was among the worst.)
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -357,20 +358,6 @@ def start_row(_: Context, matrix: Type, t: Type, value: Type) -> Intrinsic:
         return context.get_dummy_value()
 
     return types.void(matrix, types.int64, types.int32), generate
-
-
-@intrinsic
-def store_word(_: Context, matrix: Type, t: Type, k: Type, word: Type) -> Intrinsic:
-    """``store_word(matrix, t, k, word)``: store an int64 from the byte k of a row on."""
-
-    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
-        (array,) = open_arrays(context, builder, signature, args[:1])
-        (row,) = matrix_rows(builder, array, args[1], 1)
-        place = builder.bitcast(move(builder, row, args[2]), INT64.as_pointer())
-        builder.store(args[3], place, align=1)
-        return context.get_dummy_value()
-
-    return types.void(matrix, types.int64, types.int64, types.int64), generate
 
 
 def open_arrays(context: Context, builder: Builder, signature: Type, values: Values) -> list[Value]:

@@ -1,4 +1,4 @@
-"""What plain loops cannot say about memory: that a row is contiguous, or soon wanted."""
+"""What plain loops cannot say about memory: a row is contiguous, soon wanted, or holds words."""
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 # Numba's internals have no types.
@@ -84,3 +84,17 @@ def view_of_words(kind: Type) -> Intrinsic:
 
 
 as_int32, as_int64 = view_of_words(types.int32), view_of_words(types.int64)
+
+
+@intrinsic
+def store_word(_: Context, matrix: Type, t: Type, k: Type, word: Type) -> Intrinsic:
+    """``store_word(matrix, t, k, word)``: store an int64 from the byte k of a row on."""
+
+    def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
+        (array,) = open_arrays(context, builder, signature, args[:1])
+        (row,) = matrix_rows(builder, array, args[1], 1)
+        place = builder.bitcast(move(builder, row, args[2]), INT64.as_pointer())
+        builder.store(args[3], place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64, types.int64, types.int64), generate
