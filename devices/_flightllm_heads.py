@@ -14,7 +14,8 @@ from edgellm.device import Array, Attention, Call
 from edgellm.devices._events import DeviceMemory, Effect
 from edgellm.devices._flightllm_isa import Pipeline
 from edgellm.errors import DeviceError
-from edgellm.ops import attention, encoder_attention, shiftmax_attention
+from edgellm.ops import _attention as attention
+from edgellm.ops import encoder_attention, shiftmax_attention
 from edgellm.ops._heads import quantize_heads
 from edgellm.ops._integers import INT32_MAX, exact_matmul, normalize, product, round_shift, saturate
 from edgellm.ops._shift_exp import normalized, shift_exp

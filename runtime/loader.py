@@ -23,7 +23,7 @@ from edgellm.graph_names import (
     present_name,
 )
 from edgellm.ops import OpSchema
-from edgellm.ops.attention import MAX_CONTEXT
+from edgellm.ops._attention import MAX_CONTEXT
 from edgellm.runtime import encoder_contract
 from edgellm.runtime.plan import Plan, Step, Value, grows
 from edgellm.runtime.plan_checks import check_attributes, check_step

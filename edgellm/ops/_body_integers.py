@@ -64,18 +64,18 @@ def isqrt(v: Value) -> Value:
     return root.at_most(last)
 
 
-def absmax_codes(t: Value, peak: Value) -> Value:
-    """Return ``round(127 * t / peak)``; a zero row comes out as zeros without a test for it."""
+def absmax_codes(t: Value, peak: Value, limit: int = 127) -> Value:
+    """Return ``round(limit * t / peak)``; a zero row comes out as zeros without a test for it."""
     shift = bit_length(peak) + 17
     safe = peak.at_least(1)
-    reciprocal = (power_of_two(shift) * 127 + safe // 2) // safe
+    reciprocal = (power_of_two(shift) * limit + safe // 2) // safe
     return round_shift(t * reciprocal, shift)
 
 
-def quantize_heads(heads: Value) -> tuple[Value, Value]:
-    """Return int64 codes (..., D) and max|x| (..., 1) of each head."""
+def quantize_heads(heads: Value, limit: int = 127) -> tuple[Value, Value]:
+    """Return int64 codes (..., D), at most ``limit``, and max|x| (..., 1) of each head."""
     absmax = heads.abs().row_max()
-    return absmax_codes(heads, absmax), absmax
+    return absmax_codes(heads, absmax, limit), absmax
 
 
 def requantize(acc: Value, scale: Value, multiplier: Value, shift: Value) -> Value:

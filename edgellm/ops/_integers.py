@@ -69,16 +69,17 @@ def isqrt(v: Int64) -> Int64:
     return root
 
 
-def absmax_codes(t: Int64, peak: Int64) -> Int64:
-    """Return ``round(127 * t / peak)``, one reciprocal a row (0 where the peak is 0).
+def absmax_codes(t: Int64, peak: Int64, limit: int = 127) -> Int64:
+    """Return ``round(limit * t / peak)``, one reciprocal a row (0 where the peak is 0).
 
     Args:
         t: (..., N) int64, |t| <= peak.
         peak: (..., 1) int64 below 2^38, so that ``t * reciprocal <= 127 * 2^55 + ...`` < 2^62.
+        limit: the largest code, at most 127.
     """
     shift = bit_length(peak) + 17
     safe = np.maximum(peak, 1)
-    reciprocal = ((np.int64(127) << shift) + (safe >> 1)) // safe
+    reciprocal = ((np.int64(limit) << shift) + (safe >> 1)) // safe
     return np.where(peak > 0, round_shift(t * reciprocal, shift), 0)
 
 

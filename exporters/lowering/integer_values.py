@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.exporters.fixed_point import check_shift, dyadic
-from edgellm.ops.attention import OUT_FRACTION_BITS
+from edgellm.ops._attention import OUT_FRACTION_BITS
 
 RESIDUAL_FRAME = 24
 HEAD_FRAME = 18

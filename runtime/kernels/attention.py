@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS, MAX_HALVINGS
+from edgellm.ops._attention import EXP2_TABLE, LOGIT_BITS, MAX_HALVINGS
 from edgellm.runtime.kernels._attention_sums import add_rows, dot_rows
 from edgellm.runtime.kernels._jit import kernel
 from edgellm.runtime.kernels._scalar import (

@@ -1,6 +1,6 @@
 """The two tables whose products are the entries of the softmax's, where tables have 8 entries."""
 
-from edgellm.ops.attention import EXP2_TABLE
+from edgellm.ops._attention import EXP2_TABLE
 from edgellm.runtime.kernels.vector._softmax_tiles import (
     EIGHTHS,
     PRODUCT_BITS,

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from edgellm.ops.attention import EXP2_TABLE, LOGIT_BITS
+from edgellm.ops._attention import EXP2_TABLE, LOGIT_BITS
 from edgellm.runtime.kernels._scalar import Int, Pair, clamp
 from edgellm.runtime.kernels.simd._lane_sums import sum_one
 from edgellm.runtime.kernels.simd._unit import (
