@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.dtypes import pack_ternary
+from edgellm.int4 import pack_int4
 from edgellm.ops._integers import INT32_MAX
 
 Codes = Callable[..., npt.NDArray[np.int8]]
@@ -24,6 +25,12 @@ def codes_of_two_sizes(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.
     both = codes(rng, *shape)
     both[..., shape[-1] // 2 :] //= 3
     return both
+
+
+def nibbles(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.uint8]:
+    """Return int4 codes in [-7, 7], packed; the last size, a multiple of 64, is halved."""
+    flat = rng.integers(-7, 7, (math.prod(shape[:-1]), shape[-1]), np.int8, endpoint=True)
+    return pack_int4(flat).reshape(*shape[:-1], shape[-1] // 2)
 
 
 def wide(rng: np.random.Generator, bits: int, *shape: int) -> npt.NDArray[np.int64]:

@@ -68,7 +68,7 @@ def _missing(kernels: Iterable[Kernel]) -> list[str]:
     distinct = {kernel for kernel in kernels if not _objects.kernel_path(kernel).exists()}
     ordered = sorted(distinct, key=lambda kernel: (kernel.variant, kernel.symbol))
     jobs = [f"{kernel.op_type} {kernel.variant}" for kernel in ordered]
-    jobs.sort(key=lambda job: job.endswith(" portable") and not job.startswith("Attention"))
+    jobs.sort(key=lambda job: job.endswith(" portable") and "Attention " not in job)
     if not (_objects.executor_path().exists() and _objects.crew_path().exists()):
         jobs.append(EXECUTOR)
     return jobs

@@ -125,6 +125,23 @@ def make_flat(function: Callable[..., Any]) -> None:
         return _array(context, builder, signature.return_type, address, [count])
 
 
+def make_heads(function: Callable[..., Any]) -> None:
+    """Make ``function(codes, dim)`` of compiled code return the same memory as (rows, 1, dim)."""
+
+    @type_callable(function)
+    def type_heads(_context: Any) -> Any:  # noqa: ANN401
+        return lambda codes, dim: types.Array(codes.dtype, 3, "C")
+
+    @lower_builtin(function, types.Array, types.Integer)
+    def lower_heads(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        codes = context.make_array(signature.args[0])(context, builder, arguments[0])
+        dim = context.cast(builder, arguments[1], signature.args[1], types.int64)
+        (count,) = cgutils.unpack_tuple(builder, codes.shape)
+        address = builder.ptrtoint(codes.data, INT64)
+        shape = [builder.udiv(count, dim), INT64(1), dim]
+        return _array(context, builder, signature.return_type, address, shape)
+
+
 def count_bits(function: Callable[..., Any]) -> None:
     """Make ``function(value)`` of compiled code return how many bits a value has, 0 below 1."""
 

@@ -174,7 +174,9 @@ def _share_parts(function: Callable[..., Any]) -> None:
     from edgellm.runtime.kernels import _intrinsics, _scalar, _vector_lowering
 
     _vector_lowering.install()
-    for value in function.__globals__.values():
+    is_plain = not function.__module__.startswith(f"{__package__}.vector")  # those share their own
+    enclosed = [cell.cell_contents for cell in function.__closure__ or ()] if is_plain else []
+    for value in [*function.__globals__.values(), *enclosed]:
         part = value.__wrapped__ if hasattr(value, "cache_info") else value  # what builds once
         if not inspect.isfunction(part) or not part.__module__.startswith(__package__):
             continue
@@ -187,6 +189,8 @@ def _share_parts(function: Callable[..., Any]) -> None:
             _intrinsics.count_bits(part)
         elif part is _scalar.flat:
             _intrinsics.make_flat(part)
+        elif part is _scalar.as_heads:
+            _intrinsics.make_heads(part)
         elif not part.__name__.startswith("vector_"):
             register_jitable(**PART_POLICY)(part)
             _share_parts(part)

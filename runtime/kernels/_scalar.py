@@ -46,6 +46,11 @@ def flat(matrix: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return matrix.reshape(-1)
 
 
+def as_heads(codes: npt.NDArray[np.int8], dim: Int) -> npt.NDArray[np.int8]:
+    """Return codes that follow one another as rows of one head, (rows, 1, dim)."""
+    return codes.reshape(-1, 1, dim)
+
+
 def share(total: Int, thread: Int, threads: Int) -> Pair:
     """Return (begin, end): the contiguous slice of ``total`` items that ``thread`` works on."""
     return total * thread // threads, total * (thread + 1) // threads
@@ -115,11 +120,11 @@ def absmax_shift(peak: Int) -> Int:
     return bit_length(peak) + 17
 
 
-def absmax_reciprocal(peak: Int) -> Int:
-    """Return ``round(127 * 2^shift / peak)``, 0 for a zero peak: then every code is 0."""
+def absmax_reciprocal(peak: Int, limit: int = 127) -> Int:
+    """Return ``round(limit * 2^shift / peak)``, 0 for a zero peak: then every code is 0."""
     if peak == 0:
         return 0
-    return ((127 << absmax_shift(peak)) + (peak >> 1)) // peak
+    return ((limit << absmax_shift(peak)) + (peak >> 1)) // peak
 
 
 def write_scale(scale: npt.NDArray[np.int32], row: Int, mantissa: Int, exponent: Int) -> None:

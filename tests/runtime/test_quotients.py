@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.runtime.kernels.attention import write_mean
+from edgellm.runtime.kernels._attention import write_mean
 
 LARGEST_WEIGHT = 32_591
 MOST_WEIGHTS = 65_535 * LARGEST_WEIGHT
@@ -20,7 +20,7 @@ def test_mean_of_values(weights: int, drop: int, random) -> None:
     totals = [max(min(total, divisor), -divisor) for total in totals]
     y = np.zeros(len(totals), np.int64)
 
-    write_mean(np.array(totals), weights, drop, y)
+    write_mean(np.array(totals), divisor, drop, y)
 
     exact = [((total << 20) + (divisor >> 1)) // divisor << drop for total in totals]
     assert y.tolist() == exact

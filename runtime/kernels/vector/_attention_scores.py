@@ -34,6 +34,7 @@ from edgellm.runtime.kernels.simd._unit import (
     repeat,
     shuffle,
 )
+from edgellm.runtime.kernels.vector import _nibble_rows
 from edgellm.runtime.kernels.vector._attention_tiles import (
     ROW_BLOCK,
     ROWS,
@@ -41,6 +42,7 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
     row_pointers,
     zeros,
 )
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._read_ahead import NEAR
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays, prefetch
 
@@ -61,25 +63,30 @@ def in_chunks(unit: VectorUnit, queries: int) -> bool:
     return unit.adds_fours and 1 < queries == unit.lanes // 4
 
 
-def score_tile(unit: VectorUnit, queries: int) -> Intrinsic:
+def score_tile(unit: VectorUnit, queries: int, cached: CacheCodes) -> Intrinsic:
     """Return the intrinsic ``score(packs, starts, key, dots, place)``, for packs of so many.
 
     A place is (group, groups, own, first, end, length): from which head of the keys on how many
     have ``own`` queries each; the rows, at most ROW_BLOCK; and the end of all rows. Packs are int8
     codes, of each query in turn as ``in_chunks`` tells. For query q of all and row j it writes
-    ``starts[4 * slot] + codes[q] . (key[j, its head] + byte_bias)`` to
+    ``starts[4 * slot] + codes[q] . (key[j, its head] + bias)`` to
     ``dots[q * ROW_BLOCK + j - first]``. A slot is the place of a query in the packs, of which the
     last of a head may have more slots than queries; ``starts`` has four equal numbers for each.
 
     Rows go in fours. Where there are fewer, the last one is taken again, and its scores are written
     behind the last.
     """
-    dots_of = _packed_dots if in_chunks(unit, queries) else _dots
+    if cached.is_packed:
+        dots_of = _nibble_rows.packed_dots if in_chunks(unit, queries) else _nibble_rows.dots
+    else:
+        dots_of = _packed_dots if in_chunks(unit, queries) else _dots
+    per_byte = INT64(cached.per_byte)
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         packs, starts, key, dots = open_arrays(context, builder, signature, args[:4])
         group, groups, own, first, end, length = cgutils.unpack_tuple(builder, args[4])
-        columns = cgutils.unpack_tuple(builder, key.shape)[2]
+        head_bytes = cgutils.unpack_tuple(builder, key.shape)[2]
+        columns = builder.mul(head_bytes, per_byte)
         stride = cgutils.unpack_tuple(builder, key.strides)[0]
         count = builder.udiv(builder.add(own, INT64(queries - 1)), INT64(queries))
         with cgutils.for_range_slice(builder, first, end, INT64(ROWS), INT64) as (j, _):
@@ -88,15 +95,17 @@ def score_tile(unit: VectorUnit, queries: int) -> Intrinsic:
             ahead = builder.select(left, builder.mul(stride, INT64(AHEAD)), INT64(0))
             out = builder.gep(dots.data, [builder.sub(j, first)])
             with cgutils.for_range(builder, groups) as in_row:
-                column = builder.mul(in_row.index, columns)
-                here = [move(builder, row, column) for row in rows]
+                head = builder.mul(in_row.index, head_bytes)
+                here = [move(builder, row, head) for row in rows]
+                skipped = builder.mul(head, INT64(ROWS - 1)) if cached.is_packed else INT64(0)
+                coming = builder.add(ahead, skipped)
                 with cgutils.for_range(builder, count) as in_group:
                     before = builder.mul(in_group.index, INT64(queries))
                     slot = builder.mul(builder.mul(in_row.index, count), INT64(queries))
                     slot = builder.add(slot, before)
                     codes = move(builder, bytes_of(builder, packs), builder.mul(slot, columns))
                     begin = builder.gep(starts.data, [builder.mul(slot, INT64(4))])
-                    sums = dots_of(builder, unit, (codes, begin, queries, columns), here, ahead)
+                    sums = dots_of(builder, unit, (codes, begin, queries, columns), here, coming)
                     query = builder.add(builder.mul(in_row.index, own), before)
                     at = builder.gep(out, [builder.mul(query, INT64(ROW_BLOCK))])
                     _store(builder, sums, at, builder.sub(own, before))

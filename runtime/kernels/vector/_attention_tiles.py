@@ -23,13 +23,14 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
-    load_vector,
     move,
     shuffle,
     splat_value,
 )
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._read_ahead import Lines
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
+from edgellm.runtime.kernels.vector._value_pieces import Piece, pieces_of
 
 ROWS = 4
 """Rows in a step: as many as a lane multiplies bytes."""
@@ -39,49 +40,53 @@ PARTS = 2
 """A weight is two bytes, ``256 * high + low``, both signed."""
 
 
-def mix_tile(unit: VectorUnit, queries: int) -> Intrinsic:
+def mix_tile(unit: VectorUnit, queries: int, cached: CacheCodes) -> Intrinsic:
     """Return the intrinsic ``mix(parts, value, totals, lines, place)``.
 
     A place is (group, first, end, run): the head, the rows, at most ROW_BLOCK, and how many bytes
     of a row are read. For each of the parts p of the weights of query q,
-    ``parts[(2 * q + p) * ROW_BLOCK + j - first]``, it adds the rows ``value[j, group] + byte_bias``
+    ``parts[(2 * q + p) * ROW_BLOCK + j - first]``, it adds the rows ``value[j, group] + bias``
     times them to the D totals from ``totals[(2 * q + p) * D]``; these are ordered as
     ``settle_tile`` expects. Meanwhile it begins to read ``lines_of_mix`` lines as ``expect`` does.
     """
     chunk = 4 * unit.lanes
+    pieces = pieces_of(unit, cached)
+    step = len(pieces) * chunk
+    numbers = range(queries * PARTS)
+    per_byte = INT64(cached.per_byte)
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         parts, value, totals, ahead = open_arrays(context, builder, signature, args[:4])
         group, first, end, run = cgutils.unpack_tuple(builder, args[4])
-        columns = cgutils.unpack_tuple(builder, value.shape)[2]
-        numbers = range(queries * PARTS)
+        columns = builder.mul(cgutils.unpack_tuple(builder, value.shape)[2], per_byte)
         lines = Lines(builder, value, ahead, run)
         weights = [move(builder, bytes_of(builder, parts), INT64(n * ROW_BLOCK)) for n in numbers]
-        with cgutils.for_range(builder, builder.udiv(columns, INT64(chunk))) as loop:
-            column = builder.mul(loop.index, INT64(chunk))
-            for half in range(2):  # of the columns: the sums of all would not stay in registers
-                sums = zeros(builder, unit, 2 * len(numbers))
-                with cgutils.for_range_slice(builder, first, end, INT64(ROWS), INT64) as (j, _):
-                    rows = [
-                        move(builder, row, column)
-                        for row in row_pointers(builder, value, group, (j, end))
-                    ]
-                    if half < _lines_of_rows(unit):
-                        lines.prefetch(builder)
-                    fours = _interleave(builder, unit, rows, half)
-                    for n in numbers:
-                        at = move(builder, weights[n], builder.sub(j, first))
-                        pattern = builder.load(builder.bitcast(at, INT32.as_pointer()), align=1)
-                        x = builder.bitcast(
-                            splat_value(builder, pattern, unit.lanes), unit.bytes_type
-                        )
-                        for i, four in enumerate(fours):
-                            add_dot(builder, unit, sums[2 * n + i], ([four], [x]))
+
+        def add_half(place: Value, column: Value, piece: Piece, half: int) -> None:
+            """Add half of the columns of a piece: the sums of all would not stay in registers."""
+            sums = zeros(builder, unit, 2 * len(numbers))
+            with cgutils.for_range_slice(builder, first, end, INT64(ROWS), INT64) as (j, _):
+                rows = row_pointers(builder, value, group, (j, end))
+                if half < piece.lines:
+                    lines.prefetch(builder)
+                fours = piece.load(builder, [move(builder, row, place) for row in rows], half)
                 for n in numbers:
-                    for i in range(2):
-                        begin = builder.add(builder.mul(columns, INT64(n)), column)
-                        at = builder.add(begin, INT64((2 * half + i) * unit.lanes))
-                        _add_to(builder, totals, at, builder.load(sums[2 * n + i]))
+                    at = move(builder, weights[n], builder.sub(j, first))
+                    _add_fours(builder, piece, fours, at, sums[2 * n : 2 * n + 2])
+            for n in numbers:
+                for i in range(2):
+                    begin = builder.add(builder.mul(columns, INT64(n)), column)
+                    at = builder.add(begin, INT64((2 * half + i) * unit.lanes))
+                    own = piece.settled(builder, builder.load(sums[2 * n + i]))
+                    _add_to(builder, totals, at, own)
+
+        with cgutils.for_range(builder, builder.udiv(columns, INT64(step))) as loop:
+            column = builder.mul(loop.index, INT64(step))
+            begin = builder.mul(loop.index, INT64(step // cached.per_byte))
+            for number, piece in enumerate(pieces):
+                place = builder.add(begin, INT64(piece.begin))
+                for half in range(2):
+                    add_half(place, builder.add(column, INT64(number * chunk)), piece, half)
         lines.save(builder)
         return context.get_dummy_value()
 
@@ -94,9 +99,13 @@ def mix_tile(unit: VectorUnit, queries: int) -> Intrinsic:
     return mix
 
 
-def _lines_of_rows(unit: VectorUnit) -> int:
-    """Return half the lines that ROWS vectors fill, at least 1."""
-    return max(ROWS * 4 * unit.lanes // BLOCK // 2, 1)
+def _add_fours(builder: Builder, piece: Piece, fours: Values, weights: Value, sums: Values) -> None:
+    """Add two vectors of four rows times their weights, four bytes at a pointer."""
+    unit = piece.unit
+    pattern = builder.load(builder.bitcast(weights, INT32.as_pointer()), align=1)
+    x = builder.bitcast(splat_value(builder, pattern, unit.lanes), unit.bytes_type)
+    for four, total in zip(fours, sums, strict=True):
+        builder.store(piece.dot(builder, builder.load(total), four, x), total)
 
 
 def column_sums(unit: VectorUnit) -> int:
@@ -104,11 +113,16 @@ def column_sums(unit: VectorUnit) -> int:
     return PARTS if unit.adds_fours else 1
 
 
-def lines_of_mix(unit: VectorUnit, dim: int) -> int:
-    """Return how many lines are prefetched for ROW_BLOCK rows: half of them, or all."""
+def lines_of_mix(unit: VectorUnit, cached: CacheCodes) -> int:
+    """Return how many lines of 64 columns of ROW_BLOCK rows are prefetched: half of them, or all.
+
+    Words are multiplied so that it is all.
+    """
     if not unit.adds_fours:
-        return dim
-    return dim // (4 * unit.lanes) * (ROW_BLOCK // ROWS) * _lines_of_rows(unit)
+        return ROW_BLOCK // cached.per_byte
+    pieces = pieces_of(unit, cached)
+    of_pieces = sum(piece.lines for piece in pieces) * (ROW_BLOCK // ROWS)
+    return of_pieces * BLOCK // (len(pieces) * 4 * unit.lanes)
 
 
 def settle_tile(unit: VectorUnit) -> Intrinsic:
@@ -182,37 +196,3 @@ def add_dot(
 def _add_to(builder: Builder, totals: Value, at: Value, sums: Value) -> None:
     pointer = builder.bitcast(builder.gep(totals.data, [at]), sums.type.as_pointer())
     builder.store(builder.add(builder.load(pointer, align=4), sums), pointer, align=4)
-
-
-def _interleave(builder: Builder, unit: VectorUnit, rows: Values, half: int) -> list[Value]:
-    """Return two vectors whose lanes have a byte of each of four rows, of the same column.
-
-    They hold the first or the second eight columns of each 128 bits.
-    """
-    size = 4 * unit.lanes
-    a, b, c, d = (load_vector(builder, row, unit.bytes_type) for row in rows)
-    begin = 8 * half
-    bytes_ = [
-        s + begin + i + size * k for s in range(0, size, 16) for i in range(8) for k in (0, 1)
-    ]
-    ab, cd = shuffle(builder, a, b, bytes_), shuffle(builder, c, d, bytes_)
-    words = ir.VectorType(ir.IntType(16), size // 2)
-    ab, cd = builder.bitcast(ab, words), builder.bitcast(cd, words)
-    count = size // 2
-    return [
-        builder.bitcast(
-            shuffle(
-                builder,
-                ab,
-                cd,
-                [
-                    s + part + i + count * k
-                    for s in range(0, count, 8)
-                    for i in range(4)
-                    for k in (0, 1)
-                ],
-            ),
-            unit.bytes_type,
-        )
-        for part in (0, 4)
-    ]

@@ -16,9 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int64
-from edgellm.runtime.kernels.attention import (
+from edgellm.runtime.kernels._attention import (
     MAX_HEAD_DIM,
     MAX_HEADS,
     NOTED_FACTS,
@@ -26,8 +24,11 @@ from edgellm.runtime.kernels.attention import (
     NOTED_SCORES,
     NOTED_SUMS,
 )
+from edgellm.runtime.kernels._jit import PART_POLICY
+from edgellm.runtime.kernels._scalar import Int, Pair, share, stack_int64
 from edgellm.runtime.kernels.simd._unit import Intrinsic, VectorUnit
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._mix_pass import Sums
 from edgellm.runtime.kernels.vector._prompt_attention import Cache
 from edgellm.runtime.kernels.vector._score_pass import Some
@@ -55,10 +56,10 @@ AllNotes = npt.NDArray[np.int64]
 """(threads, words)."""
 
 
-def place_of(query: Ints, cache: Bytes, rows: Some) -> tuple[Some, Some]:
+def place_of(query: Ints, cache: Bytes, rows: Some, dim: Int) -> tuple[Some, Some]:
     """Return all heads, and rows of a thread counted from its first, as ``score_over`` takes."""
     begin, end, width = rows
-    heads = query.shape[0] // cache.shape[2]
+    heads = query.shape[0] // dim
     return (np.int64(0), heads, heads // cache.shape[1]), (np.int64(0), end - begin, width)
 
 
@@ -116,17 +117,17 @@ def worth_dividing(rows: Int, threads: Int, sizes: Some) -> bool:
     )
 
 
-def score_rows(unit: VectorUnit) -> Callable[..., None]:
+def score_rows(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(query, cache, rows, notes, scaling)``: the scores of a thread's rows.
 
     ``rows`` are begin, end, and how many numbers it notes of each head of the cache.
     """
-    score = score_heads(unit)
+    score, per_byte = score_heads(unit, cached), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def run(query: Ints, cache: Cache, rows: Some, notes: Notes, scaling: Pair) -> None:
         (begin, end, width), key = rows, cache[0]
-        place = place_of(query, key, rows)
+        place = place_of(query, key, rows, key.shape[2] * per_byte)
         key_scales, value_scales = scales_in(notes, key.shape[1] * width)
         copy_scales(cache[1][begin:end], place[0], width, key_scales)
         copy_scales(cache[3][begin:end], place[0], width, value_scales)
@@ -137,14 +138,14 @@ def score_rows(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
-def mix_rows(unit: VectorUnit) -> Callable[..., None]:
+def mix_rows(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(query, cache, rows, thread, notes)``: the weighted sums of a thread's values."""
-    mix, as_sums = mix_heads(unit), sums_in(unit)
+    mix, as_sums, per_byte = mix_heads(unit, cached), sums_in(unit), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def run(query: Ints, cache: Cache, rows: Some, thread: Int, notes: AllNotes) -> None:
         (begin, end, width), value = rows, cache[2]
-        place = place_of(query, value, rows)
+        place = place_of(query, value, rows, value.shape[2] * per_byte)
         own = notes[thread]
         best, peaks = stack_int64(MAX_HEADS), stack_int64(MAX_HEADS)
         write_largest(notes, BEST, best[: place[0][1]])
@@ -159,9 +160,9 @@ def mix_rows(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
-def mean_over(unit: VectorUnit) -> Callable[..., None]:
+def mean_over(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(heads, shared, dim, notes, y)``: the means of heads from begin to end."""
-    mean, as_sums, stack = mean_of_head(unit), sums_in(unit), scratch_of(unit)
+    mean, as_sums, stack = mean_of_head(unit, cached), sums_in(unit), scratch_of(unit)
     room, sums_of_column = column_sums(unit) * MAX_HEAD_DIM, column_sums(unit)
 
     @register_jitable(**PART_POLICY)
@@ -182,13 +183,14 @@ def mean_over(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
-def divided_rows(unit: VectorUnit) -> Callable[..., None]:
+def divided_rows(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``attend(stage, work, query, cache, notes, y, scaling)`` of one token.
 
     ``work`` are thread and threads; ``cache`` are keys and values, (L, H, D) each with its absmax,
     of the rows that are seen. All threads meet between stages, of which there are three.
     """
-    score, mix, mean = score_rows(unit), mix_rows(unit), mean_over(unit)
+    score, mix, mean = (part(unit, cached) for part in (score_rows, mix_rows, mean_over))
+    per_byte = cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def attend(
@@ -201,7 +203,7 @@ def divided_rows(unit: VectorUnit) -> Callable[..., None]:
         scaling: Pair,
     ) -> None:
         thread, threads = work
-        length, groups, dim = cache[0].shape
+        length, groups, dim = cache[0].shape[0], cache[0].shape[1], cache[0].shape[2] * per_byte
         most = rows_of_thread(length, threads)
         rows = min(thread * most, length), min((thread + 1) * most, length), most
         heads = query.shape[0] // dim

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.runtime.kernels._attention import MAX_HEADS
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, stack_int8, stack_int64
-from edgellm.runtime.kernels.attention import MAX_HEADS
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import most_in_pack
 from edgellm.runtime.kernels.vector._attention_tiles import (
@@ -21,6 +21,7 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
     mix_tile,
     settle_tile,
 )
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._prompt_attention import join
 from edgellm.runtime.kernels.vector._read_ahead import expect
 from edgellm.runtime.kernels.vector._score_pass import Some, next_group
@@ -46,18 +47,18 @@ def start_lines(lines: Totals, cache: Bytes, heads: Some, row: Int) -> Int:
     return run
 
 
-def mixes_of(unit: VectorUnit) -> Callable[..., None]:
+def mixes_of(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(parts, value, sums, lines, place, count)``: a tile for so many queries."""
     tile, most = (mix_tile, most_in_pack(unit)) if unit.adds_fours else (mix_words_tile, MOST)
-    many, two, one = (tile(unit, count) for count in (most, 2, 1))
-    sums_of_column = column_sums(unit)
+    many, two, one = (tile(unit, count, cached) for count in (most, 2, 1))
+    sums_of_column, per_byte = column_sums(unit), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def run(
         parts: Bytes, value: Bytes, sums: Sums, lines: Totals, place: Place, count: Int
     ) -> None:
         i: Int = 0
-        step = sums_of_column * value.shape[2]
+        step = sums_of_column * value.shape[2] * per_byte
         while i < count:
             own, its = parts[2 * i * ROW_BLOCK :], sums[i * step :]
             if count - i >= most:
@@ -73,7 +74,7 @@ def mixes_of(unit: VectorUnit) -> Callable[..., None]:
     return run
 
 
-def mix_over(unit: VectorUnit) -> Callable[..., None]:
+def mix_over(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(dots, scales, value, facts, sums, (heads, rows))``.
 
     For a block of rows and a head of the cache it makes weights of the scores of all its queries,
@@ -83,9 +84,9 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
 
     The rows of the next block are read ahead, evenly: what is asked for in one go is waited for.
     """
-    weigh, mix = weigh_tile(unit), mixes_of(unit)
+    weigh, mix, per_byte = weigh_tile(unit), mixes_of(unit, cached), cached.per_byte
     sums_of_column = column_sums(unit)
-    mixed, whole = lines_of_mix(unit, BLOCK), ROW_BLOCK  # lines of 64 columns
+    mixed, whole = lines_of_mix(unit, cached), ROW_BLOCK // per_byte  # lines of 64 columns
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -97,7 +98,7 @@ def mix_over(unit: VectorUnit) -> Callable[..., None]:
         place: tuple[Some, Some],
     ) -> None:
         heads, (begin, end, width) = place
-        dim = value.shape[2]
+        dim = value.shape[2] * per_byte
         parts, lines = stack_int8(PARTS), stack_int64(2)
         left = (whole - mixed) * (dim // BLOCK)
         for first in range(begin, end, ROW_BLOCK):

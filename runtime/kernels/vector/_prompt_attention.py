@@ -15,6 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.runtime.kernels._attention import (
+    MAX_HEAD_DIM,
+    MAX_LENGTH,
+    SCALE_BITS,
+    best_score,
+    copy_column,
+    largest,
+    write_mean,
+)
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     Int,
@@ -29,16 +38,8 @@ from edgellm.runtime.kernels._scalar import (
     stack_int32,
     stack_int64,
 )
-from edgellm.runtime.kernels.attention import (
-    MAX_HEAD_DIM,
-    MAX_LENGTH,
-    SCALE_BITS,
-    best_score,
-    copy_column,
-    largest,
-    write_mean,
-)
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes, reader
 from edgellm.runtime.kernels.vector._lanes import LANES
 from edgellm.runtime.kernels.vector._panels import CHUNK, SPAN
 from edgellm.runtime.kernels.vector._panels_of_rows import (
@@ -133,12 +134,15 @@ def join(high: Ints, low: Ints, bias: Int, totals: Totals) -> None:
         totals[d] = (np.int64(high[d]) << 8) + np.int64(low[d]) - bias
 
 
-def attend_prompt(attend_block: Callable[..., None], least: int) -> Callable[..., None]:
+def attend_prompt(
+    attend_block: Callable[..., None], least: int, cached: CacheCodes
+) -> Callable[..., None]:
     """Return ``attend(work, query, cache, y, scaling, window)`` for many tokens.
 
     ``work`` are thread and threads, and the queries of a block at most. Blocks, of at least so many
     tokens, are attended as ``block_attention`` does.
     """
+    per_byte = cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def attend(
@@ -150,7 +154,7 @@ def attend_prompt(attend_block: Callable[..., None], least: int) -> Callable[...
         window: Int,
     ) -> None:
         thread, threads, most = work
-        groups, dim = cache[0].shape[1:]
+        groups, dim = cache[0].shape[1], cache[0].shape[2] * per_byte
         tokens, shared = query.shape[0], query.shape[1] // dim // groups
         step = tokens_at_once(tokens, threads, groups, (least, most // shared))
         scales = stack_int32(SCALES), stack_int32(SCALES)
@@ -165,13 +169,14 @@ def attend_prompt(attend_block: Callable[..., None], least: int) -> Callable[...
     return attend
 
 
-def block_attention(unit: VectorUnit) -> Callable[..., None]:
+def block_attention(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``attend(query, caches, scales, y, (group, first, end, shared), (scaling, window))``.
 
     The tokens are those from ``first`` to ``end``; scales are the absmax of the group.
     """
-    score, weigh, mix = score_with(unit), weigh_with(unit), mix_with(unit)
+    score, weigh, mix = score_with(unit, cached), weigh_with(unit), mix_with(unit, cached)
     begin_tiles, end_tiles = tile_registers(unit)
+    per_byte = cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def attend(
@@ -184,7 +189,7 @@ def block_attention(unit: VectorUnit) -> Callable[..., None]:
     ) -> None:
         group, first, end, shared = place
         scaling, window = attributes
-        length, _, dim = caches[0].shape
+        length, dim = caches[0].shape[0], caches[0].shape[2] * per_byte
         past = length - query.shape[0]
         count, column = (end - first) * shared, group * shared * dim
         tall = round_up(count, TALL)
@@ -210,17 +215,18 @@ def block_attention(unit: VectorUnit) -> Callable[..., None]:
         end_tiles()
         write(sums, facts, y[first:end], (column, count, shared))
 
-    write = means_with(unit)
+    write = means_with(unit, cached)
     return attend
 
 
-def score_with(unit: VectorUnit) -> Callable[..., None]:
+def score_with(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``score(codes, key, dots, (begin, end))``: of all queries and the keys between.
 
     And of some behind them, which no query sees.
     """
     layout, (write, _) = panels_of_keys(unit), sweeps(unit)
     fill, rows = layout.fill(), layout.rows
+    read, is_packed = reader(cached), cached.is_packed
 
     @register_jitable(**PART_POLICY)
     def score(codes: Bytes, key: Bytes, dots: Ints, place: Pair) -> None:
@@ -229,10 +235,15 @@ def score_with(unit: VectorUnit) -> Callable[..., None]:
         panel, copied = stack_int8(PANEL_BYTES), stack_int8(LAST_KEYS)
         last: Bytes = as_matrix(copied[: rows * dim], dim)
         for n in range(begin, end, rows):
-            is_whole = n + rows <= key.shape[0]
-            if not is_whole:
-                copy_rows(key[n:], last)
-            fill(key if is_whole else last[:, :dim], panel, n if is_whole else 0, 0, dim // CHUNK)
+            if is_packed:
+                read(key, (n, rows, 0, dim), copied)
+                fill(last, panel, 0, 0, dim // CHUNK)
+            else:
+                is_whole = n + rows <= key.shape[0]
+                if not is_whole:
+                    copy_rows(key[n:], last)
+                here = key if is_whole else last[:, :dim]
+                fill(here, panel, n if is_whole else 0, 0, dim // CHUNK)
             write(codes, panel, dots, (n - begin, 0, dim))
 
     return score
@@ -293,19 +304,20 @@ def weigh_with(unit: VectorUnit) -> Callable[..., None]:
     return weigh
 
 
-def mix_with(unit: VectorUnit) -> Callable[..., None]:
+def mix_with(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``mix(parts, value, sums, (begin, end))``: the values between, times all parts."""
     layout, (write, add) = panels_of_keys(unit), sweeps(unit)
-    fill, rows = fill_values(layout), layout.rows
+    fill, rows, read = fill_values(layout), layout.rows, reader(cached)
 
     @register_jitable(**PART_POLICY)
     def mix(parts: Bytes, value: Bytes, sums: Ints, place: Pair) -> None:
         begin, end = place
-        panel = stack_int8(PANEL_BYTES)
+        panel, unpacked = stack_int8(PANEL_BYTES), stack_int8(PANEL_BYTES)
         for n in range(0, sums.shape[1], rows):
             for k in range(begin, end, SPAN):
                 size = min(SPAN, round_up(end - k, BLOCK))
-                fill(value, panel, k, size, n)
+                here, first, column = read(value, (k, size, n, rows), unpacked)
+                fill(here, panel, first, size, column)
                 if k == begin:
                     write(parts, panel, sums, (n, 0, size))
                 else:
@@ -314,9 +326,9 @@ def mix_with(unit: VectorUnit) -> Callable[..., None]:
     return mix
 
 
-def means_with(unit: VectorUnit) -> Callable[..., None]:
+def means_with(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``write(sums, facts, y, (column, count, shared))``: the means of all queries."""
-    bias = bias_of(unit)
+    bias, limit = bias_of(unit), cached.limit
 
     @register_jitable(**PART_POLICY)
     def write(sums: Ints, facts: Totals, y: Totals, place: tuple[Int, Int, Int]) -> None:
@@ -326,6 +338,7 @@ def means_with(unit: VectorUnit) -> Callable[..., None]:
         for q in range(count):
             at = column + q % shared * dim
             join(sums[q], sums[tall + q], bias * facts[3 * q + 1], totals[:dim])
-            write_mean(totals[:dim], facts[3 * q], facts[3 * q + 2], y[q // shared][at : at + dim])
+            divisor = facts[3 * q] * limit
+            write_mean(totals[:dim], divisor, facts[3 * q + 2], y[q // shared][at : at + dim])
 
     return write

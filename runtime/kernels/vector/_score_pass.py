@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.runtime.kernels._attention import MAX_HEAD_DIM, MAX_HEADS, best_score
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import Int, Pair, stack_int8, stack_int32
-from edgellm.runtime.kernels.attention import MAX_HEAD_DIM, MAX_HEADS, best_score
 from edgellm.runtime.kernels.simd._unit import VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import (
     CHUNK,
@@ -20,6 +20,7 @@ from edgellm.runtime.kernels.vector._attention_scores import (
     score_tile,
 )
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._products import total
 
 SLOTS = 2 * MAX_HEADS + 8
@@ -74,12 +75,13 @@ def fill_packs(codes: Bytes, packs: Bytes, starts: Ints, heads: Some, pack: Some
 
 
 @cache
-def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
+def pass_of(unit: VectorUnit, size: int, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run`` as ``score_over`` does, with packs of ``size`` queries.
 
     The same one for the same size: it is compiled once.
     """
-    tile, chunked, bias = score_tile(unit, size), in_chunks(unit, size), unit.byte_bias
+    tile, chunked = score_tile(unit, size, cached), in_chunks(unit, size)
+    bias, per_byte = cached.bias(unit), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def score(
@@ -94,7 +96,8 @@ def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
             own = after - i
             groups = (heads[1] - i) // own if own == heads[2] else np.int64(1)
             rows = group, groups, own, first, last, end
-            tile(packs[slot * key.shape[2] :], starts[4 * slot :], key, dots[i * ROW_BLOCK :], rows)
+            own_packs = packs[slot * key.shape[2] * per_byte :]
+            tile(own_packs, starts[4 * slot :], key, dots[i * ROW_BLOCK :], rows)
             slot += groups * ((own + size - 1) // size * size)
             i += groups * own
 
@@ -104,7 +107,7 @@ def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
     ) -> None:
         heads, (begin, end, width) = place
         packs, starts = stack_int8(PACKS), stack_int32(STARTS)
-        chunk = CHUNK if chunked else key.shape[2]
+        chunk = CHUNK if chunked else key.shape[2] * per_byte
         fill_packs(codes, packs, starts, heads, (size, chunk, bias))
         for i in range(heads[1]):
             best[i] = LEAST
@@ -120,14 +123,14 @@ def pass_of(unit: VectorUnit, size: int) -> Callable[..., None]:
     return run
 
 
-def score_over(unit: VectorUnit) -> Callable[..., None]:
+def score_over(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(codes, key, scales, dots, best, (heads, rows))``.
 
     It writes the dot products of queries and keys by blocks, for each ROW_BLOCK rows as many of
     each head, and the best scores. ``scales`` are those of the keys, by group and row.
     """
     most = most_in_pack(unit)
-    many, two, one = (pass_of(unit, size) for size in (most, 2, 1))
+    many, two, one = (pass_of(unit, size, cached) for size in (most, 2, 1))
 
     @register_jitable(**PART_POLICY)
     def run(

@@ -13,6 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
+from edgellm.runtime.kernels._attention import (
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    SCALE_BITS,
+    copy_column,
+    largest,
+    write_mean,
+)
 from edgellm.runtime.kernels._jit import PART_POLICY
 from edgellm.runtime.kernels._scalar import (
     Int,
@@ -23,17 +31,10 @@ from edgellm.runtime.kernels._scalar import (
     stack_int32,
     stack_int64,
 )
-from edgellm.runtime.kernels.attention import (
-    MAX_HEAD_DIM,
-    MAX_HEADS,
-    SCALE_BITS,
-    copy_column,
-    largest,
-    write_mean,
-)
 from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
 from edgellm.runtime.kernels.vector._attention_scores import AHEAD
 from edgellm.runtime.kernels.vector._attention_tiles import ROW_BLOCK, column_sums
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._mix_pass import Sums, mix_over, read_sums_of, start_lines
 from edgellm.runtime.kernels.vector._prompt_attention import Cache, quantize
 from edgellm.runtime.kernels.vector._read_ahead import expect
@@ -79,13 +80,13 @@ def drop_of(peak: Int) -> Int:
 
 
 @cache
-def score_heads(unit: VectorUnit) -> Callable[..., None]:
+def score_heads(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(row, key, scales, dots, facts, place, scaling)``: scores of some heads.
 
     ``place`` is heads and rows as ``score_over`` takes them, and ``dots`` are as it writes them;
     facts are the best scores, and a pair for each head, as ``quantize`` returns it.
     """
-    score = score_over(unit)
+    score, per_byte = score_over(unit, cached), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -98,7 +99,7 @@ def score_heads(unit: VectorUnit) -> Callable[..., None]:
         scaling: Pair,
     ) -> None:
         best, steps = facts
-        count, dim = place[0][1], key.shape[2]
+        count, dim = place[0][1], key.shape[2] * per_byte
         codes, lines = stack_int8(CODES)[: count * dim], stack_int64(2)
         begin, end = place[1][0], place[1][1]
         read = start_lines(lines, key, place[0], begin)
@@ -114,13 +115,13 @@ def score_heads(unit: VectorUnit) -> Callable[..., None]:
 
 
 @cache
-def mix_heads(unit: VectorUnit) -> Callable[..., None]:
+def mix_heads(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(value, scales, dots, facts, sums, place)``: add up the values of some heads.
 
     ``scales`` are those of keys and of values; facts are as ``score_heads`` writes them, and what
     ``write_peaks`` does. To ``sums`` it adds what ``mix_over`` does.
     """
-    mix = mix_over(unit)
+    mix = mix_over(unit, cached)
 
     @register_jitable(**PART_POLICY)
     def run(
@@ -151,27 +152,28 @@ def mix_heads(unit: VectorUnit) -> Callable[..., None]:
 
 
 @cache
-def mean_of_head(unit: VectorUnit) -> Callable[..., None]:
+def mean_of_head(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``run(sums, weights, peak, out)``: the mean of a head, of its own sums."""
     read_sums = read_sums_of(unit)
-    bias = np.int64(unit.byte_bias)
+    bias, limit = np.int64(cached.bias(unit)), cached.limit
 
     @register_jitable(**PART_POLICY)
     def run(sums: Sums, weights: Totals, peak: Int, out: Totals) -> None:
         totals = stack_int64(MAX_HEAD_DIM)
         read_sums(sums, 0, bias * weights[1], totals[: out.shape[0]])
-        write_mean(totals, weights[0], drop_of(peak), out)
+        write_mean(totals, weights[0] * limit, drop_of(peak), out)
 
     return run
 
 
-def attend_heads(unit: VectorUnit) -> Callable[..., None]:
+def attend_heads(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``attend(row, out, caches, scales, place, scaling)``: some heads at one position.
 
     ``place`` is heads and rows as ``score_over`` takes them; ``scales`` hold what ``copy_scales``
     wrote for keys and for values.
     """
-    score, mix, mean = score_heads(unit), mix_heads(unit), mean_of_head(unit)
+    score, mix, mean = (part(unit, cached) for part in (score_heads, mix_heads, mean_of_head))
+    per_byte = cached.per_byte
     stack_sums, sums_of_column = scratch_of(unit), column_sums(unit)
     sums_room = sums_of_column * CODES
 
@@ -184,7 +186,7 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
         place: tuple[Some, Some],
         scaling: Pair,
     ) -> None:
-        (first, count, shared), dim = place[0], caches[0].shape[2]
+        (first, count, shared), dim = place[0], caches[0].shape[2] * per_byte
         best, steps, peaks = stack_int64(MAX_HEADS), stack_int64(PAIRS), stack_int64(MAX_HEADS)
         dots, weights = stack_int32(SCRATCH), stack_int64(PAIRS)
         sums = stack_sums(sums_room)[: sums_of_column * count * dim]
@@ -201,19 +203,19 @@ def attend_heads(unit: VectorUnit) -> Callable[..., None]:
     return attend
 
 
-def few_tokens(unit: VectorUnit) -> Callable[..., None]:
+def few_tokens(unit: VectorUnit, cached: CacheCodes) -> Callable[..., None]:
     """Return ``attend(work, query, cache, y, scaling, window)``: one token after the other.
 
     ``work`` are thread and threads, which divide the tokens, or the heads where tokens are few.
     """
-    attend_some = attend_heads(unit)
+    attend_some, per_byte = attend_heads(unit, cached), cached.per_byte
 
     @register_jitable(**PART_POLICY)
     def attend(
         work: Pair, query: Ints, cache: Cache, y: Totals, scaling: Pair, window: Int
     ) -> None:
         (thread, threads), caches = work, (cache[0], cache[2])
-        length, groups, dim = cache[0].shape
+        length, groups, dim = cache[0].shape[0], cache[0].shape[1], cache[0].shape[2] * per_byte
         rows, heads = query.shape[0], query.shape[1] // dim
         by_rows = rows >= 2 * threads
         head, last_head = (0, heads) if by_rows else share(heads, thread, threads)

@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from edgellm.runtime.kernels.simd._unit import (
-    INT8,
+    BLOCK,
     INT32,
     INT64,
     Builder,
@@ -22,7 +22,6 @@ from edgellm.runtime.kernels.simd._unit import (
     Value,
     Values,
     VectorUnit,
-    load_vector,
     move,
 )
 from edgellm.runtime.kernels.vector._attention_tiles import (
@@ -32,8 +31,10 @@ from edgellm.runtime.kernels.vector._attention_tiles import (
     rows_from,
     zeros,
 )
+from edgellm.runtime.kernels.vector._cache_codes import CacheCodes
 from edgellm.runtime.kernels.vector._read_ahead import Lines
 from edgellm.runtime.kernels.vector._tiles import bytes_of, open_arrays
+from edgellm.runtime.kernels.vector._value_pieces import words_at
 
 COLUMNS = 16
 """That are added at once for MOST queries; for fewer more, so that as many sums are kept."""
@@ -42,21 +43,24 @@ MOST = 4
 WORD_BYTES = 2
 
 
-def mix_words_tile(unit: VectorUnit, queries: int) -> Intrinsic:
+def mix_words_tile(unit: VectorUnit, queries: int, cached: CacheCodes) -> Intrinsic:
     """Return the intrinsic ``mix(parts, value, totals, lines, place)``.
 
     A place is (group, first, end, run): the head, the rows, at most ROW_BLOCK, and how many bytes
     of a row are read. The weights of query q are the words from ``parts[2 * q * ROW_BLOCK]``, of
-    which those behind the last row are 0. It adds the rows ``value[j, group]`` times them to the D
-    totals, int64, from ``totals[q * D]``. Meanwhile it begins to read a line a head, column and
-    ROW_BLOCK rows, as ``expect`` does.
+    which those behind the last row are 0. It adds the rows ``value[j, group]``, of nibbles their
+    codes + 8, times them to the D totals, int64, from ``totals[q * D]``. Meanwhile it begins to
+    read a line a head, byte of its rows and ROW_BLOCK rows, as ``expect`` does.
     """
     width = COLUMNS * MOST // queries
+    step = BLOCK if cached.is_packed else width
+    coming = min(width, step // cached.per_byte) // COLUMNS
+    per_byte = INT64(cached.per_byte)
 
     def generate(context: Context, builder: Builder, signature: Type, args: Values) -> Value:
         parts, value, totals, ahead = open_arrays(context, builder, signature, args[:4])
         group, first, end, run = cgutils.unpack_tuple(builder, args[4])
-        columns = cgutils.unpack_tuple(builder, value.shape)[2]
+        columns = builder.mul(cgutils.unpack_tuple(builder, value.shape)[2], per_byte)
         lines = Lines(builder, value, ahead, run)
         row_weights = INT64(WORD_BYTES * ROW_BLOCK)
         weights = [
@@ -64,29 +68,29 @@ def mix_words_tile(unit: VectorUnit, queries: int) -> Intrinsic:
             for q in range(queries)
         ]
         whole = builder.add(first, builder.and_(builder.sub(end, first), INT64(-ROWS)))
-        with cgutils.for_range(builder, builder.udiv(columns, INT64(width))) as loop:
-            column = builder.mul(loop.index, INT64(width))
+
+        def add_width(column: Value, part: int) -> None:
+            """Add as many columns as there are sums for, from ``column + part`` on."""
             sums = [zeros(builder, unit, width // unit.lanes) for _ in range(queries)]
+            columns_of = column, part, cached
             with cgutils.for_range_slice(builder, first, whole, INT64(ROWS), INT64) as (j, _):
-                for _ in range(width // COLUMNS):
+                for _ in range(coming if part < step // cached.per_byte else 0):
                     lines.prefetch(builder)
-                rows = [move(builder, row, column) for row in rows_from(builder, value, group, j)]
-                _add_rows(
-                    builder, unit, sums, rows, [_word(builder, own, j, first) for own in weights]
-                )
+                rows = rows_from(builder, value, group, j)
+                own = [_word(builder, weight, j, first) for weight in weights]
+                _add_rows(builder, unit, sums, (rows, columns_of), own)
             with builder.if_then(builder.icmp_signed("<", whole, end)):
                 rows = row_pointers(builder, value, group, (whole, end))
-                rows = [move(builder, row, column) for row in rows]
-                _add_rows(
-                    builder,
-                    unit,
-                    sums,
-                    rows,
-                    [_word(builder, own, whole, first) for own in weights],
-                )
+                own = [_word(builder, weight, whole, first) for weight in weights]
+                _add_rows(builder, unit, sums, (rows, columns_of), own)
             for q, own in enumerate(sums):
                 place = builder.add(builder.mul(columns, INT64(q)), column)
+                place = builder.add(place, INT64(part))
                 _add_wide(builder, unit, (totals, place), [builder.load(part) for part in own])
+
+        with cgutils.for_range(builder, builder.udiv(columns, INT64(step))) as loop:
+            for part in range(0, step, width):
+                add_width(builder.mul(loop.index, INT64(step)), part)
         lines.save(builder)
         return context.get_dummy_value()
 
@@ -104,10 +108,14 @@ def _word(builder: Builder, weights: Value, j: Value, first: Value) -> Value:
 
 
 def _add_rows(
-    builder: Builder, unit: VectorUnit, sums: list[list[Value]], rows: Values, weights: Values
+    builder: Builder,
+    unit: VectorUnit,
+    sums: list[list[Value]],
+    source: tuple[Values, tuple[Value, int, CacheCodes]],
+    weights: Values,
 ) -> None:
-    """Add ROWS rows times the weights of each query, which begin at pointers."""
-    kind = ir.VectorType(INT8, COLUMNS)
+    """Add columns of ROWS rows times the weights of each query, which begin at pointers."""
+    rows, (column, first, cached) = source
     size = COLUMNS // unit.lanes
     for i in range(0, ROWS, 2):
         places = [move(builder, own, INT64(WORD_BYTES * i)) for own in weights]
@@ -115,10 +123,8 @@ def _add_rows(
             builder.load(builder.bitcast(place, INT32.as_pointer()), align=1) for place in places
         ]
         for part in range(len(sums[0]) // size):
-            begin = INT64(part * COLUMNS)
-            pair = [
-                load_vector(builder, move(builder, row, begin), kind) for row in rows[i : i + 2]
-            ]
+            at = first + part * COLUMNS
+            pair = [words_at(builder, row, column, at, cached) for row in rows[i : i + 2]]
             own = [some[part * size : (part + 1) * size] for some in sums]
             unit.add_row_pair(builder, own, pair, words)
 

@@ -1,65 +1,19 @@
-"""Attention on a vector unit: all heads of a token pass over the cache.
-
-The first pass reads keys in the order of memory, the second values, a block of rows after the
-other and in it head by head; what the queries of a head share is read once. The weights of the
-softmax have 15 bits: they are multiplied as two signed bytes or, where bytes are not multiplied in
-fours, as words.
-
-Values of the weight 0 are read as well. In a story of stories-bitnet 27 % of the weights of a head
-are 0, but only 8 % are for all heads that share a row of the cache, and no four rows in line are
-skipped by all; with random weights there are none.
-
-Reading and computing overlap in part: one thread of a server of 2024 reads 4,096 positions in 310
-us a layer, computes 300 when they are in its caches, and takes 500 for both. With both products by
-AMX (a lane has four columns of one value, and three of four bytes of a weight are 0, so that values
-are read as they are) it took 8 to 12 % less from memory, before keys were read row by row: 2 to 4 %
-of a token, for as many lines again.
-Scores are kept by blocks of rows: by heads, as many streams are written as there are heads, and
-what they push out of the caches took a fifth of the time of the first pass.
-"""
-
-# mypy: disable-error-code="untyped-decorator,call-arg"
-# An intrinsic is declared with the typing context as its first argument, and called without.
+"""Attention on a vector unit, over a cache of int8: see ``_causal_attention``."""
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
-from edgellm.runtime.kernels import attention as portable
-from edgellm.runtime.kernels._jit import PART_POLICY
-from edgellm.runtime.kernels._scalar import Int, Pair
-from edgellm.runtime.kernels.simd._unit import BLOCK, VectorUnit
-from edgellm.runtime.kernels.vector._divided_rows import divided_rows, last_rows, worth_dividing
-from edgellm.runtime.kernels.vector._prompt_attention import (
-    LEAST_TOKENS,
-    Cache,
-    attend_prompt,
-    block_attention,
-    most_queries,
-)
-from edgellm.runtime.kernels.vector._score_pass import Some
-from edgellm.runtime.kernels.vector._token_attention import few_tokens
-from edgellm.runtime.kernels.vector._word_prompt import FEW_TOKENS, word_block_attention
-
-NEVER = 1 << 62
-"""So many tokens there are not."""
-
-Ints = npt.NDArray[np.int32]
-Totals = npt.NDArray[np.int64]
-
-
-@register_jitable(**PART_POLICY)
-def not_used(work: Some, query: Ints, cache: Cache, y: Totals, scaling: Pair, window: Int) -> None:
-    """Stand for attention of many tokens where there is none."""
+from edgellm.runtime.kernels.attention import run
+from edgellm.runtime.kernels.simd._unit import VectorUnit
+from edgellm.runtime.kernels.vector._cache_codes import INT8
+from edgellm.runtime.kernels.vector._causal_attention import attention_over
 
 
 def build(unit: VectorUnit) -> Callable[..., None]:
     """Return the kernel."""
-    plain = register_jitable(**PART_POLICY)(portable.attention.py)
-    attend_few, attend_divided = few_tokens(unit), divided_rows(unit)
-    attend_many, least = many_tokens(unit)
+    attend = attention_over(unit, INT8, run)
 
     def attention(
         thread: int,
@@ -76,36 +30,10 @@ def build(unit: VectorUnit) -> Callable[..., None]:
         stage: int,
         notes: npt.NDArray[np.int64],
     ) -> None:
-        length, groups, dim = key.shape
-        rows, heads = query.shape[0], query.shape[1] // dim
         cache, scaling = (
             (key, key_absmax, value, value_absmax),
             (scaling_mantissa, scaling_exponent),
         )
-        seen = min(length, window) if window > 0 else length
-        sizes = heads, groups, dim
-        if rows == 1 and dim % BLOCK == 0 and worth_dividing(seen, threads, sizes):
-            own = last_rows(cache, seen)
-            attend_divided(stage, (thread, threads), query[0], own, notes, y[0], scaling)
-            return
-        if stage > 0:
-            return
-        if dim % BLOCK != 0:
-            plain(thread, threads, query, *cache, y, *scaling, window, stage, notes)
-            return
-        most = most_queries(length, dim)
-        if rows >= least and most >= heads // groups:
-            attend_many((thread, threads, most), query, cache, y, scaling, window)
-        else:
-            attend_few((thread, threads), query, cache, y, scaling, window)
+        attend((thread, threads, stage), query, cache, y, (scaling, window), notes)
 
     return attention
-
-
-def many_tokens(unit: VectorUnit) -> tuple[Callable[..., None], Int]:
-    """Return the attention of many tokens, and from how many on it is faster."""
-    if unit.adds_fours:
-        return attend_prompt(block_attention(unit), LEAST_TOKENS), LEAST_TOKENS
-    if unit.multiplies_words:
-        return attend_prompt(word_block_attention(unit), FEW_TOKENS), FEW_TOKENS
-    return not_used, NEVER
