@@ -79,7 +79,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         ConfigError: an option is out of range, there is no such source, or no text in the file to
             calibrate on.
     """
-    from edgellm.exporters import build
+    from edgellm.exporters import build, export_options
     from edgellm.exporters.download import find_checkpoint, is_hub_name
     from edgellm.runtime import golden
     from edgellm.runtime.calibration import key_offsets, load_calibration_text
@@ -110,7 +110,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         return encoder_api.export_encoder(directory, Path(output), encoder, progress)
     encoder_api.require_sound(arithmetic)
     text = load_calibration_text(file)
-    options = build.ExportOptions(
+    options = export_options.ExportOptions(
         context=context,
         force=force,
         layout=layout,
@@ -142,6 +142,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     Arguments and errors are those of ``export``.
     """
     from edgellm.exporters import build, encoder_build
+    from edgellm.exporters.export_options import ExportOptions
     from edgellm.runtime import encoder_golden, golden
 
     if encoder_api.is_encoder(Path(config)):
@@ -157,8 +158,12 @@ def export_random(  # noqa: PLR0913 (the options of the command)
         return encoder_build.export_random(Path(config), Path(output), encoder, record, progress)
     encoder_api.require_sound(arithmetic)
     low_bit = None if quantization is None else low_bit_options(quantization, "")
-    options = build.ExportOptions(
-        context=context, force=force, low_bit=low_bit, layout=layout, head_bits=head_bits
+    options = ExportOptions(
+        context=context,
+        force=force,
+        low_bit=low_bit,
+        layout=layout,
+        head_bits=head_bits,
     )
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 
@@ -259,6 +264,7 @@ def _evaluate_float(
 ) -> "Evaluation":
     from edgellm.exporters import build
     from edgellm.exporters.checkpoint import Checkpoint
+    from edgellm.exporters.export_options import DEFAULT_CONTEXT
     from edgellm.exporters.source import from_checkpoint
     from edgellm.runtime import evaluate as scoring
     from edgellm.runtime.float_scorer import FloatScorer
@@ -266,7 +272,7 @@ def _evaluate_float(
     from edgellm.runtime.tokenizer import Tokenizer
 
     config = from_checkpoint(Checkpoint(source)).model.config
-    longest = min(config.max_position_embeddings, build.DEFAULT_CONTEXT)
+    longest = min(config.max_position_embeddings, DEFAULT_CONTEXT)
     context = longest if options.context is None else options.context
     if context > longest:
         raise ConfigError(f"context is {context}; this checkpoint allows up to {longest}")

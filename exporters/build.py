@@ -14,10 +14,17 @@ import numpy.typing as npt
 from edgellm.bundle import GRAPH, WEIGHTS, Bundle, Manifest
 from edgellm.bundle_writer import BundleWriter
 from edgellm.config import JsonFields
-from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.export_options import (
+    LAYOUTS,
+    ExportOptions,
+    check_fits,
+    check_layout_is_used,
+    context_of,
+    layout_of,
+)
 from edgellm.exporters.finish import Golden, finish, write_float_graph
 from edgellm.exporters.float_parts import FloatParts
 from edgellm.exporters.graph import GraphBuilder
@@ -52,14 +59,8 @@ from edgellm.exporters.smoothing import (
 )
 from edgellm.exporters.source import Source
 from edgellm.exporters.tokenizer_files import special_tokens
-from edgellm.ternary_layouts import TERNARY_LAYOUTS, TernaryLayout
 
-DEFAULT_CONTEXT = 4096
-MAX_CONTEXT = 65_535
-"""The most positions that Attention sums over."""
 TASK = "text-generation"
-LAYOUTS = {layout.alias: layout for layout in TERNARY_LAYOUTS.values()}
-DEFAULT_LAYOUT = TERNARY_LAYOUTS[TERNARY_2BIT].alias
 
 
 @dataclass(frozen=True)
@@ -74,35 +75,6 @@ class Calibration:
 
     text: str
     measure: Callable[[Path], Mapping[str, npt.NDArray[np.int32]]]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What a user may choose.
-
-    ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``; ``layout`` is that of ternary
-    weights, by its alias; ``head_bits`` are those of a weight of the logits head; ``smooth`` finds
-    scales of channels for int8 activations.
-    """
-
-    context: int | None = None
-    force: bool = False
-    layout: str = DEFAULT_LAYOUT
-    source: str = ""
-    revision: str = ""
-    seed: int = 0
-    low_bit: LowBit | None = None
-    head_bits: int = HEAD_BITS[0]
-    smooth: Smooth | None = None
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a model."""
-        if self.layout not in LAYOUTS:
-            raise ConfigError(f"layout {self.layout!r} is unknown; known are {', '.join(LAYOUTS)}")
-        if self.head_bits not in HEAD_BITS:
-            raise ConfigError(f"head bits are {self.head_bits}; allowed are 8 and 4")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; allowed are integers from 0")
 
 
 DEFAULT_OPTIONS = ExportOptions()
@@ -272,7 +244,7 @@ def float_model(path: str | Path, directory: str | Path) -> Path:
 
 def write_float_model(model: Source, directory: str | Path) -> Path:
     """Write the float32 model of a source; see ``float_model``."""
-    config, context = model.model.config, _context(model, ExportOptions())
+    config, context = model.model.config, context_of(model, ExportOptions())
     return write_float_graph(
         directory,
         model.model_type,
@@ -288,9 +260,9 @@ def _write_graph(
     calibration: Calibration | None = None,
     quantized: Quantized | None = None,
 ) -> Manifest:
-    context = _context(model, options)
-    layout = _layout(model, options)
-    _check_head(model, options)
+    context = context_of(model, options)
+    layout = layout_of(model, options)
+    check_fits(model, options)
     weights = model.weights
     if progress is not None:
         weights = ReportingWeights(weights, progress, model.num_parameters)
@@ -315,7 +287,7 @@ def _write_graph(
                 offset_keys=calibration is not None,
             )
         )
-        _check_layout_is_used(layout, builder)
+        check_layout_is_used(layout, builder)
         manifest = _manifest(model, builder, options)
         if quantized is not None:
             manifest = replace(manifest, quantization=quantized.label)
@@ -340,40 +312,6 @@ def _calibrate(
     return replace(manifest, calibration=calibration.text)
 
 
-def _context(model: Source, options: ExportOptions) -> int:
-    longest = min(model.model.config.max_position_embeddings, MAX_CONTEXT)
-    context = min(longest, DEFAULT_CONTEXT) if options.context is None else options.context
-    if not 1 <= context <= longest:
-        raise ConfigError(f"context is {context}; this model allows 1 to {longest}")
-    return context
-
-
-def _check_head(model: Source, options: ExportOptions) -> None:
-    inventory = Inventory()
-    model.model.build(inventory)
-    if options.head_bits != HEAD_BITS[0] and not inventory.has_table_head:
-        raise ConfigError(
-            f"head bits are {options.head_bits}; the head of {model.model_type} is one of its "
-            "linears and has their bits"
-        )
-
-
-def _layout(model: Source, options: ExportOptions) -> TernaryLayout:
-    if model.quantization is None and options.layout != DEFAULT_LAYOUT:
-        raise ConfigError(
-            f"layout is {options.layout!r}; it is for ternary weights, and this model has none"
-        )
-    return LAYOUTS[options.layout]
-
-
-def _check_layout_is_used(layout: TernaryLayout, builder: GraphBuilder) -> None:
-    if layout.alias != DEFAULT_LAYOUT and layout.op_type not in builder.op_types:
-        raise ConfigError(
-            f"layout is {layout.alias!r}; it is for linears whose outputs are a multiple of "
-            f"{layout.block_rows}, and this model has none: export it with {DEFAULT_LAYOUT!r}"
-        )
-
-
 def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> Manifest:
     """Return the facts that follow from the model; where it comes from is added later."""
     sizes = model.model.config
@@ -389,7 +327,7 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         num_key_value_heads=sizes.num_key_value_heads,
         head_dim=sizes.head_dim,
         state_size=sizes.state_size,
-        context_length=_context(model, options),
+        context_length=context_of(model, options),
         logits_frame=LOGITS_FRAME,
         num_parameters=model.num_parameters,
         bits_per_weight=round(8 * stored / model.num_parameters, 3),

@@ -8,7 +8,8 @@ import pytest
 from edgellm.bundle import open_bundle
 from edgellm.errors import CheckpointError, ConfigError, ExportError
 from edgellm.exporters.architectures import bitnet, llama
-from edgellm.exporters.build import ExportOptions, export, export_random, float_model
+from edgellm.exporters.build import export, export_random, float_model
+from edgellm.exporters.export_options import ExportOptions
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from edgellm import api
 from edgellm.errors import ConfigError
 from edgellm.exporters.architectures import bert, hgrn_bit, llama, qwen3
-from edgellm.exporters.build import ExportOptions
 from edgellm.exporters.checkpoint import Checkpoint
+from edgellm.exporters.export_options import ExportOptions
 from edgellm.exporters.quantizers import int4
 from edgellm.int4 import unpack_int4
 from edgellm.runtime.loader import load_plan
