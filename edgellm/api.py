@@ -42,6 +42,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     quantization: Quantization | None = None,
     layout: str = "2bit",
     head_bits: int = 8,
+    kv_bits: int = 8,
     arithmetic: str = "sound",
     calibration_range: str = "mse",
     smooth: str = "auto",
@@ -65,6 +66,7 @@ def export(  # noqa: PLR0913 (the options of the command)
             without dot products (AVX2, Raspberry Pi 3 and 4). Any of them runs everywhere.
         head_bits: of a weight of a language model's logits head, 8 or 4; 4 loses against the
             checkpoint. A tied embedding keeps its 8 bits, in a table of its own.
+        kv_bits: of a number in a language model's key/value cache, 8 or 4; 4 halves it, and loses.
         arithmetic: of an encoder: "sound", or "ivit" as I-ViT published it.
         calibration_range: of "ivit", where values are clipped: "minmax", "percentile" or "mse".
         smooth: scale channels so that int8 activations lose less, where that is measured to help:
@@ -93,8 +95,7 @@ def export(  # noqa: PLR0913 (the options of the command)
     file = None if calibration is None else Path(calibration)
     is_smoothed = smoothing_api.smooths(smooth, file, quantization, arithmetic)
     if is_encoder:
-        encoder_api.require_default_layout(layout)
-        encoder_api.require_default_head(head_bits)
+        encoder_api.require_defaults(layout, head_bits, kv_bits)
         chosen = encoder_api.Arithmetic(
             name=arithmetic,
             calibration=None if quantization or is_smoothed else file,
@@ -115,6 +116,7 @@ def export(  # noqa: PLR0913 (the options of the command)
         force=force,
         layout=layout,
         head_bits=head_bits,
+        kv_bits=kv_bits,
         source=origin,
         revision=revision or "",
         low_bit=None if quantization is None else low_bit_options(quantization, text.content),
@@ -132,6 +134,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     quantization: Quantization | None = None,
     layout: str = "2bit",
     head_bits: int = 8,
+    kv_bits: int = 8,
     arithmetic: str = "sound",
     calibration_range: str = "mse",
     force: bool = False,
@@ -146,8 +149,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
     from edgellm.runtime import encoder_golden, golden
 
     if encoder_api.is_encoder(Path(config)):
-        encoder_api.require_default_layout(layout)
-        encoder_api.require_default_head(head_bits)
+        encoder_api.require_defaults(layout, head_bits, kv_bits)
         chosen = encoder_api.Arithmetic(name=arithmetic, range_choice=calibration_range)
         encoder = encoder_api.encoder_options(None, context, chosen, force=force)
         if quantization is not None:
@@ -164,6 +166,7 @@ def export_random(  # noqa: PLR0913 (the options of the command)
         low_bit=low_bit,
         layout=layout,
         head_bits=head_bits,
+        kv_bits=kv_bits,
     )
     return build.export_random(Path(config), Path(output), options, golden.record, progress)
 

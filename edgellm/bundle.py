@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgellm.cache_layout import CACHE_LAYOUTS
 from edgellm.errors import BundleError, ChecksumError, ConfigError
 
 FORMAT = "edgellm-bundle"
@@ -70,6 +71,7 @@ class FileEntry:
 class Manifest:
     """The facts of a bundle. Fields of the model are named as in config.json.
 
+    ``kv_bits`` are those of a number of the key/value cache.
     ``state_size`` is the width of a layer's recurrent state, 0 for models with a key/value cache.
     ``calibration`` names the text that the offsets of the keys were measured on; without a name
     the keys have none. ``smoothing`` says which channels were scaled at export, and what that
@@ -98,6 +100,7 @@ class Manifest:
     licence: str = ""
     calibration: str = ""
     smoothing: str = ""
+    kv_bits: int = 8
     state_size: int = 0
     arithmetic: str = ""
     num_labels: int = 0
@@ -113,10 +116,11 @@ class Manifest:
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of key/value cache that one token takes: int8 codes and an int32 absmax a head."""
+        """Bytes of key/value cache that one token takes: codes and an int32 absmax a head."""
         if self.state_size:
             return 0
-        return self.num_hidden_layers * self.num_key_value_heads * 2 * (self.head_dim + 4)
+        head = CACHE_LAYOUTS[self.kv_bits].row_bytes(self.head_dim) + 4
+        return self.num_hidden_layers * self.num_key_value_heads * 2 * head
 
     @property
     def state_bytes(self) -> int:
@@ -239,6 +243,8 @@ def _build_manifest(raw: Mapping[str, Any], path: Path) -> Manifest:
         value = getattr(manifest, name)
         if not low <= value <= high:
             raise BundleError(f"{path}: {name} is {value}; allowed are {low} to {high}")
+    if manifest.kv_bits not in CACHE_LAYOUTS:
+        raise BundleError(f"{path}: kv_bits is {manifest.kv_bits}; allowed are 8 and 4")
     for token in (manifest.bos_token_id, *manifest.eos_token_ids):
         if token is not None and not 0 <= token < manifest.vocab_size:
             raise BundleError(

@@ -197,26 +197,20 @@ def batched_inputs(
     return inputs
 
 
-def require_default_layout(layout: str) -> None:
-    """Refuse a layout of ternary weights, which encoders have none of.
+def require_defaults(layout: str, head_bits: int, kv_bits: int) -> None:
+    """Refuse a choice of what encoders have none of.
 
     Raises:
-        ConfigError: it is not the default.
+        ConfigError: a layout of ternary weights, bits of a logits head or of a key/value cache.
     """
     if layout != "2bit":
         raise ConfigError(
             f"layout is {layout!r}; it is for ternary weights, and encoders have none"
         )
-
-
-def require_default_head(head_bits: int) -> None:
-    """Refuse another head than that of 8 bits.
-
-    Raises:
-        ConfigError: it is another.
-    """
     if head_bits != 8:
         raise ConfigError(f"head bits are {head_bits}; encoders have no logits head, only 8")
+    if kv_bits != 8:
+        raise ConfigError(f"cache bits are {kv_bits}; encoders have no key/value cache, only 8")
 
 
 def require_sound(arithmetic: str) -> None:

@@ -18,6 +18,7 @@ from edgellm.errors import ConfigError
 from edgellm.exporters import model_card, source, tokenizer_files
 from edgellm.exporters.checkpoint import Checkpoint
 from edgellm.exporters.export_options import (
+    DEFAULT_KV_BITS,
     LAYOUTS,
     ExportOptions,
     check_fits,
@@ -39,7 +40,7 @@ from edgellm.exporters.low_bit_export import (
     round_plainly,
 )
 from edgellm.exporters.lowering.float32 import Float32Lowering
-from edgellm.exporters.lowering.integer import IntegerLowering
+from edgellm.exporters.lowering.integer import CacheChoice, IntegerLowering
 from edgellm.exporters.lowering.integer_values import LOGITS_FRAME, ROTARY_TABLES
 from edgellm.exporters.lowering.inventory import Inventory
 from edgellm.exporters.lowering.smoothing_sites import DecoderSites
@@ -284,16 +285,14 @@ def _write_graph(
                     layout,
                     options.head_bits,
                 ),
-                offset_keys=calibration is not None,
+                cache=CacheChoice(options.kv_bits, offset_keys=calibration is not None),
             )
         )
         check_layout_is_used(layout, builder)
         manifest = _manifest(model, builder, options)
         if quantized is not None:
             manifest = replace(manifest, quantization=quantized.label)
-        if options.head_bits != HEAD_BITS[0]:
-            label = f"{manifest.quantization}, logits head W{options.head_bits}A8"
-            manifest = replace(manifest, quantization=label)
+        manifest = replace(manifest, quantization=_label(manifest.quantization, options))
         if calibration is not None:
             stream.flush()
             manifest = _calibrate(builder, writer, manifest, calibration)
@@ -312,6 +311,15 @@ def _calibrate(
     return replace(manifest, calibration=calibration.text)
 
 
+def _label(quantization: str, options: ExportOptions) -> str:
+    """Return what is said of the bits of a bundle."""
+    if options.head_bits != HEAD_BITS[0]:
+        quantization += f", logits head W{options.head_bits}A8"
+    if options.kv_bits != DEFAULT_KV_BITS:
+        quantization += f", KV{options.kv_bits}"
+    return quantization
+
+
 def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> Manifest:
     """Return the facts that follow from the model; where it comes from is added later."""
     sizes = model.model.config
@@ -326,6 +334,7 @@ def _manifest(model: Source, builder: GraphBuilder, options: ExportOptions) -> M
         num_attention_heads=sizes.num_attention_heads,
         num_key_value_heads=sizes.num_key_value_heads,
         head_dim=sizes.head_dim,
+        kv_bits=options.kv_bits,
         state_size=sizes.state_size,
         context_length=context_of(model, options),
         logits_frame=LOGITS_FRAME,

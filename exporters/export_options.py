@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from edgellm.cache_layout import CACHE_LAYOUTS
 from edgellm.dtypes import TERNARY_2BIT
 from edgellm.errors import ConfigError
 from edgellm.exporters.graph import GraphBuilder
@@ -17,6 +18,7 @@ MAX_CONTEXT = 65_535
 """The most positions that Attention sums over."""
 LAYOUTS = {layout.alias: layout for layout in TERNARY_LAYOUTS.values()}
 DEFAULT_LAYOUT = TERNARY_LAYOUTS[TERNARY_2BIT].alias
+DEFAULT_KV_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class ExportOptions:
     """What a user may choose.
 
     ``context`` None is the model's own, up to ``DEFAULT_CONTEXT``; ``layout`` is that of ternary
-    weights, by its alias; ``head_bits`` are those of a weight of the logits head; ``smooth`` finds
-    scales of channels for int8 activations.
+    weights, by its alias; ``head_bits`` are those of a weight of the logits head, ``kv_bits`` those
+    of a number in the key/value cache; ``smooth`` finds scales of channels for int8 activations.
     """
 
     context: int | None = None
@@ -36,6 +38,7 @@ class ExportOptions:
     seed: int = 0
     low_bit: LowBit | None = None
     head_bits: int = HEAD_BITS[0]
+    kv_bits: int = DEFAULT_KV_BITS
     smooth: Smooth | None = None
 
     def __post_init__(self) -> None:
@@ -44,6 +47,8 @@ class ExportOptions:
             raise ConfigError(f"layout {self.layout!r} is unknown; known are {', '.join(LAYOUTS)}")
         if self.head_bits not in HEAD_BITS:
             raise ConfigError(f"head bits are {self.head_bits}; allowed are 8 and 4")
+        if self.kv_bits not in CACHE_LAYOUTS:
+            raise ConfigError(f"cache bits are {self.kv_bits}; allowed are 8 and 4")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; allowed are integers from 0")
 
@@ -65,7 +70,7 @@ def check_fits(model: Source, options: ExportOptions) -> None:
     """Check what an option needs of the model.
 
     Raises:
-        ConfigError: its head is a linear.
+        ConfigError: its head is a linear, it has no key/value cache, or other heads.
     """
     inventory = Inventory()
     model.model.build(inventory)
@@ -73,6 +78,17 @@ def check_fits(model: Source, options: ExportOptions) -> None:
         raise ConfigError(
             f"head bits are {options.head_bits}; the head of {model.model_type} is one of its "
             "linears and has their bits"
+        )
+    sizes, layout = model.model.config, CACHE_LAYOUTS[options.kv_bits]
+    if options.kv_bits != DEFAULT_KV_BITS and sizes.state_size:
+        raise ConfigError(
+            f"cache bits are {options.kv_bits}; {model.model_type} keeps a state, and no keys and "
+            "values"
+        )
+    if not sizes.state_size and sizes.head_dim % layout.head_step:
+        raise ConfigError(
+            f"cache bits are {options.kv_bits}; that takes heads of a multiple of "
+            f"{layout.head_step} columns, and this model's have {sizes.head_dim}: leave them at 8"
         )
 
 

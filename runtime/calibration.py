@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bundle import Bundle, open_bundle
+from edgellm.cache_layout import APPENDS, CacheLayout
 from edgellm.errors import ConfigError, NothingToReadError
+from edgellm.int4 import unpack_int4
 from edgellm.runtime import cpu
 from edgellm.runtime.engine import Engine
 from edgellm.runtime.evaluate import SEPARATOR, encode_texts, read_text
@@ -38,7 +40,6 @@ QUANTIZER_TOKENS = 32_768
 """To quantise for; large models take the first of them."""
 LONGEST_TEXT = 2048
 TABLE_BITS = 14
-CODE_LIMIT = 127
 OFFSET_LIMIT = 2**31 - 1
 
 Wide = npt.NDArray[np.int64]
@@ -60,6 +61,15 @@ class _Keys:
     cache: str
     cos: str
     sin: str
+    layout: CacheLayout
+
+    def codes(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Wide:
+        """Return the codes of a cache, (length, heads, head_dim)."""
+        stored = arrays[self.cache]
+        if self.layout.bits == 4:
+            packed = np.asarray(stored, np.uint8).reshape(-1, stored.shape[2])
+            stored = unpack_int4(packed).reshape(*stored.shape[:2], -1)
+        return stored.astype(np.int64)
 
 
 def load_calibration_text(path: Path | None) -> CalibrationText:
@@ -115,15 +125,16 @@ def key_offsets(directory: Path, text: str) -> dict[str, npt.NDArray[np.int32]]:
 
 
 def _find_keys(plan: Plan) -> Iterator[_Keys]:
-    """Find RotaryEmbedding -> AddBias -> CacheAppend of each layer."""
+    """Find RotaryEmbedding -> AddBias -> CacheAppend, or Int4CacheAppend, of each layer."""
     makers = {name: step for step in plan.steps for name in step.outputs}
     for append in plan.steps:
         add = makers.get(append.inputs[0])
-        if append.op_type != "CacheAppend" or add is None or add.op_type != "AddBias":
+        if append.op_type not in APPENDS or add is None or add.op_type != "AddBias":
             continue
         rotary = makers.get(add.inputs[0])
         if rotary is not None and rotary.op_type == "RotaryEmbedding":
-            yield _Keys(add.inputs[1], append.inputs[1], rotary.inputs[2], rotary.inputs[3])
+            tables, layout = rotary.inputs[2:4], APPENDS[append.op_type]
+            yield _Keys(add.inputs[1], append.inputs[1], tables[0], tables[1], layout)
 
 
 def _read_tokens(bundle: Bundle, text: str) -> Iterator[list[int]]:
@@ -163,17 +174,18 @@ def token_texts(
 def _sum_at_zero(plan: Plan, keys: _Keys, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Wide:
     """Return the sum of a text's keys turned back to position 0, (heads, head_dim).
 
-    In units of 2^-18 / 127 / 2^14: 127 * 2^31 * 2^14 * 2 of 512 tokens is 2^62.
+    In units of 2^-18 / 127 / 2^14: 127 * 2^31 * 2^14 * 2 of 512 tokens is 2^62. (Of codes of 4 bits
+    / 7 instead of / 127.)
     """
-    codes, absmax = arrays[keys.cache], arrays[f"{keys.cache}_absmax"]
-    values = codes.astype(np.int64) * absmax.astype(np.int64)[:, :, None]
+    absmax = arrays[f"{keys.cache}_absmax"]
+    values = keys.codes(arrays) * absmax.astype(np.int64)[:, :, None]
     cos, sin = (_table(plan, name)[: len(values), None] for name in (keys.cos, keys.sin))
     return _turn(values, cos, -sin).sum(axis=0)
 
 
 def _offset(plan: Plan, keys: _Keys, total: Wide, count: int) -> npt.NDArray[np.int32]:
     """Return the offset that a sum over ``count`` tokens gives."""
-    mean = _divide(total, (count * CODE_LIMIT) << TABLE_BITS)  # |mean| <= 2^31.5
+    mean = _divide(total, (count * keys.layout.limit) << TABLE_BITS)  # |mean| <= 2^31.5
     cos, sin = _table(plan, keys.cos), _table(plan, keys.sin)
     # 2^31.5 times at most 2^14 * 65,535 positions: below 2^62
     turned = _turn(mean, cos.sum(axis=0), sin.sum(axis=0))

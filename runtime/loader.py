@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm import ops
 from edgellm.bundle import WEIGHTS, Bundle, Manifest
+from edgellm.cache_layout import CACHE_LAYOUTS
 from edgellm.errors import BundleError, PlanError
 from edgellm.graph_names import (
     IDS,
@@ -97,12 +98,9 @@ def _layer_cache(manifest: Manifest, prefix: str) -> list[Value]:
     """Return what a layer keeps of a text."""
     if manifest.state_size:
         return [Value(f"{prefix}.recurrent_state", "int64", (manifest.state_size,))]
-    heads, dim = manifest.num_key_value_heads, manifest.head_dim
-    values = []
-    for part in ("key", "value"):
-        values.append(Value(f"{prefix}.{part}", "int8", (PAST_LENGTH, heads, dim)))
-        values.append(Value(f"{prefix}.{part}_absmax", "int32", (PAST_LENGTH, heads)))
-    return values
+    layout = CACHE_LAYOUTS[manifest.kv_bits]
+    sizes = manifest.num_key_value_heads, manifest.head_dim
+    return [Value(*port) for port in layout.ports(prefix, PAST_LENGTH, *sizes)]
 
 
 def contract_outputs(manifest: Manifest) -> list[Value]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import ops
+from edgellm.cache_layout import ATTENTIONS
 from edgellm.graph_names import LOGIT_COUNT
 from edgellm.runtime import cpu
 from edgellm.runtime.choices import Kind, kind_of
@@ -201,7 +202,7 @@ def bytes_of(plan: Plan, step: Step, length: int) -> int:
         length: tokens in the cache after the call.
     """
     total = plan.weight_bytes(step)
-    if step.op_type == "Attention":
+    if step.op_type in ATTENTIONS:
         for name in step.inputs[1:]:
             value = plan.values[name]
             elements = length * math.prod(map(int, value.shape[1:]))
@@ -230,4 +231,4 @@ def products_of(plan: Plan, step: Step, keys_seen: Sequence[int]) -> int:
             return len(keys_seen) * int(first[-1]) * int(columns)
         case "acc" | "logits":  # of the last token
             return int(first[-1]) * int(columns)
-    return 2 * int(columns) * sum(keys_seen) if step.op_type == "Attention" else 0
+    return 2 * int(columns) * sum(keys_seen) if step.op_type in ATTENTIONS else 0

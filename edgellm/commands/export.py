@@ -84,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--head-bits", type=int, choices=(8, 4), default=8,
         help="of a weight of the logits head; default 8. 4 halves what a token reads of it, and "
         "loses against the checkpoint. A tied embedding stays at 8: two tables then")  # fmt: skip
+    add("--kv-bits", type=int, choices=(8, 4), default=8,
+        help="of a number in the key/value cache; default 8. 4 halves the cache and what long "
+        "texts read of it, and loses; for heads of a multiple of 64 columns")  # fmt: skip
     add("--revision", metavar="R", help="version to download: branch, tag or commit")
     add("--force", action="store_true", help="replace OUT if it is a bundle")
     add("--json", action="store_true", help="one object: the bundle's manifest")
@@ -126,6 +129,7 @@ def run(options: argparse.Namespace) -> int:
                 quantization=chosen,
                 layout=options.layout,
                 head_bits=options.head_bits,
+                kv_bits=options.kv_bits,
                 arithmetic=options.arithmetic,
                 calibration_range=options.calib_range,
                 force=options.force,
@@ -142,6 +146,7 @@ def run(options: argparse.Namespace) -> int:
                 quantization=chosen,
                 layout=options.layout,
                 head_bits=options.head_bits,
+                kv_bits=options.kv_bits,
                 arithmetic=options.arithmetic,
                 calibration_range=options.calib_range,
                 force=options.force,

@@ -6,10 +6,12 @@ accumulators of a linear that are still to be scaled.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.cache_layout import CACHE_LAYOUTS
 from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.exporters.components import rotary
 from edgellm.exporters.components.language_model import LanguageConfig
@@ -43,12 +45,20 @@ from edgellm.ops._sigmoid import SIGMOID_BITS
 from edgellm.ternary_layouts import GATED_OPERATORS
 
 
+@dataclass(frozen=True)
+class CacheChoice:
+    """How keys and values are cached: the bits of a number, and whether keys get an offset."""
+
+    bits: int = 8
+    offset_keys: bool = False
+
+
 class IntegerLowering:
     """Emits the graph of ARCHITECTURE.md for up to ``context`` positions.
 
-    With ``offset_keys`` a vector is added to the keys of each layer, ``<path>.key_offset``, for now
-    0. It adds the same number to all scores of a query, so the softmax does not see it; one that
-    takes away what all keys have in common leaves their int8 codes more precision.
+    With ``cache.offset_keys`` a vector is added to the keys of each layer, ``<path>.key_offset``,
+    for now 0. It adds the same number to all scores of a query, so the softmax does not see it; one
+    that takes away what all keys have in common leaves their codes more precision.
     """
 
     def __init__(
@@ -59,14 +69,15 @@ class IntegerLowering:
         context: int,
         *,
         stored: StoredWeights,
-        offset_keys: bool = False,
+        cache: CacheChoice = CacheChoice(),
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.config = config
         self.context = context
-        self.offset_keys = offset_keys
+        self.offset_keys = cache.offset_keys
         self.stored = stored
+        self.cache = CACHE_LAYOUTS[cache.bits]
         self._bounds: npt.NDArray[np.float32] | None = None
         for name, size in ((IDS, "tokens"), (POSITIONS, "tokens"),
                            (ROWS, "logits")):  # fmt: skip
@@ -173,12 +184,12 @@ class IntegerLowering:
         return Fixed(name, HEAD_FRAME)
 
     def attention(self, path: str, query: Value, key: Value, value: Value, heads: Heads) -> Value:
-        """CacheAppend for keys and values, then Attention over all positions."""
+        """CacheAppend for keys and values, then Attention over all positions; or Int4..."""
         if self.offset_keys:
             key = self._offset_key(path, key, heads)
         caches = self._append(path, "key", key, heads) + self._append(path, "value", value, heads)
-        # a step of code * absmax is 2^-18 / 127 for the query and for the key
-        scaling = math.log2(math.e) / math.sqrt(heads.head_dim) / INT8_LIMIT**2
+        # a step of code * absmax is 2^-18 / 127 for the query, 2^-18 / limit for the key
+        scaling = math.log2(math.e) / math.sqrt(heads.head_dim) / INT8_LIMIT / self.cache.limit
         mantissa, exponent = dyadic(scaling * 2.0 ** (-2 * HEAD_FRAME))
         window = heads.window if heads.window < self.context else 0
         attributes = {
@@ -187,7 +198,8 @@ class IntegerLowering:
             "window": window,
         }
         inputs = [self._heads(query), *caches]
-        (name,) = self.graph.call("Attention", node_name(path, "Attention"), inputs, attributes)
+        op_type = self.cache.attention
+        (name,) = self.graph.call(op_type, node_name(path, op_type), inputs, attributes)
         return Fixed(name, ATTENTION_FRAME)
 
     def recurrence(self, path: str, forget: Value, x: Value, recurrence: Recurrence) -> Value:
@@ -279,10 +291,8 @@ class IntegerLowering:
         if self.config.state_size:
             yield f"{prefix}.recurrent_state", "int64", (self.config.state_size,)
             return
-        groups, dim = self.config.num_key_value_heads, self.config.head_dim
-        for kind in ("key", "value"):
-            yield f"{prefix}.{kind}", "int8", (length, groups, dim)
-            yield f"{prefix}.{kind}_absmax", "int32", (length, groups)
+        sizes = self.config.num_key_value_heads, self.config.head_dim
+        yield from self.cache.ports(prefix, length, *sizes)
 
     def _lower_bounds(self, recurrence: Recurrence) -> npt.NDArray[np.float32]:
         """Return the parameter that all layers share, read once."""
@@ -305,9 +315,10 @@ class IntegerLowering:
     def _append(self, path: str, kind: str, x: Value, heads: Heads) -> list[str]:
         past = f"past_key_values.{heads.layer}.{kind}"
         present = f"present.{heads.layer}.{kind}"
+        op_type = self.cache.append
         return self.graph.call(
-            "CacheAppend",
-            node_name(f"{path}.{kind}", "CacheAppend"),
+            op_type,
+            node_name(f"{path}.{kind}", op_type),
             [self._heads(x), past, f"{past}_absmax"],
             outputs=[present, f"{present}_absmax"],
         )

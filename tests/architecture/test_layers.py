@@ -15,6 +15,7 @@ RANKS = {
     "edgellm.trellis_codes": 0,
     "edgellm.work_folders": 0,
     "edgellm.device": 1,
+    "edgellm.cache_layout": 1,
     "edgellm.graph_names": 1,
     "edgellm.registry": 1,
     "edgellm.dtypes": 1,
