@@ -1,7 +1,7 @@
-"""Products of one token with rows of a cache of nibbles, as LLVM: see ``_attention_scores``.
+"""Scores of one token with keys of nibbles, as LLVM: see ``_attention_scores``.
 
-Nibbles are multiplied as they lie, in one instruction less a column than int8: those of 32 columns
-come with one load, and are numbers without a sign already.
+Nibbles are multiplied as they lie: one load has those of two parts of a row, 32 columns apart, and
+they are numbers without a sign already. Codes of ``int4/v1`` are nibbles less 8.
 """
 
 # mypy: disable-error-code="no-untyped-call"
