@@ -37,6 +37,7 @@ from edgellm.runtime.kernels.simd._unit import (
 from edgellm.runtime.kernels.vector._codes import LANE, OCTET, Turned
 from edgellm.runtime.kernels.vector._tiles import (
     LINE_BYTES,
+    NEAR,
     bytes_of,
     open_arrays,
     prefetch,
@@ -47,16 +48,21 @@ MOST_PLANES = 4
 """At once; then a byte has the fields of two rows or more."""
 BESIDE = 2
 """Blocks that are multiplied side by side, octet by octet."""
-BY_TURNS = {"znver5": BESIDE}.get(cpu.host().name, BLOCKS)
+BY_TURNS = {"znver4": BESIDE, "znver5": BESIDE}.get(cpu.host().name, BLOCKS)
 """Blocks that one token takes by turns, a group of each. (Zen 5 likes one place after the other: 2
 take 0.74 to 0.88 of the time of 4 with 4 bits, 8 take 0.88 to 1.09; 1, not side by side, takes 0.96
-to 1.15 of that of 2.)"""
+to 1.15 of that of 2. Zen 4: 2 take 0.77 to 0.83, and 0.61 to 0.64 with the second cache prefetched
+into; 4 with that 0.71 to 0.77.)"""
 AHEAD_BYTES = {"znver5": 3072}.get(cpu.host().name, 1536)
 """How far ahead weights are prefetched, into the first cache. (A server of 2023, one core, 4096 x
 4096 from memory. With two blocks side by side 1.16 times as fast with 4 bits and 1.22 with 2 as one
 block that prefetches 8 KiB ahead into the second cache; 512 bytes ahead 1.10 and 1.10. One block
 with this distance 1.03 and 1.07, not prefetched 0.7. Zen 5 takes 0.95 to 0.99 of the time with
-twice that, 1.04 to 1.14 with 8 KiB.)"""
+twice that, 1.04 to 1.14 with 8 KiB. Zen 4 prefetches into the second, see BY_TURNS: with 4 bits 2
+to 12 KiB ahead take 1.14 to 1.4 times as long, 0.5 to 1 KiB, or no prefetches, as long.)"""
+FEW_AHEAD_BYTES = {"znver4": 3072}.get(cpu.host().name, AHEAD_BYTES)
+"""As far with FEW_PLANES at most. (Zen 4: with 2 bits 0.81 to 0.97 of the time of 1.5 KiB.)"""
+FEW_PLANES = 2
 INTO_LEVEL_2 = 2
 """Where scales and terms of the next group are prefetched: all at once, and not wanted at once."""
 
@@ -248,9 +254,9 @@ class _Part:
         """Add the products with the columns of an octet."""
         turned = self._turned
         keys = move(builder, self._keys, builder.mul(octet, self._stride))
+        ahead = FEW_AHEAD_BYTES if turned.planes <= FEW_PLANES else AHEAD_BYTES
         for plane in range(turned.planes):
-            ahead = AHEAD_BYTES + plane * LINE_BYTES
-            prefetch(builder, move(builder, keys, INT64(ahead)))
+            prefetch(builder, move(builder, keys, INT64(ahead + plane * LINE_BYTES)), NEAR)
         for row, vector in zip(places, turned.turn(builder, self.unit, keys), strict=True):
             for r, place in enumerate(row):
                 codes = builder.and_(vector, splat(vector.type, turned.mask(r)))
