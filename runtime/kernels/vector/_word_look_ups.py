@@ -44,11 +44,18 @@ from edgellm.runtime.kernels.vector._look_up_tables import OCTET, SPAN_OCTETS, T
 from edgellm.runtime.kernels.vector._plane_blocks import lesser
 from edgellm.runtime.kernels.vector._shift_blocks import MOST_PLANES
 from edgellm.runtime.kernels.vector._shift_scales import IN_ORDER, RowScales
-from edgellm.runtime.kernels.vector._tiles import LINE_BYTES, bytes_of, open_arrays, prefetch
+from edgellm.runtime.kernels.vector._tiles import (
+    LINE_BYTES,
+    NEAR,
+    bytes_of,
+    open_arrays,
+    prefetch,
+)
 
-HOSTS = {"znver5"}
+HOSTS = {"znver4", "znver5"}
 """Where it was measured to be faster than ``_look_ups``. (Zen 5, 4096 x 4096 with 1, 2 and 4 bits:
-0.74, 0.76 and 0.84 of the time from memory, 0.71 to 0.75 from the third cache.)"""
+0.74, 0.76 and 0.84 of the time from memory, 0.71 to 0.75 from the third cache. Zen 4, from memory,
+2, 3 and 4 bits: 0.67, 0.73 and 0.77; 0.92, 0.94 and 1 if the first cache is prefetched into.)"""
 COLUMNS = 16
 FIVE, FOUR, LAST = 32, 16, 2
 """Entries of a table of five columns, of one of four, and how many columns are added alone."""
@@ -59,7 +66,8 @@ MOST_COLUMNS = 16_384
 TABLES = MOST_COLUMNS // COLUMNS * TABLE_WORDS
 AHEAD_BYTES = 8192
 """How far ahead weights are prefetched. (Zen 5, 4096 x 4096 from memory: 4 KB take 1.14 to 1.31
-times as long, 6 KB 1.05 to 1.11, 10 KB 0.98 to 1.02, 16 KB 1.01 to 1.05.)"""
+times as long, 6 KB 1.05 to 1.11, 10 KB 0.98 to 1.02, 16 KB 1.01 to 1.05. Zen 4: 4 KB 1.15 to 1.19,
+6 KB 1 to 1.03, 12 and 16 KB 0.98 to 1.03, not prefetched 1.4 to 2.4.)"""
 
 Codes = npt.NDArray[np.int8]
 Planes = npt.NDArray[np.uint8]
@@ -258,7 +266,7 @@ class _WordBlock:
                 self._look_up(builder, move(builder, at, INT64(ROWS * plane)), tables, own)
                 coming = move(builder, at, INT64(AHEAD_BYTES + 2 * LINE_BYTES * plane))
                 for line in range(2):
-                    prefetch(builder, move(builder, coming, INT64(LINE_BYTES * line)))
+                    prefetch(builder, move(builder, coming, INT64(LINE_BYTES * line)), NEAR)
         chosen = [[builder.load(place) for place in plane] for plane in sums]
         for i, product in enumerate(self._scaled(builder, chosen, scales)):
             for half, part in enumerate(self._unit.widen(builder, product)):
