@@ -6,10 +6,9 @@ the columns of x are no whole blocks, ``rest[t]`` is the last block: what the la
 of weights, as many as a block has, are multiplied with. The sums stay in registers until then.
 
 Several tokens take a block of all rows before the next block, and use it for all tokens. One token
-takes row after row, in the order of memory, or some side by side (see ``Operation.beside``). (One
-thread of a server of 2024, AVX-512, weights from memory, of which NumPy sums 17 GB/s: 14 to 15 GB/s
-however far ahead is prefetched; four rows block by block 8 to 15, and where 2 KB ahead was best
-4 KB was among the worst.)
+takes row after row, in the order of memory, or some side by side. (One thread of a server of 2024,
+AVX-512, weights from memory, of which NumPy sums 17 GB/s: 14 to 15 GB/s however far ahead is
+prefetched; four rows block by block 8 to 15, and where 2 KB ahead was best 4 KB among the worst.)
 """
 
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
@@ -81,6 +80,8 @@ class Operation:
         rows: of a tile of one token, 1 or ROWS, as measured on Zen 5, weights from memory: in tiles
             of one row ternary ones take 0.85 to 0.95 of the time, nibbles 0.87 to 1, int8 ones up
             to 1.08.
+        beside: whether the rows of such a tile are multiplied side by side, else one by one.
+        near: how near they are prefetched one by one, as ``prefetch`` takes it; 0 is not at all.
     """
 
     unit: VectorUnit
